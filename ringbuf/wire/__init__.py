@@ -1,0 +1,1 @@
+"""The wire schema of Bullring and what is generated from it."""
