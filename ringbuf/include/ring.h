@@ -66,6 +66,7 @@ typedef struct ring_header {
     uint32_t mode;
     uint32_t ready; /* set last by the creator */
     char name[32];
+    _Atomic uint32_t panic; /* log ring: errno of the failed write or sync that stopped the journaler (J8), else 0 */
     _Alignas(CACHE_LINE) _Atomic int64_t claim;
     _Alignas(CACHE_LINE) _Atomic int64_t pub;
     _Alignas(CACHE_LINE) _Atomic int64_t commit;
