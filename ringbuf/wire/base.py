@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from struct import Struct
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, dataclass_transform
 
 if TYPE_CHECKING:
+    import dataclasses
     from typing import Self
 
     import numpy
@@ -18,15 +19,70 @@ class EncodingError(ValueError):
     """A value does not fit its field."""
 
 
+class _LazyFields:
+    """Answer __dataclass_fields__ when somebody asks: building it for every message at import costs too much."""
+
+    def __get__(self, instance: object, owner: type[WireMessage]) -> dict[str, dataclasses.Field[Any]]:
+        import dataclasses
+
+        cached = _FIELDS.get(owner)
+        if cached is None:
+            defaults = owner()
+            columns = [(name, owner.__annotations__[name], getattr(defaults, name)) for name, _, _ in owner.COLUMNS]
+            twin = dataclasses.make_dataclass(
+                owner.__name__, [(name, kind, dataclasses.field(default=default)) for name, kind, default in columns]
+            )
+            cached = _FIELDS[owner] = {field.name: field for field in dataclasses.fields(twin)}
+        return cached
+
+
+_FIELDS: dict[type, dict[str, dataclasses.Field[Any]]] = {}
+
+
+@dataclass_transform(frozen_default=True)
 class WireMessage:
-    """One fixed block of the schema. Generated classes fill in everything."""
+    """One fixed block of the schema: frozen, slotted, equal by value. Generated classes add fields, pack and unpack."""
 
     __slots__ = ()
+    __match_args__: ClassVar[tuple[str, ...]]
 
     TEMPLATE_ID: ClassVar[int]
     BLOCK_LENGTH: ClassVar[int]
     STRUCT: ClassVar[Struct]
     COLUMNS: ClassVar[Columns]
+
+    if TYPE_CHECKING:
+        __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+    else:
+        __dataclass_fields__ = _LazyFields()
+
+    def _values(self) -> tuple[Any, ...]:
+        return tuple([getattr(self, name) for name in self.__match_args__])
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash((self.TEMPLATE_ID, self._values()))
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__match_args__)
+        return f"{type(self).__name__}({fields})"
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
+        return type(self), self._values()
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        from dataclasses import FrozenInstanceError
+
+        raise FrozenInstanceError(f"cannot assign to field {name!r}")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        from dataclasses import FrozenInstanceError
+
+        raise FrozenInstanceError(f"cannot delete field {name!r}")
 
     def pack(self) -> bytes:
         """Return the block. Raises struct.error or EncodingError for a value that does not fit."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schema import EnumType, Field, FieldType, Message, Schema, SetType, SimpleType, snake, upper
+from ringbuf.wire.schema import EnumType, Field, FieldType, Message, Schema, SetType, SimpleType, snake, upper
 
 # The ring has a cursor type sequence_t already; a struct named after the message would clash with it.
 C_STRUCT_NAMES = {"Sequence": "sequence_message"}
@@ -196,14 +196,19 @@ def _field_comment(kind: FieldType) -> str:
 
 def _block_length(schema: Schema, prefix: str) -> list[str]:
     lines = ["/* 0 = unknown template. */"]
-    lines += [f"static inline uint16_t {prefix}_block_length(uint16_t template_id)", "{", "    switch (template_id) {"]
+    lines += [f"static inline uint16_t {prefix}_block_length(uint16_t template_id)"]
+    lines += ["{", "    switch (template_id) {"]
     for message in schema.messages:
         lines += [f"    case TEMPLATE_{upper(message.name)}:", f"        return {message.block_length};"]
     return [*lines, "    default:", "        return 0;", "    }", "}"]
 
 
 def _template_name(schema: Schema, prefix: str) -> list[str]:
-    lines = [f"static inline const char *{prefix}_template_name(uint16_t template_id)", "{", "    switch (template_id) {"]
+    lines = [
+        f"static inline const char *{prefix}_template_name(uint16_t template_id)",
+        "{",
+        "    switch (template_id) {",
+    ]
     for message in schema.messages:
         lines += [f"    case TEMPLATE_{upper(message.name)}:", f'        return "{message.name}";']
     return [*lines, "    default:", '        return "unknown";', "    }", "}"]

@@ -1,8 +1,14 @@
-"""messages.py and market_messages.py: enums and one slotted frozen dataclass per message."""
+"""messages.py and market_messages.py: enums and one slotted frozen class per message.
+
+The classes behave as frozen dataclasses (dataclasses.fields, replace and asdict work), but slots, __init__ and __eq__
+are not made by the decorator: it compiles several functions per class at import, 60 ms for the whole schema.
+"""
 
 from __future__ import annotations
 
-from schema import EnumType, Field, Message, Schema, SetType, SimpleType, upper
+import textwrap
+
+from ringbuf.wire.schema import EnumType, Field, Message, Schema, SetType, SimpleType, upper
 
 STRUCT_CODES = {
     "char": "s",
@@ -16,6 +22,7 @@ STRUCT_CODES = {
     "uint64": "Q",
 }
 
+DOCSTRING_WIDTH = 105
 NUMPY_FORMATS = {
     "int8": "i1",
     "uint8": "u1",
@@ -58,7 +65,6 @@ def _imports(shared: list[str]) -> list[str]:
     lines = [
         "from __future__ import annotations",
         "",
-        "from dataclasses import dataclass",
         "from enum import IntEnum, IntFlag",
         "from struct import Struct",
         "from typing import TYPE_CHECKING, Any, ClassVar",
@@ -71,14 +77,14 @@ def _imports(shared: list[str]) -> list[str]:
 
 
 def _enum_class(name: str, base: str, description: str, members: tuple[tuple[str, int], ...]) -> list[str]:
-    lines = [f"class {name}({base}):", f'    """{_sentence(description)}"""', ""]
+    lines = [f"class {name}({base}):", *_docstring(description), ""]
     return [*lines, *(f"    {upper(member)} = {value}" for member, value in members)]
 
 
 def _lookup_tables(schema: Schema) -> list[str]:
     """A dict finds the member for a value without the cost of calling the enum, and lets an unknown value through."""
     used = {field.type.name for message in schema.messages for field in message.fields}
-    return [
+    return [f"_NO_{upper(flags.name)} = {flags.name}(0)" for flags in schema.sets.values() if flags.name in used] + [
         f"_{upper(enum.name)}: dict[int, {enum.name}] = {{int(member): member for member in {enum.name}}}"
         for enum in schema.enums.values()
         if enum.name in used
@@ -86,23 +92,40 @@ def _lookup_tables(schema: Schema) -> list[str]:
 
 
 def _message(message: Message) -> list[str]:
-    lines = ["@dataclass(frozen=True, slots=True)", f"class {message.name}(WireMessage):"]
-    lines += [f'    """{_sentence(message.description)}"""', ""]
+    lines = [f"class {message.name}(WireMessage):", *_docstring(message.description), ""]
+    lines += _tuple("__match_args__", [f'"{field.snake}"' for field in message.value_fields])
+    lines += ["    __slots__ = __match_args__"]
     lines += [f"    TEMPLATE_ID: ClassVar[int] = {message.id}"]
     lines += [f"    BLOCK_LENGTH: ClassVar[int] = {message.block_length}"]
     lines += [f'    STRUCT: ClassVar[Struct] = Struct("{_struct_format(message)}")']
-    lines += ["    COLUMNS: ClassVar[Columns] = ("]
-    for field in message.value_fields:
-        lines.append(f'        ("{field.snake}", "{_numpy_format(field)}", {field.offset}),')
-    lines += ["    )", ""]
+    columns = [f'("{field.snake}", "{_numpy_format(field)}", {field.offset})' for field in message.value_fields]
+    lines += [*_tuple("COLUMNS: ClassVar[Columns]", columns), ""]
+    lines += [f"    {field.snake}: {_annotation(field)[0]}" for field in message.value_fields]
+    return [*lines, "", *_init(message), "", *_pack(message), "", *_unpack(message)]
+
+
+def _tuple(target: str, items: list[str]) -> list[str]:
+    if len(items) == 1:
+        return [f"    {target} = ({items[0]},)"]
+    return [f"    {target} = (", *(f"        {item}," for item in items), "    )"]
+
+
+def _init(message: Message) -> list[str]:
+    lines = ["    def __init__(", "        self,"]
     for field in message.value_fields:
         kind, default = _annotation(field)
-        lines.append(f"    {field.snake}: {kind} = {default}")
-    return [*lines, "", *_pack(message), "", *_unpack(message)]
+        lines.append(f"        {field.snake}: {kind} = {default},")
+    lines += ["    ) -> None:", "        put = object.__setattr__"]
+    return [*lines, *(f'        put(self, "{field.snake}", {field.snake})' for field in message.value_fields)]
 
 
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+def _docstring(text: str) -> list[str]:
+    """One line where it fits, else a short promise and the rest below it."""
+    sentence = text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+    lines = textwrap.wrap(sentence, DOCSTRING_WIDTH)
+    if len(lines) == 1:
+        return [f'    """{sentence}"""']
+    return [f'    """{lines[0]}', *(f"    {line}" for line in lines[1:]), '    """']
 
 
 def _struct_format(message: Message) -> str:
@@ -124,9 +147,10 @@ def _numpy_format(field: Field) -> str:
 def _annotation(field: Field) -> tuple[str, str]:
     """Return type and default. Text is str, raw bytes are bytes of full length, an optional is None."""
     if isinstance(field.type, EnumType):
-        return f"{field.type.name} | int", "0"
+        zero = next((f"{field.type.name}.{upper(name)}" for name, value in field.type.values if value == 0), "0")
+        return f"{field.type.name} | int", zero
     if isinstance(field.type, SetType):
-        return f"{field.type.name} | int", "0"
+        return f"{field.type.name} | int", f"_NO_{upper(field.type.name)}"
     if field.primitive == "char":
         return ("str", '""') if field.is_text else ("bytes", f"bytes({field.length})")
     return ("int | None", "None") if field.is_optional else ("int", "0")
@@ -134,7 +158,8 @@ def _annotation(field: Field) -> tuple[str, str]:
 
 def _null_literal(field: Field) -> str:
     assert isinstance(field.type, SimpleType)
-    return hex(field.type.null)
+    value = field.type.null
+    return f"-0x{-value:X}" if value < 0 else f"0x{value:X}"
 
 
 def _pack(message: Message) -> list[str]:
@@ -180,7 +205,7 @@ def _tables(schema: Schema) -> list[str]:
         "",
         "",
         "def __getattr__(name: str) -> Any:",
-        '    """Build DTYPES (template id -> numpy dtype of a block, padding left out) at first use: numpy is slow to load."""',
+        '    """Build DTYPES (template id -> dtype of a block, padding left out) at first use: numpy is slow to load."""',
         '    if name == "DTYPES":',
         '        globals()["DTYPES"] = build_dtypes(MESSAGES)',
         '        return globals()["DTYPES"]',

@@ -3,21 +3,28 @@
     python ringbuf/wire/generate.py [--check]
 
 With --check nothing is written; stale or missing files are named and the exit code is 1. Standard library only: it has
-to run before anything is built or installed, which is also why its modules are found beside the script and not
-through the package.
+to run before anything is built or installed.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import types
 from pathlib import Path
 
-import emit_c
-import emit_python
-from schema import Schema, SchemaError, check_shared, load
-
 REPO = Path(__file__).resolve().parents[2]
+
+if not __package__:
+    # Run as a script. ringbuf/__init__.py may load the C extension, which is built from what we are about to write:
+    # a bare package with the same path stands in for it.
+    bare = types.ModuleType("ringbuf")
+    bare.__path__ = [str(REPO / "ringbuf")]
+    sys.modules["ringbuf"] = bare
+
+from ringbuf.wire import emit_c, emit_lua, emit_markdown, emit_python  # noqa: E402
+from ringbuf.wire.schema import Schema, SchemaError, check_shared, load  # noqa: E402
+
 WIRE = "ringbuf/wire"
 ORDERS = f"{WIRE}/orders.xml"
 MARKETDATA = f"{WIRE}/marketdata.xml"
@@ -36,6 +43,8 @@ def render(orders: Schema, marketdata: Schema) -> dict[str, str]:
         "ringbuf/include/marketdata.h": emit_c.schema_header(marketdata, orders, banner(MARKETDATA)),
         f"{WIRE}/messages.py": emit_python.module(orders, marketdata, banner(ORDERS)),
         f"{WIRE}/market_messages.py": emit_python.module(marketdata, orders, banner(MARKETDATA)),
+        "docs/bullring.lua": emit_lua.dissector(orders, marketdata, both),
+        "docs/PROTOCOL_TABLES.md": emit_markdown.tables(orders, marketdata, both),
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from struct import Struct
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -62,6 +61,7 @@ class MarketTemplate(IntEnum):
     SNAPSHOT_REQUEST = 43
 
 
+_NO_EVENT_FLAGS = EventFlags(0)
 _SIDE: dict[int, Side] = {int(member): member for member in Side}
 _SIDE_OR_BOTH: dict[int, SideOrBoth] = {int(member): member for member in SideOrBoth}
 _MARKET_STATE: dict[int, MarketState] = {int(member): member for member in MarketState}
@@ -70,10 +70,14 @@ _SYSTEM_EVENT_CODE: dict[int, SystemEventCode] = {int(member): member for member
 _BOOK_TYPE: dict[int, BookType] = {int(member): member for member in BookType}
 
 
-@dataclass(frozen=True, slots=True)
 class SystemEvent(WireMessage):
     """Start and end of a market data session."""
 
+    __match_args__ = (
+        "transact_time",
+        "event_code",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 1
     BLOCK_LENGTH: ClassVar[int] = 16
     STRUCT: ClassVar[Struct] = Struct("<QB1x2x4x")
@@ -82,8 +86,17 @@ class SystemEvent(WireMessage):
         ("event_code", "u1", 8),
     )
 
-    transact_time: int = 0
-    event_code: SystemEventCode | int = 0
+    transact_time: int
+    event_code: SystemEventCode | int
+
+    def __init__(
+        self,
+        transact_time: int = 0,
+        event_code: SystemEventCode | int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "transact_time", transact_time)
+        put(self, "event_code", event_code)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -100,10 +113,28 @@ class SystemEvent(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class InstrumentDefinition(WireMessage):
     """One tick = tickSize x 10^priceExponent."""
 
+    __match_args__ = (
+        "transact_time",
+        "tick_size",
+        "lot_size",
+        "min_qty",
+        "max_qty",
+        "min_notional",
+        "instrument_id",
+        "base_asset_id",
+        "quote_asset_id",
+        "price_exponent",
+        "qty_exponent",
+        "instrument_type",
+        "status",
+        "symbol",
+        "base_asset",
+        "quote_asset",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 2
     BLOCK_LENGTH: ClassVar[int] = 112
     STRUCT: ClassVar[Struct] = Struct("<QqqqqqIIIbbBB24s12s12s")
@@ -126,22 +157,59 @@ class InstrumentDefinition(WireMessage):
         ("quote_asset", "S12", 100),
     )
 
-    transact_time: int = 0
-    tick_size: int = 0
-    lot_size: int = 0
-    min_qty: int = 0
-    max_qty: int = 0
-    min_notional: int = 0
-    instrument_id: int = 0
-    base_asset_id: int = 0
-    quote_asset_id: int = 0
-    price_exponent: int = 0
-    qty_exponent: int = 0
-    instrument_type: InstrumentType | int = 0
-    status: MarketState | int = 0
-    symbol: str = ""
-    base_asset: str = ""
-    quote_asset: str = ""
+    transact_time: int
+    tick_size: int
+    lot_size: int
+    min_qty: int
+    max_qty: int
+    min_notional: int
+    instrument_id: int
+    base_asset_id: int
+    quote_asset_id: int
+    price_exponent: int
+    qty_exponent: int
+    instrument_type: InstrumentType | int
+    status: MarketState | int
+    symbol: str
+    base_asset: str
+    quote_asset: str
+
+    def __init__(
+        self,
+        transact_time: int = 0,
+        tick_size: int = 0,
+        lot_size: int = 0,
+        min_qty: int = 0,
+        max_qty: int = 0,
+        min_notional: int = 0,
+        instrument_id: int = 0,
+        base_asset_id: int = 0,
+        quote_asset_id: int = 0,
+        price_exponent: int = 0,
+        qty_exponent: int = 0,
+        instrument_type: InstrumentType | int = InstrumentType.SPOT,
+        status: MarketState | int = 0,
+        symbol: str = "",
+        base_asset: str = "",
+        quote_asset: str = "",
+    ) -> None:
+        put = object.__setattr__
+        put(self, "transact_time", transact_time)
+        put(self, "tick_size", tick_size)
+        put(self, "lot_size", lot_size)
+        put(self, "min_qty", min_qty)
+        put(self, "max_qty", max_qty)
+        put(self, "min_notional", min_notional)
+        put(self, "instrument_id", instrument_id)
+        put(self, "base_asset_id", base_asset_id)
+        put(self, "quote_asset_id", quote_asset_id)
+        put(self, "price_exponent", price_exponent)
+        put(self, "qty_exponent", qty_exponent)
+        put(self, "instrument_type", instrument_type)
+        put(self, "status", status)
+        put(self, "symbol", symbol)
+        put(self, "base_asset", base_asset)
+        put(self, "quote_asset", quote_asset)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -186,10 +254,16 @@ class InstrumentDefinition(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class InstrumentStatus(WireMessage):
     """Market state."""
 
+    __match_args__ = (
+        "transact_time",
+        "instrument_id",
+        "status",
+        "event_flags",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 3
     BLOCK_LENGTH: ClassVar[int] = 16
     STRUCT: ClassVar[Struct] = Struct("<QIBB2x")
@@ -200,10 +274,23 @@ class InstrumentStatus(WireMessage):
         ("event_flags", "u1", 13),
     )
 
-    transact_time: int = 0
-    instrument_id: int = 0
-    status: MarketState | int = 0
-    event_flags: EventFlags | int = 0
+    transact_time: int
+    instrument_id: int
+    status: MarketState | int
+    event_flags: EventFlags | int
+
+    def __init__(
+        self,
+        transact_time: int = 0,
+        instrument_id: int = 0,
+        status: MarketState | int = 0,
+        event_flags: EventFlags | int = _NO_EVENT_FLAGS,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "transact_time", transact_time)
+        put(self, "instrument_id", instrument_id)
+        put(self, "status", status)
+        put(self, "event_flags", event_flags)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -224,10 +311,19 @@ class InstrumentStatus(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class OrderAdd(WireMessage):
     """A visible order or slice joins the back of its level."""
 
+    __match_args__ = (
+        "transact_time",
+        "order_id",
+        "price",
+        "qty",
+        "instrument_id",
+        "side",
+        "event_flags",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 20
     BLOCK_LENGTH: ClassVar[int] = 40
     STRUCT: ClassVar[Struct] = Struct("<QQqqIBB2x")
@@ -241,13 +337,32 @@ class OrderAdd(WireMessage):
         ("event_flags", "u1", 37),
     )
 
-    transact_time: int = 0
-    order_id: int = 0
-    price: int = 0
-    qty: int = 0
-    instrument_id: int = 0
-    side: Side | int = 0
-    event_flags: EventFlags | int = 0
+    transact_time: int
+    order_id: int
+    price: int
+    qty: int
+    instrument_id: int
+    side: Side | int
+    event_flags: EventFlags | int
+
+    def __init__(
+        self,
+        transact_time: int = 0,
+        order_id: int = 0,
+        price: int = 0,
+        qty: int = 0,
+        instrument_id: int = 0,
+        side: Side | int = 0,
+        event_flags: EventFlags | int = _NO_EVENT_FLAGS,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "transact_time", transact_time)
+        put(self, "order_id", order_id)
+        put(self, "price", price)
+        put(self, "qty", qty)
+        put(self, "instrument_id", instrument_id)
+        put(self, "side", side)
+        put(self, "event_flags", event_flags)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -274,10 +389,20 @@ class OrderAdd(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class OrderExecute(WireMessage):
     """A resting order trades; side is the resting order's."""
 
+    __match_args__ = (
+        "transact_time",
+        "order_id",
+        "trade_id",
+        "last_px",
+        "last_qty",
+        "instrument_id",
+        "side",
+        "event_flags",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 21
     BLOCK_LENGTH: ClassVar[int] = 48
     STRUCT: ClassVar[Struct] = Struct("<QQQqqIBB2x")
@@ -292,14 +417,35 @@ class OrderExecute(WireMessage):
         ("event_flags", "u1", 45),
     )
 
-    transact_time: int = 0
-    order_id: int = 0
-    trade_id: int = 0
-    last_px: int = 0
-    last_qty: int = 0
-    instrument_id: int = 0
-    side: Side | int = 0
-    event_flags: EventFlags | int = 0
+    transact_time: int
+    order_id: int
+    trade_id: int
+    last_px: int
+    last_qty: int
+    instrument_id: int
+    side: Side | int
+    event_flags: EventFlags | int
+
+    def __init__(
+        self,
+        transact_time: int = 0,
+        order_id: int = 0,
+        trade_id: int = 0,
+        last_px: int = 0,
+        last_qty: int = 0,
+        instrument_id: int = 0,
+        side: Side | int = 0,
+        event_flags: EventFlags | int = _NO_EVENT_FLAGS,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "transact_time", transact_time)
+        put(self, "order_id", order_id)
+        put(self, "trade_id", trade_id)
+        put(self, "last_px", last_px)
+        put(self, "last_qty", last_qty)
+        put(self, "instrument_id", instrument_id)
+        put(self, "side", side)
+        put(self, "event_flags", event_flags)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -328,10 +474,18 @@ class OrderExecute(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class OrderReduce(WireMessage):
     """Visible quantity now, priority kept."""
 
+    __match_args__ = (
+        "transact_time",
+        "order_id",
+        "new_qty",
+        "instrument_id",
+        "side",
+        "event_flags",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 22
     BLOCK_LENGTH: ClassVar[int] = 32
     STRUCT: ClassVar[Struct] = Struct("<QQqIBB2x")
@@ -344,12 +498,29 @@ class OrderReduce(WireMessage):
         ("event_flags", "u1", 29),
     )
 
-    transact_time: int = 0
-    order_id: int = 0
-    new_qty: int = 0
-    instrument_id: int = 0
-    side: Side | int = 0
-    event_flags: EventFlags | int = 0
+    transact_time: int
+    order_id: int
+    new_qty: int
+    instrument_id: int
+    side: Side | int
+    event_flags: EventFlags | int
+
+    def __init__(
+        self,
+        transact_time: int = 0,
+        order_id: int = 0,
+        new_qty: int = 0,
+        instrument_id: int = 0,
+        side: Side | int = 0,
+        event_flags: EventFlags | int = _NO_EVENT_FLAGS,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "transact_time", transact_time)
+        put(self, "order_id", order_id)
+        put(self, "new_qty", new_qty)
+        put(self, "instrument_id", instrument_id)
+        put(self, "side", side)
+        put(self, "event_flags", event_flags)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -374,10 +545,17 @@ class OrderReduce(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class OrderDelete(WireMessage):
     """Order leaves the book without a trade."""
 
+    __match_args__ = (
+        "transact_time",
+        "order_id",
+        "instrument_id",
+        "side",
+        "event_flags",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 23
     BLOCK_LENGTH: ClassVar[int] = 24
     STRUCT: ClassVar[Struct] = Struct("<QQIBB2x")
@@ -389,11 +567,26 @@ class OrderDelete(WireMessage):
         ("event_flags", "u1", 21),
     )
 
-    transact_time: int = 0
-    order_id: int = 0
-    instrument_id: int = 0
-    side: Side | int = 0
-    event_flags: EventFlags | int = 0
+    transact_time: int
+    order_id: int
+    instrument_id: int
+    side: Side | int
+    event_flags: EventFlags | int
+
+    def __init__(
+        self,
+        transact_time: int = 0,
+        order_id: int = 0,
+        instrument_id: int = 0,
+        side: Side | int = 0,
+        event_flags: EventFlags | int = _NO_EVENT_FLAGS,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "transact_time", transact_time)
+        put(self, "order_id", order_id)
+        put(self, "instrument_id", instrument_id)
+        put(self, "side", side)
+        put(self, "event_flags", event_flags)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -416,10 +609,19 @@ class OrderDelete(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class OrderReplace(WireMessage):
     """Order moves to the back of a level."""
 
+    __match_args__ = (
+        "transact_time",
+        "order_id",
+        "new_price",
+        "new_qty",
+        "instrument_id",
+        "side",
+        "event_flags",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 24
     BLOCK_LENGTH: ClassVar[int] = 40
     STRUCT: ClassVar[Struct] = Struct("<QQqqIBB2x")
@@ -433,13 +635,32 @@ class OrderReplace(WireMessage):
         ("event_flags", "u1", 37),
     )
 
-    transact_time: int = 0
-    order_id: int = 0
-    new_price: int = 0
-    new_qty: int = 0
-    instrument_id: int = 0
-    side: Side | int = 0
-    event_flags: EventFlags | int = 0
+    transact_time: int
+    order_id: int
+    new_price: int
+    new_qty: int
+    instrument_id: int
+    side: Side | int
+    event_flags: EventFlags | int
+
+    def __init__(
+        self,
+        transact_time: int = 0,
+        order_id: int = 0,
+        new_price: int = 0,
+        new_qty: int = 0,
+        instrument_id: int = 0,
+        side: Side | int = 0,
+        event_flags: EventFlags | int = _NO_EVENT_FLAGS,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "transact_time", transact_time)
+        put(self, "order_id", order_id)
+        put(self, "new_price", new_price)
+        put(self, "new_qty", new_qty)
+        put(self, "instrument_id", instrument_id)
+        put(self, "side", side)
+        put(self, "event_flags", event_flags)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -466,10 +687,19 @@ class OrderReplace(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class Trade(WireMessage):
     """A print that no OrderExecute shows."""
 
+    __match_args__ = (
+        "transact_time",
+        "trade_id",
+        "price",
+        "qty",
+        "instrument_id",
+        "aggressor_side",
+        "event_flags",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 25
     BLOCK_LENGTH: ClassVar[int] = 40
     STRUCT: ClassVar[Struct] = Struct("<QQqqIBB2x")
@@ -483,13 +713,32 @@ class Trade(WireMessage):
         ("event_flags", "u1", 37),
     )
 
-    transact_time: int = 0
-    trade_id: int = 0
-    price: int = 0
-    qty: int = 0
-    instrument_id: int = 0
-    aggressor_side: Side | int = 0
-    event_flags: EventFlags | int = 0
+    transact_time: int
+    trade_id: int
+    price: int
+    qty: int
+    instrument_id: int
+    aggressor_side: Side | int
+    event_flags: EventFlags | int
+
+    def __init__(
+        self,
+        transact_time: int = 0,
+        trade_id: int = 0,
+        price: int = 0,
+        qty: int = 0,
+        instrument_id: int = 0,
+        aggressor_side: Side | int = 0,
+        event_flags: EventFlags | int = _NO_EVENT_FLAGS,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "transact_time", transact_time)
+        put(self, "trade_id", trade_id)
+        put(self, "price", price)
+        put(self, "qty", qty)
+        put(self, "instrument_id", instrument_id)
+        put(self, "aggressor_side", aggressor_side)
+        put(self, "event_flags", event_flags)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -516,10 +765,19 @@ class Trade(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class AuctionIndicative(WireMessage):
     """While collecting."""
 
+    __match_args__ = (
+        "transact_time",
+        "indicative_px",
+        "indicative_qty",
+        "surplus_qty",
+        "instrument_id",
+        "surplus_side",
+        "event_flags",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 26
     BLOCK_LENGTH: ClassVar[int] = 48
     STRUCT: ClassVar[Struct] = Struct("<QqqqIBB2x4x4x")
@@ -533,13 +791,32 @@ class AuctionIndicative(WireMessage):
         ("event_flags", "u1", 37),
     )
 
-    transact_time: int = 0
-    indicative_px: int | None = None
-    indicative_qty: int = 0
-    surplus_qty: int = 0
-    instrument_id: int = 0
-    surplus_side: SideOrBoth | int = 0
-    event_flags: EventFlags | int = 0
+    transact_time: int
+    indicative_px: int | None
+    indicative_qty: int
+    surplus_qty: int
+    instrument_id: int
+    surplus_side: SideOrBoth | int
+    event_flags: EventFlags | int
+
+    def __init__(
+        self,
+        transact_time: int = 0,
+        indicative_px: int | None = None,
+        indicative_qty: int = 0,
+        surplus_qty: int = 0,
+        instrument_id: int = 0,
+        surplus_side: SideOrBoth | int = SideOrBoth.BOTH,
+        event_flags: EventFlags | int = _NO_EVENT_FLAGS,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "transact_time", transact_time)
+        put(self, "indicative_px", indicative_px)
+        put(self, "indicative_qty", indicative_qty)
+        put(self, "surplus_qty", surplus_qty)
+        put(self, "instrument_id", instrument_id)
+        put(self, "surplus_side", surplus_side)
+        put(self, "event_flags", event_flags)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -566,10 +843,18 @@ class AuctionIndicative(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class BookDigest(WireMessage):
     """Hash of the full book by order."""
 
+    __match_args__ = (
+        "transact_time",
+        "digest_low",
+        "digest_high",
+        "instrument_id",
+        "order_count",
+        "event_flags",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 27
     BLOCK_LENGTH: ClassVar[int] = 40
     STRUCT: ClassVar[Struct] = Struct("<QQQIIB1x2x4x")
@@ -582,12 +867,29 @@ class BookDigest(WireMessage):
         ("event_flags", "u1", 32),
     )
 
-    transact_time: int = 0
-    digest_low: int = 0
-    digest_high: int = 0
-    instrument_id: int = 0
-    order_count: int = 0
-    event_flags: EventFlags | int = 0
+    transact_time: int
+    digest_low: int
+    digest_high: int
+    instrument_id: int
+    order_count: int
+    event_flags: EventFlags | int
+
+    def __init__(
+        self,
+        transact_time: int = 0,
+        digest_low: int = 0,
+        digest_high: int = 0,
+        instrument_id: int = 0,
+        order_count: int = 0,
+        event_flags: EventFlags | int = _NO_EVENT_FLAGS,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "transact_time", transact_time)
+        put(self, "digest_low", digest_low)
+        put(self, "digest_high", digest_high)
+        put(self, "instrument_id", instrument_id)
+        put(self, "order_count", order_count)
+        put(self, "event_flags", event_flags)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -612,10 +914,19 @@ class BookDigest(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class Bbo(WireMessage):
     """Best bid and offer."""
 
+    __match_args__ = (
+        "transact_time",
+        "bid_px",
+        "bid_qty",
+        "ask_px",
+        "ask_qty",
+        "instrument_id",
+        "event_flags",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 30
     BLOCK_LENGTH: ClassVar[int] = 48
     STRUCT: ClassVar[Struct] = Struct("<QqqqqIB1x2x")
@@ -629,13 +940,32 @@ class Bbo(WireMessage):
         ("event_flags", "u1", 44),
     )
 
-    transact_time: int = 0
-    bid_px: int | None = None
-    bid_qty: int = 0
-    ask_px: int | None = None
-    ask_qty: int = 0
-    instrument_id: int = 0
-    event_flags: EventFlags | int = 0
+    transact_time: int
+    bid_px: int | None
+    bid_qty: int
+    ask_px: int | None
+    ask_qty: int
+    instrument_id: int
+    event_flags: EventFlags | int
+
+    def __init__(
+        self,
+        transact_time: int = 0,
+        bid_px: int | None = None,
+        bid_qty: int = 0,
+        ask_px: int | None = None,
+        ask_qty: int = 0,
+        instrument_id: int = 0,
+        event_flags: EventFlags | int = _NO_EVENT_FLAGS,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "transact_time", transact_time)
+        put(self, "bid_px", bid_px)
+        put(self, "bid_qty", bid_qty)
+        put(self, "ask_px", ask_px)
+        put(self, "ask_qty", ask_qty)
+        put(self, "instrument_id", instrument_id)
+        put(self, "event_flags", event_flags)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -662,10 +992,19 @@ class Bbo(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class LevelUpdate(WireMessage):
     """Absolute; 0 deletes."""
 
+    __match_args__ = (
+        "transact_time",
+        "price",
+        "new_qty",
+        "num_orders",
+        "instrument_id",
+        "side",
+        "event_flags",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 31
     BLOCK_LENGTH: ClassVar[int] = 40
     STRUCT: ClassVar[Struct] = Struct("<QqqIIBB2x4x")
@@ -679,13 +1018,32 @@ class LevelUpdate(WireMessage):
         ("event_flags", "u1", 33),
     )
 
-    transact_time: int = 0
-    price: int = 0
-    new_qty: int = 0
-    num_orders: int = 0
-    instrument_id: int = 0
-    side: Side | int = 0
-    event_flags: EventFlags | int = 0
+    transact_time: int
+    price: int
+    new_qty: int
+    num_orders: int
+    instrument_id: int
+    side: Side | int
+    event_flags: EventFlags | int
+
+    def __init__(
+        self,
+        transact_time: int = 0,
+        price: int = 0,
+        new_qty: int = 0,
+        num_orders: int = 0,
+        instrument_id: int = 0,
+        side: Side | int = 0,
+        event_flags: EventFlags | int = _NO_EVENT_FLAGS,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "transact_time", transact_time)
+        put(self, "price", price)
+        put(self, "new_qty", new_qty)
+        put(self, "num_orders", num_orders)
+        put(self, "instrument_id", instrument_id)
+        put(self, "side", side)
+        put(self, "event_flags", event_flags)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -712,10 +1070,16 @@ class LevelUpdate(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class SnapshotBegin(WireMessage):
     """Book as of lastSeqNum."""
 
+    __match_args__ = (
+        "transact_time",
+        "last_seq_num",
+        "instrument_id",
+        "order_count",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 40
     BLOCK_LENGTH: ClassVar[int] = 24
     STRUCT: ClassVar[Struct] = Struct("<QQII")
@@ -726,10 +1090,23 @@ class SnapshotBegin(WireMessage):
         ("order_count", "<u4", 20),
     )
 
-    transact_time: int = 0
-    last_seq_num: int = 0
-    instrument_id: int = 0
-    order_count: int = 0
+    transact_time: int
+    last_seq_num: int
+    instrument_id: int
+    order_count: int
+
+    def __init__(
+        self,
+        transact_time: int = 0,
+        last_seq_num: int = 0,
+        instrument_id: int = 0,
+        order_count: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "transact_time", transact_time)
+        put(self, "last_seq_num", last_seq_num)
+        put(self, "instrument_id", instrument_id)
+        put(self, "order_count", order_count)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -750,10 +1127,18 @@ class SnapshotBegin(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class SnapshotOrder(WireMessage):
     """In priority order."""
 
+    __match_args__ = (
+        "order_id",
+        "price",
+        "qty",
+        "instrument_id",
+        "side",
+        "event_flags",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 41
     BLOCK_LENGTH: ClassVar[int] = 32
     STRUCT: ClassVar[Struct] = Struct("<QqqIBB2x")
@@ -766,12 +1151,29 @@ class SnapshotOrder(WireMessage):
         ("event_flags", "u1", 29),
     )
 
-    order_id: int = 0
-    price: int = 0
-    qty: int = 0
-    instrument_id: int = 0
-    side: Side | int = 0
-    event_flags: EventFlags | int = 0
+    order_id: int
+    price: int
+    qty: int
+    instrument_id: int
+    side: Side | int
+    event_flags: EventFlags | int
+
+    def __init__(
+        self,
+        order_id: int = 0,
+        price: int = 0,
+        qty: int = 0,
+        instrument_id: int = 0,
+        side: Side | int = 0,
+        event_flags: EventFlags | int = _NO_EVENT_FLAGS,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "order_id", order_id)
+        put(self, "price", price)
+        put(self, "qty", qty)
+        put(self, "instrument_id", instrument_id)
+        put(self, "side", side)
+        put(self, "event_flags", event_flags)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -796,10 +1198,15 @@ class SnapshotOrder(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class SnapshotEnd(WireMessage):
     """End of one book."""
 
+    __match_args__ = (
+        "last_seq_num",
+        "instrument_id",
+        "instruments_remaining",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 42
     BLOCK_LENGTH: ClassVar[int] = 16
     STRUCT: ClassVar[Struct] = Struct("<QII")
@@ -809,9 +1216,20 @@ class SnapshotEnd(WireMessage):
         ("instruments_remaining", "<u4", 12),
     )
 
-    last_seq_num: int = 0
-    instrument_id: int = 0
-    instruments_remaining: int = 0
+    last_seq_num: int
+    instrument_id: int
+    instruments_remaining: int
+
+    def __init__(
+        self,
+        last_seq_num: int = 0,
+        instrument_id: int = 0,
+        instruments_remaining: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "last_seq_num", last_seq_num)
+        put(self, "instrument_id", instrument_id)
+        put(self, "instruments_remaining", instruments_remaining)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -830,10 +1248,15 @@ class SnapshotEnd(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class SnapshotRequest(WireMessage):
     """0 = all instruments."""
 
+    __match_args__ = (
+        "request_id",
+        "instrument_id",
+        "book_type",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 43
     BLOCK_LENGTH: ClassVar[int] = 16
     STRUCT: ClassVar[Struct] = Struct("<QIB1x2x")
@@ -843,9 +1266,20 @@ class SnapshotRequest(WireMessage):
         ("book_type", "u1", 12),
     )
 
-    request_id: int = 0
-    instrument_id: int = 0
-    book_type: BookType | int = 0
+    request_id: int
+    instrument_id: int
+    book_type: BookType | int
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        instrument_id: int = 0,
+        book_type: BookType | int = BookType.BY_ORDER,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "instrument_id", instrument_id)
+        put(self, "book_type", book_type)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -889,7 +1323,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Build DTYPES (template id -> numpy dtype of a block, padding left out) at first use: numpy is slow to load."""
+    """Build DTYPES (template id -> dtype of a block, padding left out) at first use: numpy is slow to load."""
     if name == "DTYPES":
         globals()["DTYPES"] = build_dtypes(MESSAGES)
         return globals()["DTYPES"]

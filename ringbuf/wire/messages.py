@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from struct import Struct
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -117,7 +116,9 @@ class Liquidity(IntEnum):
 
 
 class RejectCode(IntEnum):
-    """Why a request was refused: 1.. gateway and session, 100.. request, 200.. risk, 300.. market state, 400.. book, 500.. administration."""
+    """Why a request was refused: 1.. gateway and session, 100.. request, 200.. risk, 300.. market state, 400..
+    book, 500.. administration.
+    """
 
     NONE = 0
     UNSPECIFIED = 1
@@ -406,7 +407,9 @@ class FrameFlag(IntFlag):
 
 
 class ExecInst(IntFlag):
-    """QuoteAmount: orderQty is money in units of the quote asset; DisplayIsMinimum: displayQty is a minimum quantity."""
+    """QuoteAmount: orderQty is money in units of the quote asset; DisplayIsMinimum: displayQty is a minimum
+    quantity.
+    """
 
     POST_ONLY = 1
     REDUCE_ONLY = 2
@@ -521,6 +524,9 @@ class Template(IntEnum):
     QUERY_END = 510
 
 
+_NO_EXEC_INST = ExecInst(0)
+_NO_MASS_CANCEL_FLAGS = MassCancelFlags(0)
+_NO_PERMISSIONS = Permissions(0)
 _SIDE: dict[int, Side] = {int(member): member for member in Side}
 _SIDE_OR_BOTH: dict[int, SideOrBoth] = {int(member): member for member in SideOrBoth}
 _ORD_TYPE: dict[int, OrdType] = {int(member): member for member in OrdType}
@@ -552,10 +558,20 @@ _KILL_SCOPE: dict[int, KillScope] = {int(member): member for member in KillScope
 _KILL_ACTION: dict[int, KillAction] = {int(member): member for member in KillAction}
 
 
-@dataclass(frozen=True, slots=True)
 class Negotiate(WireMessage):
     """Opens a new version of a session; both flows restart at 1."""
 
+    __match_args__ = (
+        "session_id",
+        "credential_type",
+        "session_ver_id",
+        "timestamp",
+        "access_key_id",
+        "client_app_name",
+        "client_app_version",
+        "signature",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 1
     BLOCK_LENGTH: ClassVar[int] = 144
     STRUCT: ClassVar[Struct] = Struct("<IB1x2xQQ32s16s8s64s")
@@ -570,14 +586,35 @@ class Negotiate(WireMessage):
         ("signature", "S64", 80),
     )
 
-    session_id: int = 0
-    credential_type: CredentialType | int = 0
-    session_ver_id: int = 0
-    timestamp: int = 0
-    access_key_id: str = ""
-    client_app_name: str = ""
-    client_app_version: str = ""
-    signature: bytes = bytes(64)
+    session_id: int
+    credential_type: CredentialType | int
+    session_ver_id: int
+    timestamp: int
+    access_key_id: str
+    client_app_name: str
+    client_app_version: str
+    signature: bytes
+
+    def __init__(
+        self,
+        session_id: int = 0,
+        credential_type: CredentialType | int = CredentialType.HMAC_SHA256,
+        session_ver_id: int = 0,
+        timestamp: int = 0,
+        access_key_id: str = "",
+        client_app_name: str = "",
+        client_app_version: str = "",
+        signature: bytes = bytes(64),
+    ) -> None:
+        put = object.__setattr__
+        put(self, "session_id", session_id)
+        put(self, "credential_type", credential_type)
+        put(self, "session_ver_id", session_ver_id)
+        put(self, "timestamp", timestamp)
+        put(self, "access_key_id", access_key_id)
+        put(self, "client_app_name", client_app_name)
+        put(self, "client_app_version", client_app_version)
+        put(self, "signature", signature)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -606,10 +643,21 @@ class Negotiate(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class NegotiateResponse(WireMessage):
     """The new version is in the log."""
 
+    __match_args__ = (
+        "session_id",
+        "throttle_count",
+        "session_ver_id",
+        "request_timestamp",
+        "throttle_interval_ms",
+        "max_open_orders",
+        "max_retransmit_count",
+        "min_keep_alive_ms",
+        "max_keep_alive_ms",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 2
     BLOCK_LENGTH: ClassVar[int] = 48
     STRUCT: ClassVar[Struct] = Struct("<IIQQIIIII4x")
@@ -625,15 +673,38 @@ class NegotiateResponse(WireMessage):
         ("max_keep_alive_ms", "<u4", 40),
     )
 
-    session_id: int = 0
-    throttle_count: int = 0
-    session_ver_id: int = 0
-    request_timestamp: int = 0
-    throttle_interval_ms: int = 0
-    max_open_orders: int = 0
-    max_retransmit_count: int = 0
-    min_keep_alive_ms: int = 0
-    max_keep_alive_ms: int = 0
+    session_id: int
+    throttle_count: int
+    session_ver_id: int
+    request_timestamp: int
+    throttle_interval_ms: int
+    max_open_orders: int
+    max_retransmit_count: int
+    min_keep_alive_ms: int
+    max_keep_alive_ms: int
+
+    def __init__(
+        self,
+        session_id: int = 0,
+        throttle_count: int = 0,
+        session_ver_id: int = 0,
+        request_timestamp: int = 0,
+        throttle_interval_ms: int = 0,
+        max_open_orders: int = 0,
+        max_retransmit_count: int = 0,
+        min_keep_alive_ms: int = 0,
+        max_keep_alive_ms: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "session_id", session_id)
+        put(self, "throttle_count", throttle_count)
+        put(self, "session_ver_id", session_ver_id)
+        put(self, "request_timestamp", request_timestamp)
+        put(self, "throttle_interval_ms", throttle_interval_ms)
+        put(self, "max_open_orders", max_open_orders)
+        put(self, "max_retransmit_count", max_retransmit_count)
+        put(self, "min_keep_alive_ms", min_keep_alive_ms)
+        put(self, "max_keep_alive_ms", max_keep_alive_ms)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -664,10 +735,17 @@ class NegotiateResponse(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class NegotiateReject(WireMessage):
     """Refused."""
 
+    __match_args__ = (
+        "session_id",
+        "code",
+        "session_ver_id",
+        "request_timestamp",
+        "current_session_ver_id",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 3
     BLOCK_LENGTH: ClassVar[int] = 32
     STRUCT: ClassVar[Struct] = Struct("<IB1x2xQQQ")
@@ -679,11 +757,26 @@ class NegotiateReject(WireMessage):
         ("current_session_ver_id", "<u8", 24),
     )
 
-    session_id: int = 0
-    code: NegotiateRejectCode | int = 0
-    session_ver_id: int = 0
-    request_timestamp: int = 0
-    current_session_ver_id: int = 0
+    session_id: int
+    code: NegotiateRejectCode | int
+    session_ver_id: int
+    request_timestamp: int
+    current_session_ver_id: int
+
+    def __init__(
+        self,
+        session_id: int = 0,
+        code: NegotiateRejectCode | int = NegotiateRejectCode.CREDENTIALS,
+        session_ver_id: int = 0,
+        request_timestamp: int = 0,
+        current_session_ver_id: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "session_id", session_id)
+        put(self, "code", code)
+        put(self, "session_ver_id", session_ver_id)
+        put(self, "request_timestamp", request_timestamp)
+        put(self, "current_session_ver_id", current_session_ver_id)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -706,10 +799,23 @@ class NegotiateReject(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class Establish(WireMessage):
     """Binds the session to this connection; recoverFromSeqNo is of partition 0, 0 = none."""
 
+    __match_args__ = (
+        "session_id",
+        "keep_alive_interval_ms",
+        "session_ver_id",
+        "timestamp",
+        "next_seq_no",
+        "recover_from_seq_no",
+        "cod_timeout_ms",
+        "cod_type",
+        "credential_type",
+        "access_key_id",
+        "signature",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 4
     BLOCK_LENGTH: ClassVar[int] = 144
     STRUCT: ClassVar[Struct] = Struct("<IIQQQQIBB32s64s2x")
@@ -727,17 +833,44 @@ class Establish(WireMessage):
         ("signature", "S64", 78),
     )
 
-    session_id: int = 0
-    keep_alive_interval_ms: int = 0
-    session_ver_id: int = 0
-    timestamp: int = 0
-    next_seq_no: int = 0
-    recover_from_seq_no: int = 0
-    cod_timeout_ms: int = 0
-    cod_type: CodType | int = 0
-    credential_type: CredentialType | int = 0
-    access_key_id: str = ""
-    signature: bytes = bytes(64)
+    session_id: int
+    keep_alive_interval_ms: int
+    session_ver_id: int
+    timestamp: int
+    next_seq_no: int
+    recover_from_seq_no: int
+    cod_timeout_ms: int
+    cod_type: CodType | int
+    credential_type: CredentialType | int
+    access_key_id: str
+    signature: bytes
+
+    def __init__(
+        self,
+        session_id: int = 0,
+        keep_alive_interval_ms: int = 0,
+        session_ver_id: int = 0,
+        timestamp: int = 0,
+        next_seq_no: int = 0,
+        recover_from_seq_no: int = 0,
+        cod_timeout_ms: int = 0,
+        cod_type: CodType | int = CodType.NEVER,
+        credential_type: CredentialType | int = CredentialType.HMAC_SHA256,
+        access_key_id: str = "",
+        signature: bytes = bytes(64),
+    ) -> None:
+        put = object.__setattr__
+        put(self, "session_id", session_id)
+        put(self, "keep_alive_interval_ms", keep_alive_interval_ms)
+        put(self, "session_ver_id", session_ver_id)
+        put(self, "timestamp", timestamp)
+        put(self, "next_seq_no", next_seq_no)
+        put(self, "recover_from_seq_no", recover_from_seq_no)
+        put(self, "cod_timeout_ms", cod_timeout_ms)
+        put(self, "cod_type", cod_type)
+        put(self, "credential_type", credential_type)
+        put(self, "access_key_id", access_key_id)
+        put(self, "signature", signature)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -772,10 +905,19 @@ class Establish(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class EstablishAck(WireMessage):
     """Bound; nextSeqNo is of partition 0, other partitions follow with SessionBound."""
 
+    __match_args__ = (
+        "session_id",
+        "keep_alive_interval_ms",
+        "session_ver_id",
+        "request_timestamp",
+        "next_seq_no",
+        "last_incoming_seq_no",
+        "oldest_recoverable_seq_no",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 5
     BLOCK_LENGTH: ClassVar[int] = 48
     STRUCT: ClassVar[Struct] = Struct("<IIQQQQQ")
@@ -789,13 +931,32 @@ class EstablishAck(WireMessage):
         ("oldest_recoverable_seq_no", "<u8", 40),
     )
 
-    session_id: int = 0
-    keep_alive_interval_ms: int = 0
-    session_ver_id: int = 0
-    request_timestamp: int = 0
-    next_seq_no: int = 0
-    last_incoming_seq_no: int = 0
-    oldest_recoverable_seq_no: int = 0
+    session_id: int
+    keep_alive_interval_ms: int
+    session_ver_id: int
+    request_timestamp: int
+    next_seq_no: int
+    last_incoming_seq_no: int
+    oldest_recoverable_seq_no: int
+
+    def __init__(
+        self,
+        session_id: int = 0,
+        keep_alive_interval_ms: int = 0,
+        session_ver_id: int = 0,
+        request_timestamp: int = 0,
+        next_seq_no: int = 0,
+        last_incoming_seq_no: int = 0,
+        oldest_recoverable_seq_no: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "session_id", session_id)
+        put(self, "keep_alive_interval_ms", keep_alive_interval_ms)
+        put(self, "session_ver_id", session_ver_id)
+        put(self, "request_timestamp", request_timestamp)
+        put(self, "next_seq_no", next_seq_no)
+        put(self, "last_incoming_seq_no", last_incoming_seq_no)
+        put(self, "oldest_recoverable_seq_no", oldest_recoverable_seq_no)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -822,10 +983,17 @@ class EstablishAck(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class EstablishReject(WireMessage):
     """Refused."""
 
+    __match_args__ = (
+        "session_id",
+        "code",
+        "session_ver_id",
+        "request_timestamp",
+        "expected_seq_no",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 6
     BLOCK_LENGTH: ClassVar[int] = 32
     STRUCT: ClassVar[Struct] = Struct("<IB1x2xQQQ")
@@ -837,11 +1005,26 @@ class EstablishReject(WireMessage):
         ("expected_seq_no", "<u8", 24),
     )
 
-    session_id: int = 0
-    code: EstablishRejectCode | int = 0
-    session_ver_id: int = 0
-    request_timestamp: int = 0
-    expected_seq_no: int = 0
+    session_id: int
+    code: EstablishRejectCode | int
+    session_ver_id: int
+    request_timestamp: int
+    expected_seq_no: int
+
+    def __init__(
+        self,
+        session_id: int = 0,
+        code: EstablishRejectCode | int = EstablishRejectCode.UNNEGOTIATED,
+        session_ver_id: int = 0,
+        request_timestamp: int = 0,
+        expected_seq_no: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "session_id", session_id)
+        put(self, "code", code)
+        put(self, "session_ver_id", session_ver_id)
+        put(self, "request_timestamp", request_timestamp)
+        put(self, "expected_seq_no", expected_seq_no)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -864,10 +1047,15 @@ class EstablishReject(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class Terminate(WireMessage):
     """Ends the connection."""
 
+    __match_args__ = (
+        "session_id",
+        "code",
+        "session_ver_id",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 7
     BLOCK_LENGTH: ClassVar[int] = 16
     STRUCT: ClassVar[Struct] = Struct("<IB1x2xQ")
@@ -877,9 +1065,20 @@ class Terminate(WireMessage):
         ("session_ver_id", "<u8", 8),
     )
 
-    session_id: int = 0
-    code: TerminateCode | int = 0
-    session_ver_id: int = 0
+    session_id: int
+    code: TerminateCode | int
+    session_ver_id: int
+
+    def __init__(
+        self,
+        session_id: int = 0,
+        code: TerminateCode | int = TerminateCode.FINISHED,
+        session_ver_id: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "session_id", session_id)
+        put(self, "code", code)
+        put(self, "session_ver_id", session_ver_id)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -898,10 +1097,14 @@ class Terminate(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class NotApplied(WireMessage):
     """A gap: these were not processed."""
 
+    __match_args__ = (
+        "from_seq_no",
+        "count",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 8
     BLOCK_LENGTH: ClassVar[int] = 16
     STRUCT: ClassVar[Struct] = Struct("<QI4x")
@@ -910,8 +1113,17 @@ class NotApplied(WireMessage):
         ("count", "<u4", 8),
     )
 
-    from_seq_no: int = 0
-    count: int = 0
+    from_seq_no: int
+    count: int
+
+    def __init__(
+        self,
+        from_seq_no: int = 0,
+        count: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "from_seq_no", from_seq_no)
+        put(self, "count", count)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -928,18 +1140,24 @@ class NotApplied(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class Sequence(WireMessage):
     """Heartbeat; from the client it also skips numbers."""
 
+    __match_args__ = ("next_seq_no",)
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 9
     BLOCK_LENGTH: ClassVar[int] = 8
     STRUCT: ClassVar[Struct] = Struct("<Q")
-    COLUMNS: ClassVar[Columns] = (
-        ("next_seq_no", "<u8", 0),
-    )
+    COLUMNS: ClassVar[Columns] = (("next_seq_no", "<u8", 0),)
 
-    next_seq_no: int = 0
+    next_seq_no: int
+
+    def __init__(
+        self,
+        next_seq_no: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "next_seq_no", next_seq_no)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -954,10 +1172,16 @@ class Sequence(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class RetransmitRequest(WireMessage):
     """Partition in flag bits 8..15."""
 
+    __match_args__ = (
+        "session_id",
+        "count",
+        "timestamp",
+        "from_seq_no",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 12
     BLOCK_LENGTH: ClassVar[int] = 24
     STRUCT: ClassVar[Struct] = Struct("<IIQQ")
@@ -968,10 +1192,23 @@ class RetransmitRequest(WireMessage):
         ("from_seq_no", "<u8", 16),
     )
 
-    session_id: int = 0
-    count: int = 0
-    timestamp: int = 0
-    from_seq_no: int = 0
+    session_id: int
+    count: int
+    timestamp: int
+    from_seq_no: int
+
+    def __init__(
+        self,
+        session_id: int = 0,
+        count: int = 0,
+        timestamp: int = 0,
+        from_seq_no: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "session_id", session_id)
+        put(self, "count", count)
+        put(self, "timestamp", timestamp)
+        put(self, "from_seq_no", from_seq_no)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -992,10 +1229,16 @@ class RetransmitRequest(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class Retransmission(WireMessage):
     """The frames that follow."""
 
+    __match_args__ = (
+        "session_id",
+        "count",
+        "request_timestamp",
+        "next_seq_no",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 13
     BLOCK_LENGTH: ClassVar[int] = 24
     STRUCT: ClassVar[Struct] = Struct("<IIQQ")
@@ -1006,10 +1249,23 @@ class Retransmission(WireMessage):
         ("next_seq_no", "<u8", 16),
     )
 
-    session_id: int = 0
-    count: int = 0
-    request_timestamp: int = 0
-    next_seq_no: int = 0
+    session_id: int
+    count: int
+    request_timestamp: int
+    next_seq_no: int
+
+    def __init__(
+        self,
+        session_id: int = 0,
+        count: int = 0,
+        request_timestamp: int = 0,
+        next_seq_no: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "session_id", session_id)
+        put(self, "count", count)
+        put(self, "request_timestamp", request_timestamp)
+        put(self, "next_seq_no", next_seq_no)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -1030,10 +1286,15 @@ class Retransmission(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class RetransmitReject(WireMessage):
     """Refused."""
 
+    __match_args__ = (
+        "session_id",
+        "code",
+        "request_timestamp",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 14
     BLOCK_LENGTH: ClassVar[int] = 16
     STRUCT: ClassVar[Struct] = Struct("<IB1x2xQ")
@@ -1043,9 +1304,20 @@ class RetransmitReject(WireMessage):
         ("request_timestamp", "<u8", 8),
     )
 
-    session_id: int = 0
-    code: RetransmitRejectCode | int = 0
-    request_timestamp: int = 0
+    session_id: int
+    code: RetransmitRejectCode | int
+    request_timestamp: int
+
+    def __init__(
+        self,
+        session_id: int = 0,
+        code: RetransmitRejectCode | int = RetransmitRejectCode.OUT_OF_RANGE,
+        request_timestamp: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "session_id", session_id)
+        put(self, "code", code)
+        put(self, "request_timestamp", request_timestamp)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -1064,10 +1336,32 @@ class RetransmitReject(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class NewOrderSingle(WireMessage):
-    """New order; trailing orders take stopPx as activation price; a market order leaves the sequencer with its protection price in price."""
+    """New order; trailing orders take stopPx as activation price; a market order leaves the sequencer with its
+    protection price in price.
+    """
 
+    __match_args__ = (
+        "cl_ord_id",
+        "price",
+        "order_qty",
+        "display_qty",
+        "stop_px",
+        "expire_time",
+        "trailing_delta",
+        "list_role",
+        "client_tag",
+        "instrument_id",
+        "account_id",
+        "exec_inst",
+        "stp_group_id",
+        "max_latency_us",
+        "side",
+        "ord_type",
+        "time_in_force",
+        "stp_mode",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 100
     BLOCK_LENGTH: ClassVar[int] = 80
     STRUCT: ClassVar[Struct] = Struct("<QqqqqIHB1xQIIIIIBBBB")
@@ -1092,24 +1386,65 @@ class NewOrderSingle(WireMessage):
         ("stp_mode", "u1", 79),
     )
 
-    cl_ord_id: int = 0
-    price: int | None = None
-    order_qty: int = 0
-    display_qty: int | None = None
-    stop_px: int | None = None
-    expire_time: int | None = None
-    trailing_delta: int = 0
-    list_role: ListRole | int = 0
-    client_tag: int = 0
-    instrument_id: int = 0
-    account_id: int = 0
-    exec_inst: ExecInst | int = 0
-    stp_group_id: int = 0
-    max_latency_us: int = 0
-    side: Side | int = 0
-    ord_type: OrdType | int = 0
-    time_in_force: TimeInForce | int = 0
-    stp_mode: StpMode | int = 0
+    cl_ord_id: int
+    price: int | None
+    order_qty: int
+    display_qty: int | None
+    stop_px: int | None
+    expire_time: int | None
+    trailing_delta: int
+    list_role: ListRole | int
+    client_tag: int
+    instrument_id: int
+    account_id: int
+    exec_inst: ExecInst | int
+    stp_group_id: int
+    max_latency_us: int
+    side: Side | int
+    ord_type: OrdType | int
+    time_in_force: TimeInForce | int
+    stp_mode: StpMode | int
+
+    def __init__(
+        self,
+        cl_ord_id: int = 0,
+        price: int | None = None,
+        order_qty: int = 0,
+        display_qty: int | None = None,
+        stop_px: int | None = None,
+        expire_time: int | None = None,
+        trailing_delta: int = 0,
+        list_role: ListRole | int = ListRole.NONE,
+        client_tag: int = 0,
+        instrument_id: int = 0,
+        account_id: int = 0,
+        exec_inst: ExecInst | int = _NO_EXEC_INST,
+        stp_group_id: int = 0,
+        max_latency_us: int = 0,
+        side: Side | int = 0,
+        ord_type: OrdType | int = 0,
+        time_in_force: TimeInForce | int = TimeInForce.DAY,
+        stp_mode: StpMode | int = StpMode.NONE,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "cl_ord_id", cl_ord_id)
+        put(self, "price", price)
+        put(self, "order_qty", order_qty)
+        put(self, "display_qty", display_qty)
+        put(self, "stop_px", stop_px)
+        put(self, "expire_time", expire_time)
+        put(self, "trailing_delta", trailing_delta)
+        put(self, "list_role", list_role)
+        put(self, "client_tag", client_tag)
+        put(self, "instrument_id", instrument_id)
+        put(self, "account_id", account_id)
+        put(self, "exec_inst", exec_inst)
+        put(self, "stp_group_id", stp_group_id)
+        put(self, "max_latency_us", max_latency_us)
+        put(self, "side", side)
+        put(self, "ord_type", ord_type)
+        put(self, "time_in_force", time_in_force)
+        put(self, "stp_mode", stp_mode)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -1118,7 +1453,7 @@ class NewOrderSingle(WireMessage):
             self.order_qty,
             -0x8000000000000000 if self.display_qty is None else self.display_qty,
             -0x8000000000000000 if self.stop_px is None else self.stop_px,
-            0xffffffff if self.expire_time is None else self.expire_time,
+            0xFFFFFFFF if self.expire_time is None else self.expire_time,
             self.trailing_delta,
             self.list_role,
             self.client_tag,
@@ -1142,7 +1477,7 @@ class NewOrderSingle(WireMessage):
             v[2],
             None if v[3] == -0x8000000000000000 else v[3],
             None if v[4] == -0x8000000000000000 else v[4],
-            None if v[5] == 0xffffffff else v[5],
+            None if v[5] == 0xFFFFFFFF else v[5],
             v[6],
             _LIST_ROLE.get(v[7], v[7]),
             v[8],
@@ -1158,10 +1493,18 @@ class NewOrderSingle(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class OrderCancelRequest(WireMessage):
     """Cancel by orderId if given, else by origClOrdId."""
 
+    __match_args__ = (
+        "cl_ord_id",
+        "orig_cl_ord_id",
+        "order_id",
+        "client_tag",
+        "instrument_id",
+        "account_id",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 101
     BLOCK_LENGTH: ClassVar[int] = 40
     STRUCT: ClassVar[Struct] = Struct("<QQQQII")
@@ -1174,18 +1517,35 @@ class OrderCancelRequest(WireMessage):
         ("account_id", "<u4", 36),
     )
 
-    cl_ord_id: int = 0
-    orig_cl_ord_id: int | None = None
-    order_id: int | None = None
-    client_tag: int = 0
-    instrument_id: int = 0
-    account_id: int = 0
+    cl_ord_id: int
+    orig_cl_ord_id: int | None
+    order_id: int | None
+    client_tag: int
+    instrument_id: int
+    account_id: int
+
+    def __init__(
+        self,
+        cl_ord_id: int = 0,
+        orig_cl_ord_id: int | None = None,
+        order_id: int | None = None,
+        client_tag: int = 0,
+        instrument_id: int = 0,
+        account_id: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "cl_ord_id", cl_ord_id)
+        put(self, "orig_cl_ord_id", orig_cl_ord_id)
+        put(self, "order_id", order_id)
+        put(self, "client_tag", client_tag)
+        put(self, "instrument_id", instrument_id)
+        put(self, "account_id", account_id)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
             self.cl_ord_id,
-            0xffffffffffffffff if self.orig_cl_ord_id is None else self.orig_cl_ord_id,
-            0xffffffffffffffff if self.order_id is None else self.order_id,
+            0xFFFFFFFFFFFFFFFF if self.orig_cl_ord_id is None else self.orig_cl_ord_id,
+            0xFFFFFFFFFFFFFFFF if self.order_id is None else self.order_id,
             self.client_tag,
             self.instrument_id,
             self.account_id,
@@ -1196,18 +1556,30 @@ class OrderCancelRequest(WireMessage):
         v = cls.STRUCT.unpack_from(buffer, offset)
         return cls(
             v[0],
-            None if v[1] == 0xffffffffffffffff else v[1],
-            None if v[2] == 0xffffffffffffffff else v[2],
+            None if v[1] == 0xFFFFFFFFFFFFFFFF else v[1],
+            None if v[2] == 0xFFFFFFFFFFFFFFFF else v[2],
             v[3],
             v[4],
             v[5],
         )
 
 
-@dataclass(frozen=True, slots=True)
 class OrderReplaceRequest(WireMessage):
     """OrderQty is the total including filled; a null field stays as it is."""
 
+    __match_args__ = (
+        "cl_ord_id",
+        "orig_cl_ord_id",
+        "order_id",
+        "price",
+        "order_qty",
+        "display_qty",
+        "client_tag",
+        "instrument_id",
+        "account_id",
+        "replace_flags",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 102
     BLOCK_LENGTH: ClassVar[int] = 72
     STRUCT: ClassVar[Struct] = Struct("<QQQqqqQIIB1x2x4x")
@@ -1224,22 +1596,47 @@ class OrderReplaceRequest(WireMessage):
         ("replace_flags", "u1", 64),
     )
 
-    cl_ord_id: int = 0
-    orig_cl_ord_id: int | None = None
-    order_id: int | None = None
-    price: int | None = None
-    order_qty: int | None = None
-    display_qty: int | None = None
-    client_tag: int = 0
-    instrument_id: int = 0
-    account_id: int = 0
-    replace_flags: int = 0
+    cl_ord_id: int
+    orig_cl_ord_id: int | None
+    order_id: int | None
+    price: int | None
+    order_qty: int | None
+    display_qty: int | None
+    client_tag: int
+    instrument_id: int
+    account_id: int
+    replace_flags: int
+
+    def __init__(
+        self,
+        cl_ord_id: int = 0,
+        orig_cl_ord_id: int | None = None,
+        order_id: int | None = None,
+        price: int | None = None,
+        order_qty: int | None = None,
+        display_qty: int | None = None,
+        client_tag: int = 0,
+        instrument_id: int = 0,
+        account_id: int = 0,
+        replace_flags: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "cl_ord_id", cl_ord_id)
+        put(self, "orig_cl_ord_id", orig_cl_ord_id)
+        put(self, "order_id", order_id)
+        put(self, "price", price)
+        put(self, "order_qty", order_qty)
+        put(self, "display_qty", display_qty)
+        put(self, "client_tag", client_tag)
+        put(self, "instrument_id", instrument_id)
+        put(self, "account_id", account_id)
+        put(self, "replace_flags", replace_flags)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
             self.cl_ord_id,
-            0xffffffffffffffff if self.orig_cl_ord_id is None else self.orig_cl_ord_id,
-            0xffffffffffffffff if self.order_id is None else self.order_id,
+            0xFFFFFFFFFFFFFFFF if self.orig_cl_ord_id is None else self.orig_cl_ord_id,
+            0xFFFFFFFFFFFFFFFF if self.order_id is None else self.order_id,
             -0x8000000000000000 if self.price is None else self.price,
             -0x8000000000000000 if self.order_qty is None else self.order_qty,
             -0x8000000000000000 if self.display_qty is None else self.display_qty,
@@ -1254,8 +1651,8 @@ class OrderReplaceRequest(WireMessage):
         v = cls.STRUCT.unpack_from(buffer, offset)
         return cls(
             v[0],
-            None if v[1] == 0xffffffffffffffff else v[1],
-            None if v[2] == 0xffffffffffffffff else v[2],
+            None if v[1] == 0xFFFFFFFFFFFFFFFF else v[1],
+            None if v[2] == 0xFFFFFFFFFFFFFFFF else v[2],
             None if v[3] == -0x8000000000000000 else v[3],
             None if v[4] == -0x8000000000000000 else v[4],
             None if v[5] == -0x8000000000000000 else v[5],
@@ -1266,10 +1663,20 @@ class OrderReplaceRequest(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class MassCancelRequest(WireMessage):
     """InstrumentId 0 = all."""
 
+    __match_args__ = (
+        "cl_ord_id",
+        "client_tag",
+        "instrument_id",
+        "account_id",
+        "stp_group_id",
+        "side",
+        "scope",
+        "mass_flags",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 103
     BLOCK_LENGTH: ClassVar[int] = 32
     STRUCT: ClassVar[Struct] = Struct("<QQIIIBBB1x")
@@ -1284,14 +1691,35 @@ class MassCancelRequest(WireMessage):
         ("mass_flags", "u1", 30),
     )
 
-    cl_ord_id: int = 0
-    client_tag: int = 0
-    instrument_id: int = 0
-    account_id: int = 0
-    stp_group_id: int = 0
-    side: SideOrBoth | int = 0
-    scope: MassCancelScope | int = 0
-    mass_flags: MassCancelFlags | int = 0
+    cl_ord_id: int
+    client_tag: int
+    instrument_id: int
+    account_id: int
+    stp_group_id: int
+    side: SideOrBoth | int
+    scope: MassCancelScope | int
+    mass_flags: MassCancelFlags | int
+
+    def __init__(
+        self,
+        cl_ord_id: int = 0,
+        client_tag: int = 0,
+        instrument_id: int = 0,
+        account_id: int = 0,
+        stp_group_id: int = 0,
+        side: SideOrBoth | int = SideOrBoth.BOTH,
+        scope: MassCancelScope | int = MassCancelScope.SESSION,
+        mass_flags: MassCancelFlags | int = _NO_MASS_CANCEL_FLAGS,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "cl_ord_id", cl_ord_id)
+        put(self, "client_tag", client_tag)
+        put(self, "instrument_id", instrument_id)
+        put(self, "account_id", account_id)
+        put(self, "stp_group_id", stp_group_id)
+        put(self, "side", side)
+        put(self, "scope", scope)
+        put(self, "mass_flags", mass_flags)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -1320,10 +1748,26 @@ class MassCancelRequest(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class Quote(WireMessage):
     """Two-sided quote, replaces the quote of the same quoteSetId."""
 
+    __match_args__ = (
+        "quote_id",
+        "bid_px",
+        "bid_qty",
+        "ask_px",
+        "ask_qty",
+        "bid_cl_ord_id",
+        "ask_cl_ord_id",
+        "client_tag",
+        "instrument_id",
+        "account_id",
+        "stp_group_id",
+        "quote_set_id",
+        "quote_flags",
+        "stp_mode",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 104
     BLOCK_LENGTH: ClassVar[int] = 80
     STRUCT: ClassVar[Struct] = Struct("<QqqqqQQQIIIBBB1x")
@@ -1344,20 +1788,53 @@ class Quote(WireMessage):
         ("stp_mode", "u1", 78),
     )
 
-    quote_id: int = 0
-    bid_px: int | None = None
-    bid_qty: int = 0
-    ask_px: int | None = None
-    ask_qty: int = 0
-    bid_cl_ord_id: int = 0
-    ask_cl_ord_id: int = 0
-    client_tag: int = 0
-    instrument_id: int = 0
-    account_id: int = 0
-    stp_group_id: int = 0
-    quote_set_id: int = 0
-    quote_flags: int = 0
-    stp_mode: StpMode | int = 0
+    quote_id: int
+    bid_px: int | None
+    bid_qty: int
+    ask_px: int | None
+    ask_qty: int
+    bid_cl_ord_id: int
+    ask_cl_ord_id: int
+    client_tag: int
+    instrument_id: int
+    account_id: int
+    stp_group_id: int
+    quote_set_id: int
+    quote_flags: int
+    stp_mode: StpMode | int
+
+    def __init__(
+        self,
+        quote_id: int = 0,
+        bid_px: int | None = None,
+        bid_qty: int = 0,
+        ask_px: int | None = None,
+        ask_qty: int = 0,
+        bid_cl_ord_id: int = 0,
+        ask_cl_ord_id: int = 0,
+        client_tag: int = 0,
+        instrument_id: int = 0,
+        account_id: int = 0,
+        stp_group_id: int = 0,
+        quote_set_id: int = 0,
+        quote_flags: int = 0,
+        stp_mode: StpMode | int = StpMode.NONE,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "quote_id", quote_id)
+        put(self, "bid_px", bid_px)
+        put(self, "bid_qty", bid_qty)
+        put(self, "ask_px", ask_px)
+        put(self, "ask_qty", ask_qty)
+        put(self, "bid_cl_ord_id", bid_cl_ord_id)
+        put(self, "ask_cl_ord_id", ask_cl_ord_id)
+        put(self, "client_tag", client_tag)
+        put(self, "instrument_id", instrument_id)
+        put(self, "account_id", account_id)
+        put(self, "stp_group_id", stp_group_id)
+        put(self, "quote_set_id", quote_set_id)
+        put(self, "quote_flags", quote_flags)
+        put(self, "stp_mode", stp_mode)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -1398,10 +1875,17 @@ class Quote(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class OrderStatusRequest(WireMessage):
     """Answered by OrderStatus."""
 
+    __match_args__ = (
+        "request_id",
+        "orig_cl_ord_id",
+        "order_id",
+        "instrument_id",
+        "account_id",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 105
     BLOCK_LENGTH: ClassVar[int] = 32
     STRUCT: ClassVar[Struct] = Struct("<QQQII")
@@ -1413,17 +1897,32 @@ class OrderStatusRequest(WireMessage):
         ("account_id", "<u4", 28),
     )
 
-    request_id: int = 0
-    orig_cl_ord_id: int | None = None
-    order_id: int | None = None
-    instrument_id: int = 0
-    account_id: int = 0
+    request_id: int
+    orig_cl_ord_id: int | None
+    order_id: int | None
+    instrument_id: int
+    account_id: int
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        orig_cl_ord_id: int | None = None,
+        order_id: int | None = None,
+        instrument_id: int = 0,
+        account_id: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "orig_cl_ord_id", orig_cl_ord_id)
+        put(self, "order_id", order_id)
+        put(self, "instrument_id", instrument_id)
+        put(self, "account_id", account_id)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
             self.request_id,
-            0xffffffffffffffff if self.orig_cl_ord_id is None else self.orig_cl_ord_id,
-            0xffffffffffffffff if self.order_id is None else self.order_id,
+            0xFFFFFFFFFFFFFFFF if self.orig_cl_ord_id is None else self.orig_cl_ord_id,
+            0xFFFFFFFFFFFFFFFF if self.order_id is None else self.order_id,
             self.instrument_id,
             self.account_id,
         )
@@ -1433,17 +1932,26 @@ class OrderStatusRequest(WireMessage):
         v = cls.STRUCT.unpack_from(buffer, offset)
         return cls(
             v[0],
-            None if v[1] == 0xffffffffffffffff else v[1],
-            None if v[2] == 0xffffffffffffffff else v[2],
+            None if v[1] == 0xFFFFFFFFFFFFFFFF else v[1],
+            None if v[2] == 0xFFFFFFFFFFFFFFFF else v[2],
             v[3],
             v[4],
         )
 
 
-@dataclass(frozen=True, slots=True)
 class OrderDetails(WireMessage):
-    """Linked before an order (flag more): text client id, idempotency key, first visible quantity of an iceberg."""
+    """Linked before an order (flag more): text client id, idempotency key, first visible quantity of an
+    iceberg.
+    """
 
+    __match_args__ = (
+        "client_text",
+        "idempotency_key",
+        "initial_display_qty",
+        "min_qty",
+        "list_id",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 106
     BLOCK_LENGTH: ClassVar[int] = 80
     STRUCT: ClassVar[Struct] = Struct("<36s4xQqqQ4x4x")
@@ -1455,11 +1963,26 @@ class OrderDetails(WireMessage):
         ("list_id", "<u8", 64),
     )
 
-    client_text: str = ""
-    idempotency_key: int = 0
-    initial_display_qty: int | None = None
-    min_qty: int | None = None
-    list_id: int = 0
+    client_text: str
+    idempotency_key: int
+    initial_display_qty: int | None
+    min_qty: int | None
+    list_id: int
+
+    def __init__(
+        self,
+        client_text: str = "",
+        idempotency_key: int = 0,
+        initial_display_qty: int | None = None,
+        min_qty: int | None = None,
+        list_id: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "client_text", client_text)
+        put(self, "idempotency_key", idempotency_key)
+        put(self, "initial_display_qty", initial_display_qty)
+        put(self, "min_qty", min_qty)
+        put(self, "list_id", list_id)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -1482,10 +2005,19 @@ class OrderDetails(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class OrderListRequest(WireMessage):
     """Linked before the legs of an order list (flag more)."""
 
+    __match_args__ = (
+        "cl_ord_id",
+        "list_cl_ord_id",
+        "client_tag",
+        "instrument_id",
+        "account_id",
+        "list_type",
+        "leg_count",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 107
     BLOCK_LENGTH: ClassVar[int] = 40
     STRUCT: ClassVar[Struct] = Struct("<QQQIIBB2x4x")
@@ -1499,13 +2031,32 @@ class OrderListRequest(WireMessage):
         ("leg_count", "u1", 33),
     )
 
-    cl_ord_id: int = 0
-    list_cl_ord_id: int = 0
-    client_tag: int = 0
-    instrument_id: int = 0
-    account_id: int = 0
-    list_type: ListRole | int = 0
-    leg_count: int = 0
+    cl_ord_id: int
+    list_cl_ord_id: int
+    client_tag: int
+    instrument_id: int
+    account_id: int
+    list_type: ListRole | int
+    leg_count: int
+
+    def __init__(
+        self,
+        cl_ord_id: int = 0,
+        list_cl_ord_id: int = 0,
+        client_tag: int = 0,
+        instrument_id: int = 0,
+        account_id: int = 0,
+        list_type: ListRole | int = ListRole.NONE,
+        leg_count: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "cl_ord_id", cl_ord_id)
+        put(self, "list_cl_ord_id", list_cl_ord_id)
+        put(self, "client_tag", client_tag)
+        put(self, "instrument_id", instrument_id)
+        put(self, "account_id", account_id)
+        put(self, "list_type", list_type)
+        put(self, "leg_count", leg_count)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -1532,10 +2083,19 @@ class OrderListRequest(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class OrderAmendRequest(WireMessage):
     """Amend keeping priority: total quantity including filled, smaller than now."""
 
+    __match_args__ = (
+        "cl_ord_id",
+        "orig_cl_ord_id",
+        "order_id",
+        "new_qty",
+        "client_tag",
+        "instrument_id",
+        "account_id",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 108
     BLOCK_LENGTH: ClassVar[int] = 48
     STRUCT: ClassVar[Struct] = Struct("<QQQqQII")
@@ -1549,19 +2109,38 @@ class OrderAmendRequest(WireMessage):
         ("account_id", "<u4", 44),
     )
 
-    cl_ord_id: int = 0
-    orig_cl_ord_id: int | None = None
-    order_id: int | None = None
-    new_qty: int = 0
-    client_tag: int = 0
-    instrument_id: int = 0
-    account_id: int = 0
+    cl_ord_id: int
+    orig_cl_ord_id: int | None
+    order_id: int | None
+    new_qty: int
+    client_tag: int
+    instrument_id: int
+    account_id: int
+
+    def __init__(
+        self,
+        cl_ord_id: int = 0,
+        orig_cl_ord_id: int | None = None,
+        order_id: int | None = None,
+        new_qty: int = 0,
+        client_tag: int = 0,
+        instrument_id: int = 0,
+        account_id: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "cl_ord_id", cl_ord_id)
+        put(self, "orig_cl_ord_id", orig_cl_ord_id)
+        put(self, "order_id", order_id)
+        put(self, "new_qty", new_qty)
+        put(self, "client_tag", client_tag)
+        put(self, "instrument_id", instrument_id)
+        put(self, "account_id", account_id)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
             self.cl_ord_id,
-            0xffffffffffffffff if self.orig_cl_ord_id is None else self.orig_cl_ord_id,
-            0xffffffffffffffff if self.order_id is None else self.order_id,
+            0xFFFFFFFFFFFFFFFF if self.orig_cl_ord_id is None else self.orig_cl_ord_id,
+            0xFFFFFFFFFFFFFFFF if self.order_id is None else self.order_id,
             self.new_qty,
             self.client_tag,
             self.instrument_id,
@@ -1573,8 +2152,8 @@ class OrderAmendRequest(WireMessage):
         v = cls.STRUCT.unpack_from(buffer, offset)
         return cls(
             v[0],
-            None if v[1] == 0xffffffffffffffff else v[1],
-            None if v[2] == 0xffffffffffffffff else v[2],
+            None if v[1] == 0xFFFFFFFFFFFFFFFF else v[1],
+            None if v[2] == 0xFFFFFFFFFFFFFFFF else v[2],
             v[3],
             v[4],
             v[5],
@@ -1582,10 +2161,27 @@ class OrderAmendRequest(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class OrderAccepted(WireMessage):
     """Order is live."""
 
+    __match_args__ = (
+        "cl_ord_id",
+        "order_id",
+        "exec_id",
+        "transact_time",
+        "ingress_time",
+        "ref_seq_num",
+        "price",
+        "order_qty",
+        "client_tag",
+        "instrument_id",
+        "account_id",
+        "side",
+        "ord_type",
+        "time_in_force",
+        "ord_status",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 200
     BLOCK_LENGTH: ClassVar[int] = 88
     STRUCT: ClassVar[Struct] = Struct("<QQQQQQqqQIIBBBB4x")
@@ -1607,21 +2203,56 @@ class OrderAccepted(WireMessage):
         ("ord_status", "u1", 83),
     )
 
-    cl_ord_id: int = 0
-    order_id: int = 0
-    exec_id: int = 0
-    transact_time: int = 0
-    ingress_time: int = 0
-    ref_seq_num: int = 0
-    price: int | None = None
-    order_qty: int = 0
-    client_tag: int = 0
-    instrument_id: int = 0
-    account_id: int = 0
-    side: Side | int = 0
-    ord_type: OrdType | int = 0
-    time_in_force: TimeInForce | int = 0
-    ord_status: OrdStatus | int = 0
+    cl_ord_id: int
+    order_id: int
+    exec_id: int
+    transact_time: int
+    ingress_time: int
+    ref_seq_num: int
+    price: int | None
+    order_qty: int
+    client_tag: int
+    instrument_id: int
+    account_id: int
+    side: Side | int
+    ord_type: OrdType | int
+    time_in_force: TimeInForce | int
+    ord_status: OrdStatus | int
+
+    def __init__(
+        self,
+        cl_ord_id: int = 0,
+        order_id: int = 0,
+        exec_id: int = 0,
+        transact_time: int = 0,
+        ingress_time: int = 0,
+        ref_seq_num: int = 0,
+        price: int | None = None,
+        order_qty: int = 0,
+        client_tag: int = 0,
+        instrument_id: int = 0,
+        account_id: int = 0,
+        side: Side | int = 0,
+        ord_type: OrdType | int = 0,
+        time_in_force: TimeInForce | int = TimeInForce.DAY,
+        ord_status: OrdStatus | int = OrdStatus.NEW,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "cl_ord_id", cl_ord_id)
+        put(self, "order_id", order_id)
+        put(self, "exec_id", exec_id)
+        put(self, "transact_time", transact_time)
+        put(self, "ingress_time", ingress_time)
+        put(self, "ref_seq_num", ref_seq_num)
+        put(self, "price", price)
+        put(self, "order_qty", order_qty)
+        put(self, "client_tag", client_tag)
+        put(self, "instrument_id", instrument_id)
+        put(self, "account_id", account_id)
+        put(self, "side", side)
+        put(self, "ord_type", ord_type)
+        put(self, "time_in_force", time_in_force)
+        put(self, "ord_status", ord_status)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -1664,10 +2295,24 @@ class OrderAccepted(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class OrderRejected(WireMessage):
     """Refused, with the limit that was passed."""
 
+    __match_args__ = (
+        "cl_ord_id",
+        "order_id",
+        "exec_id",
+        "transact_time",
+        "ingress_time",
+        "ref_seq_num",
+        "client_tag",
+        "limit",
+        "instrument_id",
+        "account_id",
+        "reject_code",
+        "side",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 201
     BLOCK_LENGTH: ClassVar[int] = 80
     STRUCT: ClassVar[Struct] = Struct("<QQQQQQQqIIHB1x4x")
@@ -1686,23 +2331,52 @@ class OrderRejected(WireMessage):
         ("side", "u1", 74),
     )
 
-    cl_ord_id: int = 0
-    order_id: int | None = None
-    exec_id: int = 0
-    transact_time: int = 0
-    ingress_time: int = 0
-    ref_seq_num: int = 0
-    client_tag: int = 0
-    limit: int = 0
-    instrument_id: int = 0
-    account_id: int = 0
-    reject_code: RejectCode | int = 0
-    side: Side | int = 0
+    cl_ord_id: int
+    order_id: int | None
+    exec_id: int
+    transact_time: int
+    ingress_time: int
+    ref_seq_num: int
+    client_tag: int
+    limit: int
+    instrument_id: int
+    account_id: int
+    reject_code: RejectCode | int
+    side: Side | int
+
+    def __init__(
+        self,
+        cl_ord_id: int = 0,
+        order_id: int | None = None,
+        exec_id: int = 0,
+        transact_time: int = 0,
+        ingress_time: int = 0,
+        ref_seq_num: int = 0,
+        client_tag: int = 0,
+        limit: int = 0,
+        instrument_id: int = 0,
+        account_id: int = 0,
+        reject_code: RejectCode | int = RejectCode.NONE,
+        side: Side | int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "cl_ord_id", cl_ord_id)
+        put(self, "order_id", order_id)
+        put(self, "exec_id", exec_id)
+        put(self, "transact_time", transact_time)
+        put(self, "ingress_time", ingress_time)
+        put(self, "ref_seq_num", ref_seq_num)
+        put(self, "client_tag", client_tag)
+        put(self, "limit", limit)
+        put(self, "instrument_id", instrument_id)
+        put(self, "account_id", account_id)
+        put(self, "reject_code", reject_code)
+        put(self, "side", side)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
             self.cl_ord_id,
-            0xffffffffffffffff if self.order_id is None else self.order_id,
+            0xFFFFFFFFFFFFFFFF if self.order_id is None else self.order_id,
             self.exec_id,
             self.transact_time,
             self.ingress_time,
@@ -1720,7 +2394,7 @@ class OrderRejected(WireMessage):
         v = cls.STRUCT.unpack_from(buffer, offset)
         return cls(
             v[0],
-            None if v[1] == 0xffffffffffffffff else v[1],
+            None if v[1] == 0xFFFFFFFFFFFFFFFF else v[1],
             v[2],
             v[3],
             v[4],
@@ -1734,10 +2408,28 @@ class OrderRejected(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class OrderExecuted(WireMessage):
     """One fill of one order; fee in units of feeAssetId, negative = rebate."""
 
+    __match_args__ = (
+        "cl_ord_id",
+        "order_id",
+        "exec_id",
+        "trade_id",
+        "transact_time",
+        "last_px",
+        "last_qty",
+        "leaves_qty",
+        "cum_qty",
+        "fee",
+        "instrument_id",
+        "account_id",
+        "fee_asset_id",
+        "side",
+        "liquidity",
+        "ord_status",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 202
     BLOCK_LENGTH: ClassVar[int] = 96
     STRUCT: ClassVar[Struct] = Struct("<QQQQQqqqqqIIIBBB1x")
@@ -1760,22 +2452,59 @@ class OrderExecuted(WireMessage):
         ("ord_status", "u1", 94),
     )
 
-    cl_ord_id: int = 0
-    order_id: int = 0
-    exec_id: int = 0
-    trade_id: int = 0
-    transact_time: int = 0
-    last_px: int = 0
-    last_qty: int = 0
-    leaves_qty: int = 0
-    cum_qty: int = 0
-    fee: int = 0
-    instrument_id: int = 0
-    account_id: int = 0
-    fee_asset_id: int = 0
-    side: Side | int = 0
-    liquidity: Liquidity | int = 0
-    ord_status: OrdStatus | int = 0
+    cl_ord_id: int
+    order_id: int
+    exec_id: int
+    trade_id: int
+    transact_time: int
+    last_px: int
+    last_qty: int
+    leaves_qty: int
+    cum_qty: int
+    fee: int
+    instrument_id: int
+    account_id: int
+    fee_asset_id: int
+    side: Side | int
+    liquidity: Liquidity | int
+    ord_status: OrdStatus | int
+
+    def __init__(
+        self,
+        cl_ord_id: int = 0,
+        order_id: int = 0,
+        exec_id: int = 0,
+        trade_id: int = 0,
+        transact_time: int = 0,
+        last_px: int = 0,
+        last_qty: int = 0,
+        leaves_qty: int = 0,
+        cum_qty: int = 0,
+        fee: int = 0,
+        instrument_id: int = 0,
+        account_id: int = 0,
+        fee_asset_id: int = 0,
+        side: Side | int = 0,
+        liquidity: Liquidity | int = 0,
+        ord_status: OrdStatus | int = OrdStatus.NEW,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "cl_ord_id", cl_ord_id)
+        put(self, "order_id", order_id)
+        put(self, "exec_id", exec_id)
+        put(self, "trade_id", trade_id)
+        put(self, "transact_time", transact_time)
+        put(self, "last_px", last_px)
+        put(self, "last_qty", last_qty)
+        put(self, "leaves_qty", leaves_qty)
+        put(self, "cum_qty", cum_qty)
+        put(self, "fee", fee)
+        put(self, "instrument_id", instrument_id)
+        put(self, "account_id", account_id)
+        put(self, "fee_asset_id", fee_asset_id)
+        put(self, "side", side)
+        put(self, "liquidity", liquidity)
+        put(self, "ord_status", ord_status)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -1820,10 +2549,26 @@ class OrderExecuted(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class OrderCanceled(WireMessage):
     """Order ended, remainder given back."""
 
+    __match_args__ = (
+        "cl_ord_id",
+        "orig_cl_ord_id",
+        "order_id",
+        "exec_id",
+        "transact_time",
+        "ref_seq_num",
+        "cum_qty",
+        "canceled_qty",
+        "client_tag",
+        "instrument_id",
+        "account_id",
+        "cancel_reason",
+        "side",
+        "ord_status",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 203
     BLOCK_LENGTH: ClassVar[int] = 88
     STRUCT: ClassVar[Struct] = Struct("<QQQQQQqqQIIHBB4x")
@@ -1844,20 +2589,53 @@ class OrderCanceled(WireMessage):
         ("ord_status", "u1", 83),
     )
 
-    cl_ord_id: int = 0
-    orig_cl_ord_id: int = 0
-    order_id: int = 0
-    exec_id: int = 0
-    transact_time: int = 0
-    ref_seq_num: int = 0
-    cum_qty: int = 0
-    canceled_qty: int = 0
-    client_tag: int = 0
-    instrument_id: int = 0
-    account_id: int = 0
-    cancel_reason: CancelReason | int = 0
-    side: Side | int = 0
-    ord_status: OrdStatus | int = 0
+    cl_ord_id: int
+    orig_cl_ord_id: int
+    order_id: int
+    exec_id: int
+    transact_time: int
+    ref_seq_num: int
+    cum_qty: int
+    canceled_qty: int
+    client_tag: int
+    instrument_id: int
+    account_id: int
+    cancel_reason: CancelReason | int
+    side: Side | int
+    ord_status: OrdStatus | int
+
+    def __init__(
+        self,
+        cl_ord_id: int = 0,
+        orig_cl_ord_id: int = 0,
+        order_id: int = 0,
+        exec_id: int = 0,
+        transact_time: int = 0,
+        ref_seq_num: int = 0,
+        cum_qty: int = 0,
+        canceled_qty: int = 0,
+        client_tag: int = 0,
+        instrument_id: int = 0,
+        account_id: int = 0,
+        cancel_reason: CancelReason | int = 0,
+        side: Side | int = 0,
+        ord_status: OrdStatus | int = OrdStatus.NEW,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "cl_ord_id", cl_ord_id)
+        put(self, "orig_cl_ord_id", orig_cl_ord_id)
+        put(self, "order_id", order_id)
+        put(self, "exec_id", exec_id)
+        put(self, "transact_time", transact_time)
+        put(self, "ref_seq_num", ref_seq_num)
+        put(self, "cum_qty", cum_qty)
+        put(self, "canceled_qty", canceled_qty)
+        put(self, "client_tag", client_tag)
+        put(self, "instrument_id", instrument_id)
+        put(self, "account_id", account_id)
+        put(self, "cancel_reason", cancel_reason)
+        put(self, "side", side)
+        put(self, "ord_status", ord_status)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -1898,10 +2676,28 @@ class OrderCanceled(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class OrderReplaced(WireMessage):
     """Order has new terms."""
 
+    __match_args__ = (
+        "cl_ord_id",
+        "orig_cl_ord_id",
+        "order_id",
+        "exec_id",
+        "transact_time",
+        "ref_seq_num",
+        "price",
+        "order_qty",
+        "leaves_qty",
+        "cum_qty",
+        "instrument_id",
+        "account_id",
+        "restate_reason",
+        "side",
+        "ord_status",
+        "priority_retained",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 204
     BLOCK_LENGTH: ClassVar[int] = 96
     STRUCT: ClassVar[Struct] = Struct("<QQQQQQqqqqIIBBBB4x")
@@ -1924,22 +2720,59 @@ class OrderReplaced(WireMessage):
         ("priority_retained", "u1", 91),
     )
 
-    cl_ord_id: int = 0
-    orig_cl_ord_id: int = 0
-    order_id: int = 0
-    exec_id: int = 0
-    transact_time: int = 0
-    ref_seq_num: int = 0
-    price: int | None = None
-    order_qty: int = 0
-    leaves_qty: int = 0
-    cum_qty: int = 0
-    instrument_id: int = 0
-    account_id: int = 0
-    restate_reason: RestateReason | int = 0
-    side: Side | int = 0
-    ord_status: OrdStatus | int = 0
-    priority_retained: int = 0
+    cl_ord_id: int
+    orig_cl_ord_id: int
+    order_id: int
+    exec_id: int
+    transact_time: int
+    ref_seq_num: int
+    price: int | None
+    order_qty: int
+    leaves_qty: int
+    cum_qty: int
+    instrument_id: int
+    account_id: int
+    restate_reason: RestateReason | int
+    side: Side | int
+    ord_status: OrdStatus | int
+    priority_retained: int
+
+    def __init__(
+        self,
+        cl_ord_id: int = 0,
+        orig_cl_ord_id: int = 0,
+        order_id: int = 0,
+        exec_id: int = 0,
+        transact_time: int = 0,
+        ref_seq_num: int = 0,
+        price: int | None = None,
+        order_qty: int = 0,
+        leaves_qty: int = 0,
+        cum_qty: int = 0,
+        instrument_id: int = 0,
+        account_id: int = 0,
+        restate_reason: RestateReason | int = RestateReason.CLIENT,
+        side: Side | int = 0,
+        ord_status: OrdStatus | int = OrdStatus.NEW,
+        priority_retained: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "cl_ord_id", cl_ord_id)
+        put(self, "orig_cl_ord_id", orig_cl_ord_id)
+        put(self, "order_id", order_id)
+        put(self, "exec_id", exec_id)
+        put(self, "transact_time", transact_time)
+        put(self, "ref_seq_num", ref_seq_num)
+        put(self, "price", price)
+        put(self, "order_qty", order_qty)
+        put(self, "leaves_qty", leaves_qty)
+        put(self, "cum_qty", cum_qty)
+        put(self, "instrument_id", instrument_id)
+        put(self, "account_id", account_id)
+        put(self, "restate_reason", restate_reason)
+        put(self, "side", side)
+        put(self, "ord_status", ord_status)
+        put(self, "priority_retained", priority_retained)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -1984,10 +2817,24 @@ class OrderReplaced(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class CancelReplaceReject(WireMessage):
     """Cancel, replace or amend refused, the order stays."""
 
+    __match_args__ = (
+        "cl_ord_id",
+        "orig_cl_ord_id",
+        "order_id",
+        "exec_id",
+        "transact_time",
+        "ref_seq_num",
+        "limit",
+        "instrument_id",
+        "account_id",
+        "reject_code",
+        "response_to",
+        "ord_status",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 205
     BLOCK_LENGTH: ClassVar[int] = 72
     STRUCT: ClassVar[Struct] = Struct("<QQQQQQqIIHBB4x")
@@ -2006,24 +2853,53 @@ class CancelReplaceReject(WireMessage):
         ("ord_status", "u1", 67),
     )
 
-    cl_ord_id: int = 0
-    orig_cl_ord_id: int = 0
-    order_id: int | None = None
-    exec_id: int = 0
-    transact_time: int = 0
-    ref_seq_num: int = 0
-    limit: int = 0
-    instrument_id: int = 0
-    account_id: int = 0
-    reject_code: RejectCode | int = 0
-    response_to: ResponseTo | int = 0
-    ord_status: OrdStatus | int = 0
+    cl_ord_id: int
+    orig_cl_ord_id: int
+    order_id: int | None
+    exec_id: int
+    transact_time: int
+    ref_seq_num: int
+    limit: int
+    instrument_id: int
+    account_id: int
+    reject_code: RejectCode | int
+    response_to: ResponseTo | int
+    ord_status: OrdStatus | int
+
+    def __init__(
+        self,
+        cl_ord_id: int = 0,
+        orig_cl_ord_id: int = 0,
+        order_id: int | None = None,
+        exec_id: int = 0,
+        transact_time: int = 0,
+        ref_seq_num: int = 0,
+        limit: int = 0,
+        instrument_id: int = 0,
+        account_id: int = 0,
+        reject_code: RejectCode | int = RejectCode.NONE,
+        response_to: ResponseTo | int = 0,
+        ord_status: OrdStatus | int = OrdStatus.NEW,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "cl_ord_id", cl_ord_id)
+        put(self, "orig_cl_ord_id", orig_cl_ord_id)
+        put(self, "order_id", order_id)
+        put(self, "exec_id", exec_id)
+        put(self, "transact_time", transact_time)
+        put(self, "ref_seq_num", ref_seq_num)
+        put(self, "limit", limit)
+        put(self, "instrument_id", instrument_id)
+        put(self, "account_id", account_id)
+        put(self, "reject_code", reject_code)
+        put(self, "response_to", response_to)
+        put(self, "ord_status", ord_status)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
             self.cl_ord_id,
             self.orig_cl_ord_id,
-            0xffffffffffffffff if self.order_id is None else self.order_id,
+            0xFFFFFFFFFFFFFFFF if self.order_id is None else self.order_id,
             self.exec_id,
             self.transact_time,
             self.ref_seq_num,
@@ -2041,7 +2917,7 @@ class CancelReplaceReject(WireMessage):
         return cls(
             v[0],
             v[1],
-            None if v[2] == 0xffffffffffffffff else v[2],
+            None if v[2] == 0xFFFFFFFFFFFFFFFF else v[2],
             v[3],
             v[4],
             v[5],
@@ -2054,10 +2930,22 @@ class CancelReplaceReject(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class MassCancelReport(WireMessage):
     """One per partition."""
 
+    __match_args__ = (
+        "cl_ord_id",
+        "exec_id",
+        "transact_time",
+        "ref_seq_num",
+        "instrument_id",
+        "account_id",
+        "total_affected",
+        "reject_code",
+        "side",
+        "scope",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 206
     BLOCK_LENGTH: ClassVar[int] = 48
     STRUCT: ClassVar[Struct] = Struct("<QQQQIIIHBB")
@@ -2074,16 +2962,41 @@ class MassCancelReport(WireMessage):
         ("scope", "u1", 47),
     )
 
-    cl_ord_id: int = 0
-    exec_id: int = 0
-    transact_time: int = 0
-    ref_seq_num: int = 0
-    instrument_id: int = 0
-    account_id: int = 0
-    total_affected: int = 0
-    reject_code: RejectCode | int = 0
-    side: SideOrBoth | int = 0
-    scope: MassCancelScope | int = 0
+    cl_ord_id: int
+    exec_id: int
+    transact_time: int
+    ref_seq_num: int
+    instrument_id: int
+    account_id: int
+    total_affected: int
+    reject_code: RejectCode | int
+    side: SideOrBoth | int
+    scope: MassCancelScope | int
+
+    def __init__(
+        self,
+        cl_ord_id: int = 0,
+        exec_id: int = 0,
+        transact_time: int = 0,
+        ref_seq_num: int = 0,
+        instrument_id: int = 0,
+        account_id: int = 0,
+        total_affected: int = 0,
+        reject_code: RejectCode | int = RejectCode.NONE,
+        side: SideOrBoth | int = SideOrBoth.BOTH,
+        scope: MassCancelScope | int = MassCancelScope.SESSION,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "cl_ord_id", cl_ord_id)
+        put(self, "exec_id", exec_id)
+        put(self, "transact_time", transact_time)
+        put(self, "ref_seq_num", ref_seq_num)
+        put(self, "instrument_id", instrument_id)
+        put(self, "account_id", account_id)
+        put(self, "total_affected", total_affected)
+        put(self, "reject_code", reject_code)
+        put(self, "side", side)
+        put(self, "scope", scope)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -2116,10 +3029,19 @@ class MassCancelReport(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class BusinessReject(WireMessage):
     """A request that is no order request we know."""
 
+    __match_args__ = (
+        "exec_id",
+        "transact_time",
+        "ref_seq_num",
+        "cl_ord_id",
+        "ref_template_id",
+        "reject_code",
+        "text",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 207
     BLOCK_LENGTH: ClassVar[int] = 80
     STRUCT: ClassVar[Struct] = Struct("<QQQQHH40s4x")
@@ -2133,13 +3055,32 @@ class BusinessReject(WireMessage):
         ("text", "S40", 36),
     )
 
-    exec_id: int = 0
-    transact_time: int = 0
-    ref_seq_num: int = 0
-    cl_ord_id: int = 0
-    ref_template_id: int = 0
-    reject_code: RejectCode | int = 0
-    text: str = ""
+    exec_id: int
+    transact_time: int
+    ref_seq_num: int
+    cl_ord_id: int
+    ref_template_id: int
+    reject_code: RejectCode | int
+    text: str
+
+    def __init__(
+        self,
+        exec_id: int = 0,
+        transact_time: int = 0,
+        ref_seq_num: int = 0,
+        cl_ord_id: int = 0,
+        ref_template_id: int = 0,
+        reject_code: RejectCode | int = RejectCode.NONE,
+        text: str = "",
+    ) -> None:
+        put = object.__setattr__
+        put(self, "exec_id", exec_id)
+        put(self, "transact_time", transact_time)
+        put(self, "ref_seq_num", ref_seq_num)
+        put(self, "cl_ord_id", cl_ord_id)
+        put(self, "ref_template_id", ref_template_id)
+        put(self, "reject_code", reject_code)
+        put(self, "text", text)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -2166,10 +3107,18 @@ class BusinessReject(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class OrderTriggered(WireMessage):
     """A stop became live."""
 
+    __match_args__ = (
+        "cl_ord_id",
+        "order_id",
+        "exec_id",
+        "transact_time",
+        "instrument_id",
+        "account_id",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 208
     BLOCK_LENGTH: ClassVar[int] = 40
     STRUCT: ClassVar[Struct] = Struct("<QQQQII")
@@ -2182,12 +3131,29 @@ class OrderTriggered(WireMessage):
         ("account_id", "<u4", 36),
     )
 
-    cl_ord_id: int = 0
-    order_id: int = 0
-    exec_id: int = 0
-    transact_time: int = 0
-    instrument_id: int = 0
-    account_id: int = 0
+    cl_ord_id: int
+    order_id: int
+    exec_id: int
+    transact_time: int
+    instrument_id: int
+    account_id: int
+
+    def __init__(
+        self,
+        cl_ord_id: int = 0,
+        order_id: int = 0,
+        exec_id: int = 0,
+        transact_time: int = 0,
+        instrument_id: int = 0,
+        account_id: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "cl_ord_id", cl_ord_id)
+        put(self, "order_id", order_id)
+        put(self, "exec_id", exec_id)
+        put(self, "transact_time", transact_time)
+        put(self, "instrument_id", instrument_id)
+        put(self, "account_id", account_id)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -2212,10 +3178,24 @@ class OrderTriggered(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class QuoteAck(WireMessage):
     """Answer to a quote."""
 
+    __match_args__ = (
+        "quote_id",
+        "exec_id",
+        "transact_time",
+        "ref_seq_num",
+        "bid_order_id",
+        "ask_order_id",
+        "instrument_id",
+        "account_id",
+        "bid_reject_code",
+        "ask_reject_code",
+        "bid_status",
+        "ask_status",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 209
     BLOCK_LENGTH: ClassVar[int] = 64
     STRUCT: ClassVar[Struct] = Struct("<QQQQQQIIHHBB2x")
@@ -2234,18 +3214,47 @@ class QuoteAck(WireMessage):
         ("ask_status", "u1", 61),
     )
 
-    quote_id: int = 0
-    exec_id: int = 0
-    transact_time: int = 0
-    ref_seq_num: int = 0
-    bid_order_id: int | None = None
-    ask_order_id: int | None = None
-    instrument_id: int = 0
-    account_id: int = 0
-    bid_reject_code: RejectCode | int = 0
-    ask_reject_code: RejectCode | int = 0
-    bid_status: OrdStatus | int = 0
-    ask_status: OrdStatus | int = 0
+    quote_id: int
+    exec_id: int
+    transact_time: int
+    ref_seq_num: int
+    bid_order_id: int | None
+    ask_order_id: int | None
+    instrument_id: int
+    account_id: int
+    bid_reject_code: RejectCode | int
+    ask_reject_code: RejectCode | int
+    bid_status: OrdStatus | int
+    ask_status: OrdStatus | int
+
+    def __init__(
+        self,
+        quote_id: int = 0,
+        exec_id: int = 0,
+        transact_time: int = 0,
+        ref_seq_num: int = 0,
+        bid_order_id: int | None = None,
+        ask_order_id: int | None = None,
+        instrument_id: int = 0,
+        account_id: int = 0,
+        bid_reject_code: RejectCode | int = RejectCode.NONE,
+        ask_reject_code: RejectCode | int = RejectCode.NONE,
+        bid_status: OrdStatus | int = OrdStatus.NEW,
+        ask_status: OrdStatus | int = OrdStatus.NEW,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "quote_id", quote_id)
+        put(self, "exec_id", exec_id)
+        put(self, "transact_time", transact_time)
+        put(self, "ref_seq_num", ref_seq_num)
+        put(self, "bid_order_id", bid_order_id)
+        put(self, "ask_order_id", ask_order_id)
+        put(self, "instrument_id", instrument_id)
+        put(self, "account_id", account_id)
+        put(self, "bid_reject_code", bid_reject_code)
+        put(self, "ask_reject_code", ask_reject_code)
+        put(self, "bid_status", bid_status)
+        put(self, "ask_status", ask_status)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -2253,8 +3262,8 @@ class QuoteAck(WireMessage):
             self.exec_id,
             self.transact_time,
             self.ref_seq_num,
-            0xffffffffffffffff if self.bid_order_id is None else self.bid_order_id,
-            0xffffffffffffffff if self.ask_order_id is None else self.ask_order_id,
+            0xFFFFFFFFFFFFFFFF if self.bid_order_id is None else self.bid_order_id,
+            0xFFFFFFFFFFFFFFFF if self.ask_order_id is None else self.ask_order_id,
             self.instrument_id,
             self.account_id,
             self.bid_reject_code,
@@ -2271,8 +3280,8 @@ class QuoteAck(WireMessage):
             v[1],
             v[2],
             v[3],
-            None if v[4] == 0xffffffffffffffff else v[4],
-            None if v[5] == 0xffffffffffffffff else v[5],
+            None if v[4] == 0xFFFFFFFFFFFFFFFF else v[4],
+            None if v[5] == 0xFFFFFFFFFFFFFFFF else v[5],
             v[6],
             v[7],
             _REJECT_CODE.get(v[8], v[8]),
@@ -2282,10 +3291,19 @@ class QuoteAck(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class SessionNegotiated(WireMessage):
     """Unnumbered, partition 0: the log has taken or refused a Negotiate."""
 
+    __match_args__ = (
+        "session_ver_id",
+        "current_session_ver_id",
+        "request_timestamp",
+        "transact_time",
+        "session_id",
+        "connection_id",
+        "code",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 210
     BLOCK_LENGTH: ClassVar[int] = 48
     STRUCT: ClassVar[Struct] = Struct("<QQQQIIB1x2x4x")
@@ -2299,13 +3317,32 @@ class SessionNegotiated(WireMessage):
         ("code", "u1", 40),
     )
 
-    session_ver_id: int = 0
-    current_session_ver_id: int = 0
-    request_timestamp: int = 0
-    transact_time: int = 0
-    session_id: int = 0
-    connection_id: int = 0
-    code: NegotiateRejectCode | int = 0
+    session_ver_id: int
+    current_session_ver_id: int
+    request_timestamp: int
+    transact_time: int
+    session_id: int
+    connection_id: int
+    code: NegotiateRejectCode | int
+
+    def __init__(
+        self,
+        session_ver_id: int = 0,
+        current_session_ver_id: int = 0,
+        request_timestamp: int = 0,
+        transact_time: int = 0,
+        session_id: int = 0,
+        connection_id: int = 0,
+        code: NegotiateRejectCode | int = NegotiateRejectCode.CREDENTIALS,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "session_ver_id", session_ver_id)
+        put(self, "current_session_ver_id", current_session_ver_id)
+        put(self, "request_timestamp", request_timestamp)
+        put(self, "transact_time", transact_time)
+        put(self, "session_id", session_id)
+        put(self, "connection_id", connection_id)
+        put(self, "code", code)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -2332,10 +3369,24 @@ class SessionNegotiated(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class SessionBound(WireMessage):
-    """Unnumbered, every partition: history ends and live begins here; lastReportSeq is the report sequence of the session's last report + 1, 0 = none."""
+    """Unnumbered, every partition: history ends and live begins here; lastReportSeq is the report sequence of
+    the session's last report + 1, 0 = none.
+    """
 
+    __match_args__ = (
+        "session_ver_id",
+        "next_seq_no",
+        "last_report_seq",
+        "last_incoming_seq_no",
+        "transact_time",
+        "request_timestamp",
+        "session_id",
+        "connection_id",
+        "code",
+        "partition",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 211
     BLOCK_LENGTH: ClassVar[int] = 64
     STRUCT: ClassVar[Struct] = Struct("<QQQQQQIIBB2x4x")
@@ -2352,16 +3403,41 @@ class SessionBound(WireMessage):
         ("partition", "u1", 57),
     )
 
-    session_ver_id: int = 0
-    next_seq_no: int = 0
-    last_report_seq: int = 0
-    last_incoming_seq_no: int = 0
-    transact_time: int = 0
-    request_timestamp: int = 0
-    session_id: int = 0
-    connection_id: int = 0
-    code: EstablishRejectCode | int = 0
-    partition: int = 0
+    session_ver_id: int
+    next_seq_no: int
+    last_report_seq: int
+    last_incoming_seq_no: int
+    transact_time: int
+    request_timestamp: int
+    session_id: int
+    connection_id: int
+    code: EstablishRejectCode | int
+    partition: int
+
+    def __init__(
+        self,
+        session_ver_id: int = 0,
+        next_seq_no: int = 0,
+        last_report_seq: int = 0,
+        last_incoming_seq_no: int = 0,
+        transact_time: int = 0,
+        request_timestamp: int = 0,
+        session_id: int = 0,
+        connection_id: int = 0,
+        code: EstablishRejectCode | int = EstablishRejectCode.UNNEGOTIATED,
+        partition: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "session_ver_id", session_ver_id)
+        put(self, "next_seq_no", next_seq_no)
+        put(self, "last_report_seq", last_report_seq)
+        put(self, "last_incoming_seq_no", last_incoming_seq_no)
+        put(self, "transact_time", transact_time)
+        put(self, "request_timestamp", request_timestamp)
+        put(self, "session_id", session_id)
+        put(self, "connection_id", connection_id)
+        put(self, "code", code)
+        put(self, "partition", partition)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -2394,10 +3470,19 @@ class SessionBound(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class AdminAck(WireMessage):
     """Answer to an administration command; code None = done."""
 
+    __match_args__ = (
+        "request_id",
+        "result_id",
+        "transact_time",
+        "ref_seq_num",
+        "limit",
+        "ref_template_id",
+        "code",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 212
     BLOCK_LENGTH: ClassVar[int] = 48
     STRUCT: ClassVar[Struct] = Struct("<QQQQqHH4x")
@@ -2411,13 +3496,32 @@ class AdminAck(WireMessage):
         ("code", "<u2", 42),
     )
 
-    request_id: int = 0
-    result_id: int = 0
-    transact_time: int = 0
-    ref_seq_num: int = 0
-    limit: int = 0
-    ref_template_id: int = 0
-    code: RejectCode | int = 0
+    request_id: int
+    result_id: int
+    transact_time: int
+    ref_seq_num: int
+    limit: int
+    ref_template_id: int
+    code: RejectCode | int
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        result_id: int = 0,
+        transact_time: int = 0,
+        ref_seq_num: int = 0,
+        limit: int = 0,
+        ref_template_id: int = 0,
+        code: RejectCode | int = RejectCode.NONE,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "result_id", result_id)
+        put(self, "transact_time", transact_time)
+        put(self, "ref_seq_num", ref_seq_num)
+        put(self, "limit", limit)
+        put(self, "ref_template_id", ref_template_id)
+        put(self, "code", code)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -2444,10 +3548,27 @@ class AdminAck(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class OrderPrevented(WireMessage):
     """Self-trade prevented, the order lives on with less."""
 
+    __match_args__ = (
+        "cl_ord_id",
+        "order_id",
+        "exec_id",
+        "prevented_match_id",
+        "counter_order_id",
+        "transact_time",
+        "prevented_qty",
+        "leaves_qty",
+        "cum_qty",
+        "instrument_id",
+        "account_id",
+        "side",
+        "stp_mode",
+        "ord_status",
+        "liquidity",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 213
     BLOCK_LENGTH: ClassVar[int] = 88
     STRUCT: ClassVar[Struct] = Struct("<QQQQQQqqqIIBBBB4x")
@@ -2469,21 +3590,56 @@ class OrderPrevented(WireMessage):
         ("liquidity", "u1", 83),
     )
 
-    cl_ord_id: int = 0
-    order_id: int = 0
-    exec_id: int = 0
-    prevented_match_id: int = 0
-    counter_order_id: int = 0
-    transact_time: int = 0
-    prevented_qty: int = 0
-    leaves_qty: int = 0
-    cum_qty: int = 0
-    instrument_id: int = 0
-    account_id: int = 0
-    side: Side | int = 0
-    stp_mode: StpMode | int = 0
-    ord_status: OrdStatus | int = 0
-    liquidity: Liquidity | int = 0
+    cl_ord_id: int
+    order_id: int
+    exec_id: int
+    prevented_match_id: int
+    counter_order_id: int
+    transact_time: int
+    prevented_qty: int
+    leaves_qty: int
+    cum_qty: int
+    instrument_id: int
+    account_id: int
+    side: Side | int
+    stp_mode: StpMode | int
+    ord_status: OrdStatus | int
+    liquidity: Liquidity | int
+
+    def __init__(
+        self,
+        cl_ord_id: int = 0,
+        order_id: int = 0,
+        exec_id: int = 0,
+        prevented_match_id: int = 0,
+        counter_order_id: int = 0,
+        transact_time: int = 0,
+        prevented_qty: int = 0,
+        leaves_qty: int = 0,
+        cum_qty: int = 0,
+        instrument_id: int = 0,
+        account_id: int = 0,
+        side: Side | int = 0,
+        stp_mode: StpMode | int = StpMode.NONE,
+        ord_status: OrdStatus | int = OrdStatus.NEW,
+        liquidity: Liquidity | int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "cl_ord_id", cl_ord_id)
+        put(self, "order_id", order_id)
+        put(self, "exec_id", exec_id)
+        put(self, "prevented_match_id", prevented_match_id)
+        put(self, "counter_order_id", counter_order_id)
+        put(self, "transact_time", transact_time)
+        put(self, "prevented_qty", prevented_qty)
+        put(self, "leaves_qty", leaves_qty)
+        put(self, "cum_qty", cum_qty)
+        put(self, "instrument_id", instrument_id)
+        put(self, "account_id", account_id)
+        put(self, "side", side)
+        put(self, "stp_mode", stp_mode)
+        put(self, "ord_status", ord_status)
+        put(self, "liquidity", liquidity)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -2526,10 +3682,24 @@ class OrderPrevented(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class ListStatus(WireMessage):
     """State of an order list."""
 
+    __match_args__ = (
+        "list_id",
+        "list_cl_ord_id",
+        "exec_id",
+        "transact_time",
+        "ref_seq_num",
+        "instrument_id",
+        "account_id",
+        "list_type",
+        "status_type",
+        "order_status",
+        "leg_count",
+        "reject_code",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 214
     BLOCK_LENGTH: ClassVar[int] = 64
     STRUCT: ClassVar[Struct] = Struct("<QQQQQIIBBBBH2x4x4x")
@@ -2548,18 +3718,47 @@ class ListStatus(WireMessage):
         ("reject_code", "<u2", 52),
     )
 
-    list_id: int = 0
-    list_cl_ord_id: int = 0
-    exec_id: int = 0
-    transact_time: int = 0
-    ref_seq_num: int = 0
-    instrument_id: int = 0
-    account_id: int = 0
-    list_type: ListRole | int = 0
-    status_type: ListStatusType | int = 0
-    order_status: ListOrderStatus | int = 0
-    leg_count: int = 0
-    reject_code: RejectCode | int = 0
+    list_id: int
+    list_cl_ord_id: int
+    exec_id: int
+    transact_time: int
+    ref_seq_num: int
+    instrument_id: int
+    account_id: int
+    list_type: ListRole | int
+    status_type: ListStatusType | int
+    order_status: ListOrderStatus | int
+    leg_count: int
+    reject_code: RejectCode | int
+
+    def __init__(
+        self,
+        list_id: int = 0,
+        list_cl_ord_id: int = 0,
+        exec_id: int = 0,
+        transact_time: int = 0,
+        ref_seq_num: int = 0,
+        instrument_id: int = 0,
+        account_id: int = 0,
+        list_type: ListRole | int = ListRole.NONE,
+        status_type: ListStatusType | int = 0,
+        order_status: ListOrderStatus | int = 0,
+        leg_count: int = 0,
+        reject_code: RejectCode | int = RejectCode.NONE,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "list_id", list_id)
+        put(self, "list_cl_ord_id", list_cl_ord_id)
+        put(self, "exec_id", exec_id)
+        put(self, "transact_time", transact_time)
+        put(self, "ref_seq_num", ref_seq_num)
+        put(self, "instrument_id", instrument_id)
+        put(self, "account_id", account_id)
+        put(self, "list_type", list_type)
+        put(self, "status_type", status_type)
+        put(self, "order_status", order_status)
+        put(self, "leg_count", leg_count)
+        put(self, "reject_code", reject_code)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -2596,10 +3795,19 @@ class ListStatus(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class AccountPosition(WireMessage):
     """Balances after a mark."""
 
+    __match_args__ = (
+        "available",
+        "held",
+        "exec_id",
+        "transact_time",
+        "account_seq",
+        "account_id",
+        "asset_id",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 215
     BLOCK_LENGTH: ClassVar[int] = 56
     STRUCT: ClassVar[Struct] = Struct("<qqQQQII4x4x")
@@ -2613,13 +3821,32 @@ class AccountPosition(WireMessage):
         ("asset_id", "<u4", 44),
     )
 
-    available: int = 0
-    held: int = 0
-    exec_id: int = 0
-    transact_time: int = 0
-    account_seq: int = 0
-    account_id: int = 0
-    asset_id: int = 0
+    available: int
+    held: int
+    exec_id: int
+    transact_time: int
+    account_seq: int
+    account_id: int
+    asset_id: int
+
+    def __init__(
+        self,
+        available: int = 0,
+        held: int = 0,
+        exec_id: int = 0,
+        transact_time: int = 0,
+        account_seq: int = 0,
+        account_id: int = 0,
+        asset_id: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "available", available)
+        put(self, "held", held)
+        put(self, "exec_id", exec_id)
+        put(self, "transact_time", transact_time)
+        put(self, "account_seq", account_seq)
+        put(self, "account_id", account_id)
+        put(self, "asset_id", asset_id)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -2646,10 +3873,29 @@ class AccountPosition(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class OrderStatus(WireMessage):
     """Answer to OrderStatusRequest."""
 
+    __match_args__ = (
+        "request_id",
+        "cl_ord_id",
+        "order_id",
+        "exec_id",
+        "transact_time",
+        "ref_seq_num",
+        "price",
+        "order_qty",
+        "cum_qty",
+        "leaves_qty",
+        "instrument_id",
+        "account_id",
+        "reject_code",
+        "side",
+        "ord_type",
+        "time_in_force",
+        "ord_status",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 216
     BLOCK_LENGTH: ClassVar[int] = 96
     STRUCT: ClassVar[Struct] = Struct("<QQQQQQqqqqIIHBBBB2x")
@@ -2673,29 +3919,68 @@ class OrderStatus(WireMessage):
         ("ord_status", "u1", 93),
     )
 
-    request_id: int = 0
-    cl_ord_id: int = 0
-    order_id: int | None = None
-    exec_id: int = 0
-    transact_time: int = 0
-    ref_seq_num: int = 0
-    price: int | None = None
-    order_qty: int = 0
-    cum_qty: int = 0
-    leaves_qty: int = 0
-    instrument_id: int = 0
-    account_id: int = 0
-    reject_code: RejectCode | int = 0
-    side: Side | int = 0
-    ord_type: OrdType | int = 0
-    time_in_force: TimeInForce | int = 0
-    ord_status: OrdStatus | int = 0
+    request_id: int
+    cl_ord_id: int
+    order_id: int | None
+    exec_id: int
+    transact_time: int
+    ref_seq_num: int
+    price: int | None
+    order_qty: int
+    cum_qty: int
+    leaves_qty: int
+    instrument_id: int
+    account_id: int
+    reject_code: RejectCode | int
+    side: Side | int
+    ord_type: OrdType | int
+    time_in_force: TimeInForce | int
+    ord_status: OrdStatus | int
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        cl_ord_id: int = 0,
+        order_id: int | None = None,
+        exec_id: int = 0,
+        transact_time: int = 0,
+        ref_seq_num: int = 0,
+        price: int | None = None,
+        order_qty: int = 0,
+        cum_qty: int = 0,
+        leaves_qty: int = 0,
+        instrument_id: int = 0,
+        account_id: int = 0,
+        reject_code: RejectCode | int = RejectCode.NONE,
+        side: Side | int = 0,
+        ord_type: OrdType | int = 0,
+        time_in_force: TimeInForce | int = TimeInForce.DAY,
+        ord_status: OrdStatus | int = OrdStatus.NEW,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "cl_ord_id", cl_ord_id)
+        put(self, "order_id", order_id)
+        put(self, "exec_id", exec_id)
+        put(self, "transact_time", transact_time)
+        put(self, "ref_seq_num", ref_seq_num)
+        put(self, "price", price)
+        put(self, "order_qty", order_qty)
+        put(self, "cum_qty", cum_qty)
+        put(self, "leaves_qty", leaves_qty)
+        put(self, "instrument_id", instrument_id)
+        put(self, "account_id", account_id)
+        put(self, "reject_code", reject_code)
+        put(self, "side", side)
+        put(self, "ord_type", ord_type)
+        put(self, "time_in_force", time_in_force)
+        put(self, "ord_status", ord_status)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
             self.request_id,
             self.cl_ord_id,
-            0xffffffffffffffff if self.order_id is None else self.order_id,
+            0xFFFFFFFFFFFFFFFF if self.order_id is None else self.order_id,
             self.exec_id,
             self.transact_time,
             self.ref_seq_num,
@@ -2718,7 +4003,7 @@ class OrderStatus(WireMessage):
         return cls(
             v[0],
             v[1],
-            None if v[2] == 0xffffffffffffffff else v[2],
+            None if v[2] == 0xFFFFFFFFFFFFFFFF else v[2],
             v[3],
             v[4],
             v[5],
@@ -2736,10 +4021,20 @@ class OrderStatus(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class AuctionInfo(WireMessage):
     """While collecting."""
 
+    __match_args__ = (
+        "indicative_px",
+        "indicative_qty",
+        "surplus_qty",
+        "exec_id",
+        "transact_time",
+        "instrument_id",
+        "surplus_side",
+        "state",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 217
     BLOCK_LENGTH: ClassVar[int] = 56
     STRUCT: ClassVar[Struct] = Struct("<qqqQQIBB2x4x4x")
@@ -2754,14 +4049,35 @@ class AuctionInfo(WireMessage):
         ("state", "u1", 45),
     )
 
-    indicative_px: int | None = None
-    indicative_qty: int = 0
-    surplus_qty: int = 0
-    exec_id: int = 0
-    transact_time: int = 0
-    instrument_id: int = 0
-    surplus_side: SideOrBoth | int = 0
-    state: MarketState | int = 0
+    indicative_px: int | None
+    indicative_qty: int
+    surplus_qty: int
+    exec_id: int
+    transact_time: int
+    instrument_id: int
+    surplus_side: SideOrBoth | int
+    state: MarketState | int
+
+    def __init__(
+        self,
+        indicative_px: int | None = None,
+        indicative_qty: int = 0,
+        surplus_qty: int = 0,
+        exec_id: int = 0,
+        transact_time: int = 0,
+        instrument_id: int = 0,
+        surplus_side: SideOrBoth | int = SideOrBoth.BOTH,
+        state: MarketState | int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "indicative_px", indicative_px)
+        put(self, "indicative_qty", indicative_qty)
+        put(self, "surplus_qty", surplus_qty)
+        put(self, "exec_id", exec_id)
+        put(self, "transact_time", transact_time)
+        put(self, "instrument_id", instrument_id)
+        put(self, "surplus_side", surplus_side)
+        put(self, "state", state)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -2790,10 +4106,19 @@ class AuctionInfo(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class BookHash(WireMessage):
     """State hash of one book at a HashMark, unnumbered."""
 
+    __match_args__ = (
+        "hash_low",
+        "hash_high",
+        "mark_index",
+        "exec_id",
+        "transact_time",
+        "instrument_id",
+        "order_count",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 218
     BLOCK_LENGTH: ClassVar[int] = 56
     STRUCT: ClassVar[Struct] = Struct("<QQQQQII4x4x")
@@ -2807,13 +4132,32 @@ class BookHash(WireMessage):
         ("order_count", "<u4", 44),
     )
 
-    hash_low: int = 0
-    hash_high: int = 0
-    mark_index: int = 0
-    exec_id: int = 0
-    transact_time: int = 0
-    instrument_id: int = 0
-    order_count: int = 0
+    hash_low: int
+    hash_high: int
+    mark_index: int
+    exec_id: int
+    transact_time: int
+    instrument_id: int
+    order_count: int
+
+    def __init__(
+        self,
+        hash_low: int = 0,
+        hash_high: int = 0,
+        mark_index: int = 0,
+        exec_id: int = 0,
+        transact_time: int = 0,
+        instrument_id: int = 0,
+        order_count: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "hash_low", hash_low)
+        put(self, "hash_high", hash_high)
+        put(self, "mark_index", mark_index)
+        put(self, "exec_id", exec_id)
+        put(self, "transact_time", transact_time)
+        put(self, "instrument_id", instrument_id)
+        put(self, "order_count", order_count)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -2840,10 +4184,19 @@ class BookHash(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class InstrumentStateReport(WireMessage):
     """A market changed its state, unnumbered."""
 
+    __match_args__ = (
+        "request_id",
+        "exec_id",
+        "transact_time",
+        "instrument_id",
+        "state",
+        "previous",
+        "reject_code",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 219
     BLOCK_LENGTH: ClassVar[int] = 40
     STRUCT: ClassVar[Struct] = Struct("<QQQIBBH4x4x")
@@ -2857,13 +4210,32 @@ class InstrumentStateReport(WireMessage):
         ("reject_code", "<u2", 30),
     )
 
-    request_id: int = 0
-    exec_id: int = 0
-    transact_time: int = 0
-    instrument_id: int = 0
-    state: MarketState | int = 0
-    previous: MarketState | int = 0
-    reject_code: RejectCode | int = 0
+    request_id: int
+    exec_id: int
+    transact_time: int
+    instrument_id: int
+    state: MarketState | int
+    previous: MarketState | int
+    reject_code: RejectCode | int
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        exec_id: int = 0,
+        transact_time: int = 0,
+        instrument_id: int = 0,
+        state: MarketState | int = 0,
+        previous: MarketState | int = 0,
+        reject_code: RejectCode | int = RejectCode.NONE,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "exec_id", exec_id)
+        put(self, "transact_time", transact_time)
+        put(self, "instrument_id", instrument_id)
+        put(self, "state", state)
+        put(self, "previous", previous)
+        put(self, "reject_code", reject_code)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -2890,10 +4262,23 @@ class InstrumentStateReport(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class Genesis(WireMessage):
     """First record of a log: seed and capacities."""
 
+    __match_args__ = (
+        "cluster_id",
+        "hash_seed",
+        "partition_count",
+        "orders_per_partition",
+        "accounts_max",
+        "balances_max",
+        "sessions_max",
+        "instruments_max",
+        "keys_max",
+        "assets_max",
+        "open_orders_per_account_max",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 300
     BLOCK_LENGTH: ClassVar[int] = 56
     STRUCT: ClassVar[Struct] = Struct("<QQIIIIIIIII4x")
@@ -2911,17 +4296,44 @@ class Genesis(WireMessage):
         ("open_orders_per_account_max", "<u4", 48),
     )
 
-    cluster_id: int = 0
-    hash_seed: int = 0
-    partition_count: int = 0
-    orders_per_partition: int = 0
-    accounts_max: int = 0
-    balances_max: int = 0
-    sessions_max: int = 0
-    instruments_max: int = 0
-    keys_max: int = 0
-    assets_max: int = 0
-    open_orders_per_account_max: int = 0
+    cluster_id: int
+    hash_seed: int
+    partition_count: int
+    orders_per_partition: int
+    accounts_max: int
+    balances_max: int
+    sessions_max: int
+    instruments_max: int
+    keys_max: int
+    assets_max: int
+    open_orders_per_account_max: int
+
+    def __init__(
+        self,
+        cluster_id: int = 0,
+        hash_seed: int = 0,
+        partition_count: int = 0,
+        orders_per_partition: int = 0,
+        accounts_max: int = 0,
+        balances_max: int = 0,
+        sessions_max: int = 0,
+        instruments_max: int = 0,
+        keys_max: int = 0,
+        assets_max: int = 0,
+        open_orders_per_account_max: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "cluster_id", cluster_id)
+        put(self, "hash_seed", hash_seed)
+        put(self, "partition_count", partition_count)
+        put(self, "orders_per_partition", orders_per_partition)
+        put(self, "accounts_max", accounts_max)
+        put(self, "balances_max", balances_max)
+        put(self, "sessions_max", sessions_max)
+        put(self, "instruments_max", instruments_max)
+        put(self, "keys_max", keys_max)
+        put(self, "assets_max", assets_max)
+        put(self, "open_orders_per_account_max", open_orders_per_account_max)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -2956,10 +4368,14 @@ class Genesis(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class EpochStart(WireMessage):
     """Sessions are unbound."""
 
+    __match_args__ = (
+        "epoch",
+        "node_id",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 301
     BLOCK_LENGTH: ClassVar[int] = 16
     STRUCT: ClassVar[Struct] = Struct("<QI4x")
@@ -2968,8 +4384,17 @@ class EpochStart(WireMessage):
         ("node_id", "<u4", 8),
     )
 
-    epoch: int = 0
-    node_id: int = 0
+    epoch: int
+    node_id: int
+
+    def __init__(
+        self,
+        epoch: int = 0,
+        node_id: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "epoch", epoch)
+        put(self, "node_id", node_id)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -2986,10 +4411,14 @@ class EpochStart(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class SourceOpen(WireMessage):
     """An ingress ring begins."""
 
+    __match_args__ = (
+        "base",
+        "source",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 302
     BLOCK_LENGTH: ClassVar[int] = 16
     STRUCT: ClassVar[Struct] = Struct("<QH2x4x")
@@ -2998,8 +4427,17 @@ class SourceOpen(WireMessage):
         ("source", "<u2", 8),
     )
 
-    base: int = 0
-    source: int = 0
+    base: int
+    source: int
+
+    def __init__(
+        self,
+        base: int = 0,
+        source: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "base", base)
+        put(self, "source", source)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -3016,10 +4454,14 @@ class SourceOpen(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class Settled(WireMessage):
     """Reports of the partition below reportSeq are in the balances."""
 
+    __match_args__ = (
+        "report_seq",
+        "settled_partition",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 303
     BLOCK_LENGTH: ClassVar[int] = 16
     STRUCT: ClassVar[Struct] = Struct("<QB1x2x4x")
@@ -3028,8 +4470,17 @@ class Settled(WireMessage):
         ("settled_partition", "u1", 8),
     )
 
-    report_seq: int = 0
-    settled_partition: int = 0
+    report_seq: int
+    settled_partition: int
+
+    def __init__(
+        self,
+        report_seq: int = 0,
+        settled_partition: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "report_seq", report_seq)
+        put(self, "settled_partition", settled_partition)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -3046,18 +4497,24 @@ class Settled(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class Tick(WireMessage):
     """Time."""
 
+    __match_args__ = ("now",)
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 304
     BLOCK_LENGTH: ClassVar[int] = 8
     STRUCT: ClassVar[Struct] = Struct("<Q")
-    COLUMNS: ClassVar[Columns] = (
-        ("now", "<u8", 0),
-    )
+    COLUMNS: ClassVar[Columns] = (("now", "<u8", 0),)
 
-    now: int = 0
+    now: int
+
+    def __init__(
+        self,
+        now: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "now", now)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -3072,10 +4529,16 @@ class Tick(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class HashMark(WireMessage):
     """State hash of the sequencer's tables before this record."""
 
+    __match_args__ = (
+        "accounts_hash_low",
+        "accounts_hash_high",
+        "mark_index",
+        "conservation_ok",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 305
     BLOCK_LENGTH: ClassVar[int] = 32
     STRUCT: ClassVar[Struct] = Struct("<QQQB1x2x4x")
@@ -3086,10 +4549,23 @@ class HashMark(WireMessage):
         ("conservation_ok", "u1", 24),
     )
 
-    accounts_hash_low: int = 0
-    accounts_hash_high: int = 0
-    mark_index: int = 0
-    conservation_ok: int = 0
+    accounts_hash_low: int
+    accounts_hash_high: int
+    mark_index: int
+    conservation_ok: int
+
+    def __init__(
+        self,
+        accounts_hash_low: int = 0,
+        accounts_hash_high: int = 0,
+        mark_index: int = 0,
+        conservation_ok: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "accounts_hash_low", accounts_hash_low)
+        put(self, "accounts_hash_high", accounts_hash_high)
+        put(self, "mark_index", mark_index)
+        put(self, "conservation_ok", conservation_ok)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -3110,18 +4586,24 @@ class HashMark(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class Snapshot(WireMessage):
     """Every owner dumps its state after applying this."""
 
+    __match_args__ = ("snapshot_id",)
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 306
     BLOCK_LENGTH: ClassVar[int] = 16
     STRUCT: ClassVar[Struct] = Struct("<Q4x4x")
-    COLUMNS: ClassVar[Columns] = (
-        ("snapshot_id", "<u8", 0),
-    )
+    COLUMNS: ClassVar[Columns] = (("snapshot_id", "<u8", 0),)
 
-    snapshot_id: int = 0
+    snapshot_id: int
+
+    def __init__(
+        self,
+        snapshot_id: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "snapshot_id", snapshot_id)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -3136,18 +4618,24 @@ class Snapshot(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class PairsPaused(WireMessage):
     """New orders of the partition are refused."""
 
+    __match_args__ = ("paused_partition",)
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 307
     BLOCK_LENGTH: ClassVar[int] = 8
     STRUCT: ClassVar[Struct] = Struct("<B1x2x4x")
-    COLUMNS: ClassVar[Columns] = (
-        ("paused_partition", "u1", 0),
-    )
+    COLUMNS: ClassVar[Columns] = (("paused_partition", "u1", 0),)
 
-    paused_partition: int = 0
+    paused_partition: int
+
+    def __init__(
+        self,
+        paused_partition: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "paused_partition", paused_partition)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -3162,18 +4650,24 @@ class PairsPaused(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class PairsResumed(WireMessage):
     """Taken again."""
 
+    __match_args__ = ("resumed_partition",)
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 308
     BLOCK_LENGTH: ClassVar[int] = 8
     STRUCT: ClassVar[Struct] = Struct("<B1x2x4x")
-    COLUMNS: ClassVar[Columns] = (
-        ("resumed_partition", "u1", 0),
-    )
+    COLUMNS: ClassVar[Columns] = (("resumed_partition", "u1", 0),)
 
-    resumed_partition: int = 0
+    resumed_partition: int
+
+    def __init__(
+        self,
+        resumed_partition: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "resumed_partition", resumed_partition)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -3188,10 +4682,15 @@ class PairsResumed(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class Quarantine(WireMessage):
     """Skip this input."""
 
+    __match_args__ = (
+        "target_seq",
+        "first_operator",
+        "second_operator",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 309
     BLOCK_LENGTH: ClassVar[int] = 24
     STRUCT: ClassVar[Struct] = Struct("<QII4x4x")
@@ -3201,9 +4700,20 @@ class Quarantine(WireMessage):
         ("second_operator", "<u4", 12),
     )
 
-    target_seq: int = 0
-    first_operator: int = 0
-    second_operator: int = 0
+    target_seq: int
+    first_operator: int
+    second_operator: int
+
+    def __init__(
+        self,
+        target_seq: int = 0,
+        first_operator: int = 0,
+        second_operator: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "target_seq", target_seq)
+        put(self, "first_operator", first_operator)
+        put(self, "second_operator", second_operator)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -3222,18 +4732,24 @@ class Quarantine(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class Activate(WireMessage):
     """New schema version from here on."""
 
+    __match_args__ = ("schema_version",)
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 310
     BLOCK_LENGTH: ClassVar[int] = 8
     STRUCT: ClassVar[Struct] = Struct("<I4x")
-    COLUMNS: ClassVar[Columns] = (
-        ("schema_version", "<u4", 0),
-    )
+    COLUMNS: ClassVar[Columns] = (("schema_version", "<u4", 0),)
 
-    schema_version: int = 0
+    schema_version: int
+
+    def __init__(
+        self,
+        schema_version: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "schema_version", schema_version)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -3248,10 +4764,17 @@ class Activate(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class SessionNegotiate(WireMessage):
     """Verified Negotiate."""
 
+    __match_args__ = (
+        "session_ver_id",
+        "timestamp",
+        "access_key_id",
+        "session_id",
+        "connection_id",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 320
     BLOCK_LENGTH: ClassVar[int] = 72
     STRUCT: ClassVar[Struct] = Struct("<QQ32sII4x4x4x4x")
@@ -3263,11 +4786,26 @@ class SessionNegotiate(WireMessage):
         ("connection_id", "<u4", 52),
     )
 
-    session_ver_id: int = 0
-    timestamp: int = 0
-    access_key_id: str = ""
-    session_id: int = 0
-    connection_id: int = 0
+    session_ver_id: int
+    timestamp: int
+    access_key_id: str
+    session_id: int
+    connection_id: int
+
+    def __init__(
+        self,
+        session_ver_id: int = 0,
+        timestamp: int = 0,
+        access_key_id: str = "",
+        session_id: int = 0,
+        connection_id: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "session_ver_id", session_ver_id)
+        put(self, "timestamp", timestamp)
+        put(self, "access_key_id", access_key_id)
+        put(self, "session_id", session_id)
+        put(self, "connection_id", connection_id)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -3290,10 +4828,20 @@ class SessionNegotiate(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class SessionBind(WireMessage):
     """Verified Establish; the session belongs to this source from here on."""
 
+    __match_args__ = (
+        "session_ver_id",
+        "timestamp",
+        "next_seq_no",
+        "access_key_id",
+        "session_id",
+        "connection_id",
+        "cod_timeout_ms",
+        "cod_type",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 321
     BLOCK_LENGTH: ClassVar[int] = 80
     STRUCT: ClassVar[Struct] = Struct("<QQQ32sIIIB1x2x4x4x")
@@ -3308,14 +4856,35 @@ class SessionBind(WireMessage):
         ("cod_type", "u1", 68),
     )
 
-    session_ver_id: int = 0
-    timestamp: int = 0
-    next_seq_no: int = 0
-    access_key_id: str = ""
-    session_id: int = 0
-    connection_id: int = 0
-    cod_timeout_ms: int = 0
-    cod_type: CodType | int = 0
+    session_ver_id: int
+    timestamp: int
+    next_seq_no: int
+    access_key_id: str
+    session_id: int
+    connection_id: int
+    cod_timeout_ms: int
+    cod_type: CodType | int
+
+    def __init__(
+        self,
+        session_ver_id: int = 0,
+        timestamp: int = 0,
+        next_seq_no: int = 0,
+        access_key_id: str = "",
+        session_id: int = 0,
+        connection_id: int = 0,
+        cod_timeout_ms: int = 0,
+        cod_type: CodType | int = CodType.NEVER,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "session_ver_id", session_ver_id)
+        put(self, "timestamp", timestamp)
+        put(self, "next_seq_no", next_seq_no)
+        put(self, "access_key_id", access_key_id)
+        put(self, "session_id", session_id)
+        put(self, "connection_id", connection_id)
+        put(self, "cod_timeout_ms", cod_timeout_ms)
+        put(self, "cod_type", cod_type)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -3344,10 +4913,16 @@ class SessionBind(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class SessionDown(WireMessage):
     """The connection is gone."""
 
+    __match_args__ = (
+        "session_ver_id",
+        "session_id",
+        "connection_id",
+        "cause",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 322
     BLOCK_LENGTH: ClassVar[int] = 24
     STRUCT: ClassVar[Struct] = Struct("<QIIB1x2x4x")
@@ -3358,10 +4933,23 @@ class SessionDown(WireMessage):
         ("cause", "u1", 16),
     )
 
-    session_ver_id: int = 0
-    session_id: int = 0
-    connection_id: int = 0
-    cause: DownCause | int = 0
+    session_ver_id: int
+    session_id: int
+    connection_id: int
+    cause: DownCause | int
+
+    def __init__(
+        self,
+        session_ver_id: int = 0,
+        session_id: int = 0,
+        connection_id: int = 0,
+        cause: DownCause | int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "session_ver_id", session_ver_id)
+        put(self, "session_id", session_id)
+        put(self, "connection_id", connection_id)
+        put(self, "cause", cause)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -3382,10 +4970,16 @@ class SessionDown(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class AssetAdd(WireMessage):
     """Unit = 10^exponent; assetId 0 = choose."""
 
+    __match_args__ = (
+        "request_id",
+        "asset_id",
+        "exponent",
+        "symbol",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 330
     BLOCK_LENGTH: ClassVar[int] = 32
     STRUCT: ClassVar[Struct] = Struct("<QIb1x2x12s4x")
@@ -3396,10 +4990,23 @@ class AssetAdd(WireMessage):
         ("symbol", "S12", 16),
     )
 
-    request_id: int = 0
-    asset_id: int = 0
-    exponent: int = 0
-    symbol: str = ""
+    request_id: int
+    asset_id: int
+    exponent: int
+    symbol: str
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        asset_id: int = 0,
+        exponent: int = 0,
+        symbol: str = "",
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "asset_id", asset_id)
+        put(self, "exponent", exponent)
+        put(self, "symbol", symbol)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -3420,10 +5027,28 @@ class AssetAdd(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class InstrumentAdd(WireMessage):
-    """One tick = tickSize x 10^priceExponent, one lot = lotSize x 10^qtyExponent; one tick x one lot = quotePerTickLot units of the quote asset; one lot = basePerLot units of the base asset; partition 0 = choose."""
+    """One tick = tickSize x 10^priceExponent, one lot = lotSize x 10^qtyExponent; one tick x one lot =
+    quotePerTickLot units of the quote asset; one lot = basePerLot units of the base asset; partition 0 =
+    choose.
+    """
 
+    __match_args__ = (
+        "request_id",
+        "tick_size",
+        "lot_size",
+        "quote_per_tick_lot",
+        "base_per_lot",
+        "instrument_id",
+        "base_asset_id",
+        "quote_asset_id",
+        "assigned_partition",
+        "price_exponent",
+        "qty_exponent",
+        "instrument_type",
+        "symbol",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 331
     BLOCK_LENGTH: ClassVar[int] = 80
     STRUCT: ClassVar[Struct] = Struct("<QqqqqIIIBbbB24s")
@@ -3443,19 +5068,50 @@ class InstrumentAdd(WireMessage):
         ("symbol", "S24", 56),
     )
 
-    request_id: int = 0
-    tick_size: int = 0
-    lot_size: int = 0
-    quote_per_tick_lot: int = 0
-    base_per_lot: int = 0
-    instrument_id: int = 0
-    base_asset_id: int = 0
-    quote_asset_id: int = 0
-    assigned_partition: int = 0
-    price_exponent: int = 0
-    qty_exponent: int = 0
-    instrument_type: InstrumentType | int = 0
-    symbol: str = ""
+    request_id: int
+    tick_size: int
+    lot_size: int
+    quote_per_tick_lot: int
+    base_per_lot: int
+    instrument_id: int
+    base_asset_id: int
+    quote_asset_id: int
+    assigned_partition: int
+    price_exponent: int
+    qty_exponent: int
+    instrument_type: InstrumentType | int
+    symbol: str
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        tick_size: int = 0,
+        lot_size: int = 0,
+        quote_per_tick_lot: int = 0,
+        base_per_lot: int = 0,
+        instrument_id: int = 0,
+        base_asset_id: int = 0,
+        quote_asset_id: int = 0,
+        assigned_partition: int = 0,
+        price_exponent: int = 0,
+        qty_exponent: int = 0,
+        instrument_type: InstrumentType | int = InstrumentType.SPOT,
+        symbol: str = "",
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "tick_size", tick_size)
+        put(self, "lot_size", lot_size)
+        put(self, "quote_per_tick_lot", quote_per_tick_lot)
+        put(self, "base_per_lot", base_per_lot)
+        put(self, "instrument_id", instrument_id)
+        put(self, "base_asset_id", base_asset_id)
+        put(self, "quote_asset_id", quote_asset_id)
+        put(self, "assigned_partition", assigned_partition)
+        put(self, "price_exponent", price_exponent)
+        put(self, "qty_exponent", qty_exponent)
+        put(self, "instrument_type", instrument_type)
+        put(self, "symbol", symbol)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -3494,10 +5150,23 @@ class InstrumentAdd(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class InstrumentLimits(WireMessage):
     """Static filters; band 0 = off."""
 
+    __match_args__ = (
+        "request_id",
+        "min_qty",
+        "max_qty",
+        "min_notional",
+        "max_notional",
+        "min_px",
+        "max_px",
+        "reference_px",
+        "instrument_id",
+        "band_up_bps",
+        "band_down_bps",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 332
     BLOCK_LENGTH: ClassVar[int] = 80
     STRUCT: ClassVar[Struct] = Struct("<QqqqqqqqIII4x")
@@ -3515,17 +5184,44 @@ class InstrumentLimits(WireMessage):
         ("band_down_bps", "<u4", 72),
     )
 
-    request_id: int = 0
-    min_qty: int = 0
-    max_qty: int = 0
-    min_notional: int = 0
-    max_notional: int = 0
-    min_px: int = 0
-    max_px: int = 0
-    reference_px: int | None = None
-    instrument_id: int = 0
-    band_up_bps: int = 0
-    band_down_bps: int = 0
+    request_id: int
+    min_qty: int
+    max_qty: int
+    min_notional: int
+    max_notional: int
+    min_px: int
+    max_px: int
+    reference_px: int | None
+    instrument_id: int
+    band_up_bps: int
+    band_down_bps: int
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        min_qty: int = 0,
+        max_qty: int = 0,
+        min_notional: int = 0,
+        max_notional: int = 0,
+        min_px: int = 0,
+        max_px: int = 0,
+        reference_px: int | None = None,
+        instrument_id: int = 0,
+        band_up_bps: int = 0,
+        band_down_bps: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "min_qty", min_qty)
+        put(self, "max_qty", max_qty)
+        put(self, "min_notional", min_notional)
+        put(self, "max_notional", max_notional)
+        put(self, "min_px", min_px)
+        put(self, "max_px", max_px)
+        put(self, "reference_px", reference_px)
+        put(self, "instrument_id", instrument_id)
+        put(self, "band_up_bps", band_up_bps)
+        put(self, "band_down_bps", band_down_bps)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -3560,10 +5256,15 @@ class InstrumentLimits(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class InstrumentState(WireMessage):
     """Change of market state."""
 
+    __match_args__ = (
+        "request_id",
+        "instrument_id",
+        "state",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 333
     BLOCK_LENGTH: ClassVar[int] = 16
     STRUCT: ClassVar[Struct] = Struct("<QIB1x2x")
@@ -3573,9 +5274,20 @@ class InstrumentState(WireMessage):
         ("state", "u1", 12),
     )
 
-    request_id: int = 0
-    instrument_id: int = 0
-    state: MarketState | int = 0
+    request_id: int
+    instrument_id: int
+    state: MarketState | int
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        instrument_id: int = 0,
+        state: MarketState | int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "instrument_id", instrument_id)
+        put(self, "state", state)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -3594,10 +5306,17 @@ class InstrumentState(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class AccountCreate(WireMessage):
     """AccountId 0 = choose."""
 
+    __match_args__ = (
+        "request_id",
+        "account_id",
+        "stp_group_id",
+        "firm_id",
+        "fee_tier",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 334
     BLOCK_LENGTH: ClassVar[int] = 24
     STRUCT: ClassVar[Struct] = Struct("<QIIIB1x2x")
@@ -3609,11 +5328,26 @@ class AccountCreate(WireMessage):
         ("fee_tier", "u1", 20),
     )
 
-    request_id: int = 0
-    account_id: int = 0
-    stp_group_id: int = 0
-    firm_id: int = 0
-    fee_tier: int = 0
+    request_id: int
+    account_id: int
+    stp_group_id: int
+    firm_id: int
+    fee_tier: int
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        account_id: int = 0,
+        stp_group_id: int = 0,
+        firm_id: int = 0,
+        fee_tier: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "account_id", account_id)
+        put(self, "stp_group_id", stp_group_id)
+        put(self, "firm_id", firm_id)
+        put(self, "fee_tier", fee_tier)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -3636,10 +5370,18 @@ class AccountCreate(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class BalanceAdjust(WireMessage):
     """Money comes in or goes out; amount signed."""
 
+    __match_args__ = (
+        "request_id",
+        "amount",
+        "reference",
+        "account_id",
+        "asset_id",
+        "kind",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 335
     BLOCK_LENGTH: ClassVar[int] = 40
     STRUCT: ClassVar[Struct] = Struct("<QqQIIB1x2x4x")
@@ -3652,12 +5394,29 @@ class BalanceAdjust(WireMessage):
         ("kind", "u1", 32),
     )
 
-    request_id: int = 0
-    amount: int = 0
-    reference: int = 0
-    account_id: int = 0
-    asset_id: int = 0
-    kind: BalanceKind | int = 0
+    request_id: int
+    amount: int
+    reference: int
+    account_id: int
+    asset_id: int
+    kind: BalanceKind | int
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        amount: int = 0,
+        reference: int = 0,
+        account_id: int = 0,
+        asset_id: int = 0,
+        kind: BalanceKind | int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "amount", amount)
+        put(self, "reference", reference)
+        put(self, "account_id", account_id)
+        put(self, "asset_id", asset_id)
+        put(self, "kind", kind)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -3682,10 +5441,18 @@ class BalanceAdjust(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class KeyCreate(WireMessage):
     """Ed25519 public key, or the salt an HMAC secret is derived from."""
 
+    __match_args__ = (
+        "request_id",
+        "access_key_id",
+        "material",
+        "account_id",
+        "permissions",
+        "credential_type",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 336
     BLOCK_LENGTH: ClassVar[int] = 80
     STRUCT: ClassVar[Struct] = Struct("<Q32s32sIHB1x")
@@ -3698,12 +5465,29 @@ class KeyCreate(WireMessage):
         ("credential_type", "u1", 78),
     )
 
-    request_id: int = 0
-    access_key_id: str = ""
-    material: bytes = bytes(32)
-    account_id: int = 0
-    permissions: Permissions | int = 0
-    credential_type: CredentialType | int = 0
+    request_id: int
+    access_key_id: str
+    material: bytes
+    account_id: int
+    permissions: Permissions | int
+    credential_type: CredentialType | int
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        access_key_id: str = "",
+        material: bytes = bytes(32),
+        account_id: int = 0,
+        permissions: Permissions | int = _NO_PERMISSIONS,
+        credential_type: CredentialType | int = CredentialType.HMAC_SHA256,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "access_key_id", access_key_id)
+        put(self, "material", material)
+        put(self, "account_id", account_id)
+        put(self, "permissions", permissions)
+        put(self, "credential_type", credential_type)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -3728,10 +5512,14 @@ class KeyCreate(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class KeyRevoke(WireMessage):
     """Key is gone."""
 
+    __match_args__ = (
+        "request_id",
+        "access_key_id",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 337
     BLOCK_LENGTH: ClassVar[int] = 40
     STRUCT: ClassVar[Struct] = Struct("<Q32s")
@@ -3740,8 +5528,17 @@ class KeyRevoke(WireMessage):
         ("access_key_id", "S32", 8),
     )
 
-    request_id: int = 0
-    access_key_id: str = ""
+    request_id: int
+    access_key_id: str
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        access_key_id: str = "",
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "access_key_id", access_key_id)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -3758,10 +5555,16 @@ class KeyRevoke(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class SessionCreate(WireMessage):
     """SessionId 0 = choose."""
 
+    __match_args__ = (
+        "request_id",
+        "session_id",
+        "account_id",
+        "kind",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 338
     BLOCK_LENGTH: ClassVar[int] = 24
     STRUCT: ClassVar[Struct] = Struct("<QIIB1x2x4x")
@@ -3772,10 +5575,23 @@ class SessionCreate(WireMessage):
         ("kind", "u1", 16),
     )
 
-    request_id: int = 0
-    session_id: int = 0
-    account_id: int = 0
-    kind: SessionKind | int = 0
+    request_id: int
+    session_id: int
+    account_id: int
+    kind: SessionKind | int
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        session_id: int = 0,
+        account_id: int = 0,
+        kind: SessionKind | int = SessionKind.ORDER_ENTRY,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "session_id", session_id)
+        put(self, "account_id", account_id)
+        put(self, "kind", kind)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -3796,10 +5612,17 @@ class SessionCreate(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class FeeTierSet(WireMessage):
     """Rates in millionths; instrumentId 0 = all."""
 
+    __match_args__ = (
+        "request_id",
+        "maker_rate",
+        "taker_rate",
+        "instrument_id",
+        "tier",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 339
     BLOCK_LENGTH: ClassVar[int] = 24
     STRUCT: ClassVar[Struct] = Struct("<QiiIB1x2x")
@@ -3811,11 +5634,26 @@ class FeeTierSet(WireMessage):
         ("tier", "u1", 20),
     )
 
-    request_id: int = 0
-    maker_rate: int = 0
-    taker_rate: int = 0
-    instrument_id: int = 0
-    tier: int = 0
+    request_id: int
+    maker_rate: int
+    taker_rate: int
+    instrument_id: int
+    tier: int
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        maker_rate: int = 0,
+        taker_rate: int = 0,
+        instrument_id: int = 0,
+        tier: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "maker_rate", maker_rate)
+        put(self, "taker_rate", taker_rate)
+        put(self, "instrument_id", instrument_id)
+        put(self, "tier", tier)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -3838,10 +5676,16 @@ class FeeTierSet(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class CapacitySet(WireMessage):
     """Effective at the next epoch start."""
 
+    __match_args__ = (
+        "request_id",
+        "value",
+        "kind",
+        "target_partition",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 340
     BLOCK_LENGTH: ClassVar[int] = 24
     STRUCT: ClassVar[Struct] = Struct("<QQBB2x4x")
@@ -3852,10 +5696,23 @@ class CapacitySet(WireMessage):
         ("target_partition", "u1", 17),
     )
 
-    request_id: int = 0
-    value: int = 0
-    kind: CapacityKind | int = 0
-    target_partition: int = 0
+    request_id: int
+    value: int
+    kind: CapacityKind | int
+    target_partition: int
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        value: int = 0,
+        kind: CapacityKind | int = 0,
+        target_partition: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "value", value)
+        put(self, "kind", kind)
+        put(self, "target_partition", target_partition)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -3876,10 +5733,17 @@ class CapacitySet(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class KillSwitch(WireMessage):
     """Cancel and block."""
 
+    __match_args__ = (
+        "request_id",
+        "target_id",
+        "second_operator",
+        "scope",
+        "action",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 341
     BLOCK_LENGTH: ClassVar[int] = 24
     STRUCT: ClassVar[Struct] = Struct("<QIIBB2x4x")
@@ -3891,11 +5755,26 @@ class KillSwitch(WireMessage):
         ("action", "u1", 17),
     )
 
-    request_id: int = 0
-    target_id: int = 0
-    second_operator: int = 0
-    scope: KillScope | int = 0
-    action: KillAction | int = 0
+    request_id: int
+    target_id: int
+    second_operator: int
+    scope: KillScope | int
+    action: KillAction | int
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        target_id: int = 0,
+        second_operator: int = 0,
+        scope: KillScope | int = 0,
+        action: KillAction | int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "target_id", target_id)
+        put(self, "second_operator", second_operator)
+        put(self, "scope", scope)
+        put(self, "action", action)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -3918,10 +5797,16 @@ class KillSwitch(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class AccountLimits(WireMessage):
     """Limits of one account."""
 
+    __match_args__ = (
+        "request_id",
+        "account_id",
+        "open_orders_max",
+        "fee_tier",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 342
     BLOCK_LENGTH: ClassVar[int] = 24
     STRUCT: ClassVar[Struct] = Struct("<QIIB1x2x4x")
@@ -3932,10 +5817,23 @@ class AccountLimits(WireMessage):
         ("fee_tier", "u1", 16),
     )
 
-    request_id: int = 0
-    account_id: int = 0
-    open_orders_max: int = 0
-    fee_tier: int = 0
+    request_id: int
+    account_id: int
+    open_orders_max: int
+    fee_tier: int
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        account_id: int = 0,
+        open_orders_max: int = 0,
+        fee_tier: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "account_id", account_id)
+        put(self, "open_orders_max", open_orders_max)
+        put(self, "fee_tier", fee_tier)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -3956,10 +5854,15 @@ class AccountLimits(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class BalanceQuery(WireMessage):
     """AssetId 0 = all."""
 
+    __match_args__ = (
+        "request_id",
+        "account_id",
+        "asset_id",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 400
     BLOCK_LENGTH: ClassVar[int] = 16
     STRUCT: ClassVar[Struct] = Struct("<QII")
@@ -3969,9 +5872,20 @@ class BalanceQuery(WireMessage):
         ("asset_id", "<u4", 12),
     )
 
-    request_id: int = 0
-    account_id: int = 0
-    asset_id: int = 0
+    request_id: int
+    account_id: int
+    asset_id: int
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        account_id: int = 0,
+        asset_id: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "account_id", account_id)
+        put(self, "asset_id", asset_id)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -3990,10 +5904,16 @@ class BalanceQuery(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class OpenOrdersQuery(WireMessage):
     """InstrumentId 0 = all; goes on after afterOrderId."""
 
+    __match_args__ = (
+        "request_id",
+        "after_order_id",
+        "account_id",
+        "instrument_id",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 401
     BLOCK_LENGTH: ClassVar[int] = 24
     STRUCT: ClassVar[Struct] = Struct("<QQII")
@@ -4004,10 +5924,23 @@ class OpenOrdersQuery(WireMessage):
         ("instrument_id", "<u4", 20),
     )
 
-    request_id: int = 0
-    after_order_id: int = 0
-    account_id: int = 0
-    instrument_id: int = 0
+    request_id: int
+    after_order_id: int
+    account_id: int
+    instrument_id: int
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        after_order_id: int = 0,
+        account_id: int = 0,
+        instrument_id: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "after_order_id", after_order_id)
+        put(self, "account_id", account_id)
+        put(self, "instrument_id", instrument_id)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -4028,10 +5961,17 @@ class OpenOrdersQuery(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class OrderQuery(WireMessage):
     """One open order."""
 
+    __match_args__ = (
+        "request_id",
+        "order_id",
+        "orig_cl_ord_id",
+        "account_id",
+        "instrument_id",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 402
     BLOCK_LENGTH: ClassVar[int] = 32
     STRUCT: ClassVar[Struct] = Struct("<QQQII")
@@ -4043,17 +5983,32 @@ class OrderQuery(WireMessage):
         ("instrument_id", "<u4", 28),
     )
 
-    request_id: int = 0
-    order_id: int | None = None
-    orig_cl_ord_id: int | None = None
-    account_id: int = 0
-    instrument_id: int = 0
+    request_id: int
+    order_id: int | None
+    orig_cl_ord_id: int | None
+    account_id: int
+    instrument_id: int
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        order_id: int | None = None,
+        orig_cl_ord_id: int | None = None,
+        account_id: int = 0,
+        instrument_id: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "order_id", order_id)
+        put(self, "orig_cl_ord_id", orig_cl_ord_id)
+        put(self, "account_id", account_id)
+        put(self, "instrument_id", instrument_id)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
             self.request_id,
-            0xffffffffffffffff if self.order_id is None else self.order_id,
-            0xffffffffffffffff if self.orig_cl_ord_id is None else self.orig_cl_ord_id,
+            0xFFFFFFFFFFFFFFFF if self.order_id is None else self.order_id,
+            0xFFFFFFFFFFFFFFFF if self.orig_cl_ord_id is None else self.orig_cl_ord_id,
             self.account_id,
             self.instrument_id,
         )
@@ -4063,17 +6018,21 @@ class OrderQuery(WireMessage):
         v = cls.STRUCT.unpack_from(buffer, offset)
         return cls(
             v[0],
-            None if v[1] == 0xffffffffffffffff else v[1],
-            None if v[2] == 0xffffffffffffffff else v[2],
+            None if v[1] == 0xFFFFFFFFFFFFFFFF else v[1],
+            None if v[2] == 0xFFFFFFFFFFFFFFFF else v[2],
             v[3],
             v[4],
         )
 
 
-@dataclass(frozen=True, slots=True)
 class KeyQuery(WireMessage):
     """For logon."""
 
+    __match_args__ = (
+        "request_id",
+        "access_key_id",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 403
     BLOCK_LENGTH: ClassVar[int] = 40
     STRUCT: ClassVar[Struct] = Struct("<Q32s")
@@ -4082,8 +6041,17 @@ class KeyQuery(WireMessage):
         ("access_key_id", "S32", 8),
     )
 
-    request_id: int = 0
-    access_key_id: str = ""
+    request_id: int
+    access_key_id: str
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        access_key_id: str = "",
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "access_key_id", access_key_id)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -4100,10 +6068,14 @@ class KeyQuery(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class InstrumentQuery(WireMessage):
     """0 = all."""
 
+    __match_args__ = (
+        "request_id",
+        "instrument_id",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 404
     BLOCK_LENGTH: ClassVar[int] = 16
     STRUCT: ClassVar[Struct] = Struct("<QI4x")
@@ -4112,8 +6084,17 @@ class InstrumentQuery(WireMessage):
         ("instrument_id", "<u4", 8),
     )
 
-    request_id: int = 0
-    instrument_id: int = 0
+    request_id: int
+    instrument_id: int
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        instrument_id: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "instrument_id", instrument_id)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -4130,10 +6111,14 @@ class InstrumentQuery(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class AssetQuery(WireMessage):
     """0 = all."""
 
+    __match_args__ = (
+        "request_id",
+        "asset_id",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 405
     BLOCK_LENGTH: ClassVar[int] = 16
     STRUCT: ClassVar[Struct] = Struct("<QI4x")
@@ -4142,8 +6127,17 @@ class AssetQuery(WireMessage):
         ("asset_id", "<u4", 8),
     )
 
-    request_id: int = 0
-    asset_id: int = 0
+    request_id: int
+    asset_id: int
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        asset_id: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "asset_id", asset_id)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -4160,10 +6154,14 @@ class AssetQuery(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class AccountQuery(WireMessage):
     """0 = all."""
 
+    __match_args__ = (
+        "request_id",
+        "account_id",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 406
     BLOCK_LENGTH: ClassVar[int] = 16
     STRUCT: ClassVar[Struct] = Struct("<QI4x")
@@ -4172,8 +6170,17 @@ class AccountQuery(WireMessage):
         ("account_id", "<u4", 8),
     )
 
-    request_id: int = 0
-    account_id: int = 0
+    request_id: int
+    account_id: int
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        account_id: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "account_id", account_id)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -4190,10 +6197,15 @@ class AccountQuery(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class SessionQuery(WireMessage):
     """0 = all."""
 
+    __match_args__ = (
+        "request_id",
+        "session_id",
+        "account_id",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 407
     BLOCK_LENGTH: ClassVar[int] = 16
     STRUCT: ClassVar[Struct] = Struct("<QII")
@@ -4203,9 +6215,20 @@ class SessionQuery(WireMessage):
         ("account_id", "<u4", 12),
     )
 
-    request_id: int = 0
-    session_id: int = 0
-    account_id: int = 0
+    request_id: int
+    session_id: int
+    account_id: int
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        session_id: int = 0,
+        account_id: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "session_id", session_id)
+        put(self, "account_id", account_id)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -4224,10 +6247,18 @@ class SessionQuery(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class BalanceReply(WireMessage):
     """One balance."""
 
+    __match_args__ = (
+        "request_id",
+        "available",
+        "held",
+        "at_seq",
+        "account_id",
+        "asset_id",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 500
     BLOCK_LENGTH: ClassVar[int] = 48
     STRUCT: ClassVar[Struct] = Struct("<QqqQII4x4x")
@@ -4240,12 +6271,29 @@ class BalanceReply(WireMessage):
         ("asset_id", "<u4", 36),
     )
 
-    request_id: int = 0
-    available: int = 0
-    held: int = 0
-    at_seq: int = 0
-    account_id: int = 0
-    asset_id: int = 0
+    request_id: int
+    available: int
+    held: int
+    at_seq: int
+    account_id: int
+    asset_id: int
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        available: int = 0,
+        held: int = 0,
+        at_seq: int = 0,
+        account_id: int = 0,
+        asset_id: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "available", available)
+        put(self, "held", held)
+        put(self, "at_seq", at_seq)
+        put(self, "account_id", account_id)
+        put(self, "asset_id", asset_id)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -4270,10 +6318,27 @@ class BalanceReply(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class OrderReply(WireMessage):
     """One open order as of the marks."""
 
+    __match_args__ = (
+        "request_id",
+        "order_id",
+        "cl_ord_id",
+        "price",
+        "order_qty",
+        "cum_qty",
+        "hold",
+        "at_seq",
+        "instrument_id",
+        "account_id",
+        "session_id",
+        "side",
+        "ord_type",
+        "time_in_force",
+        "ord_status",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 501
     BLOCK_LENGTH: ClassVar[int] = 88
     STRUCT: ClassVar[Struct] = Struct("<QQQqqqqQIIIBBBB4x4x")
@@ -4295,21 +6360,56 @@ class OrderReply(WireMessage):
         ("ord_status", "u1", 79),
     )
 
-    request_id: int = 0
-    order_id: int = 0
-    cl_ord_id: int = 0
-    price: int | None = None
-    order_qty: int = 0
-    cum_qty: int = 0
-    hold: int = 0
-    at_seq: int = 0
-    instrument_id: int = 0
-    account_id: int = 0
-    session_id: int = 0
-    side: Side | int = 0
-    ord_type: OrdType | int = 0
-    time_in_force: TimeInForce | int = 0
-    ord_status: OrdStatus | int = 0
+    request_id: int
+    order_id: int
+    cl_ord_id: int
+    price: int | None
+    order_qty: int
+    cum_qty: int
+    hold: int
+    at_seq: int
+    instrument_id: int
+    account_id: int
+    session_id: int
+    side: Side | int
+    ord_type: OrdType | int
+    time_in_force: TimeInForce | int
+    ord_status: OrdStatus | int
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        order_id: int = 0,
+        cl_ord_id: int = 0,
+        price: int | None = None,
+        order_qty: int = 0,
+        cum_qty: int = 0,
+        hold: int = 0,
+        at_seq: int = 0,
+        instrument_id: int = 0,
+        account_id: int = 0,
+        session_id: int = 0,
+        side: Side | int = 0,
+        ord_type: OrdType | int = 0,
+        time_in_force: TimeInForce | int = TimeInForce.DAY,
+        ord_status: OrdStatus | int = OrdStatus.NEW,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "order_id", order_id)
+        put(self, "cl_ord_id", cl_ord_id)
+        put(self, "price", price)
+        put(self, "order_qty", order_qty)
+        put(self, "cum_qty", cum_qty)
+        put(self, "hold", hold)
+        put(self, "at_seq", at_seq)
+        put(self, "instrument_id", instrument_id)
+        put(self, "account_id", account_id)
+        put(self, "session_id", session_id)
+        put(self, "side", side)
+        put(self, "ord_type", ord_type)
+        put(self, "time_in_force", time_in_force)
+        put(self, "ord_status", ord_status)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -4352,10 +6452,19 @@ class OrderReply(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class KeyReply(WireMessage):
     """One key."""
 
+    __match_args__ = (
+        "request_id",
+        "last_timestamp",
+        "access_key_id",
+        "material",
+        "account_id",
+        "permissions",
+        "credential_type",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 503
     BLOCK_LENGTH: ClassVar[int] = 88
     STRUCT: ClassVar[Struct] = Struct("<QQ32s32sIHB1x")
@@ -4369,13 +6478,32 @@ class KeyReply(WireMessage):
         ("credential_type", "u1", 86),
     )
 
-    request_id: int = 0
-    last_timestamp: int = 0
-    access_key_id: str = ""
-    material: bytes = bytes(32)
-    account_id: int = 0
-    permissions: Permissions | int = 0
-    credential_type: CredentialType | int = 0
+    request_id: int
+    last_timestamp: int
+    access_key_id: str
+    material: bytes
+    account_id: int
+    permissions: Permissions | int
+    credential_type: CredentialType | int
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        last_timestamp: int = 0,
+        access_key_id: str = "",
+        material: bytes = bytes(32),
+        account_id: int = 0,
+        permissions: Permissions | int = _NO_PERMISSIONS,
+        credential_type: CredentialType | int = CredentialType.HMAC_SHA256,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "last_timestamp", last_timestamp)
+        put(self, "access_key_id", access_key_id)
+        put(self, "material", material)
+        put(self, "account_id", account_id)
+        put(self, "permissions", permissions)
+        put(self, "credential_type", credential_type)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -4402,10 +6530,26 @@ class KeyReply(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class InstrumentReply(WireMessage):
     """One instrument."""
 
+    __match_args__ = (
+        "request_id",
+        "tick_size",
+        "lot_size",
+        "quote_per_tick_lot",
+        "base_per_lot",
+        "instrument_id",
+        "base_asset_id",
+        "quote_asset_id",
+        "assigned_partition",
+        "price_exponent",
+        "qty_exponent",
+        "state",
+        "symbol",
+        "open_orders",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 504
     BLOCK_LENGTH: ClassVar[int] = 88
     STRUCT: ClassVar[Struct] = Struct("<QqqqqIIIBbbB24sI4x")
@@ -4426,20 +6570,53 @@ class InstrumentReply(WireMessage):
         ("open_orders", "<u4", 80),
     )
 
-    request_id: int = 0
-    tick_size: int = 0
-    lot_size: int = 0
-    quote_per_tick_lot: int = 0
-    base_per_lot: int = 0
-    instrument_id: int = 0
-    base_asset_id: int = 0
-    quote_asset_id: int = 0
-    assigned_partition: int = 0
-    price_exponent: int = 0
-    qty_exponent: int = 0
-    state: MarketState | int = 0
-    symbol: str = ""
-    open_orders: int = 0
+    request_id: int
+    tick_size: int
+    lot_size: int
+    quote_per_tick_lot: int
+    base_per_lot: int
+    instrument_id: int
+    base_asset_id: int
+    quote_asset_id: int
+    assigned_partition: int
+    price_exponent: int
+    qty_exponent: int
+    state: MarketState | int
+    symbol: str
+    open_orders: int
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        tick_size: int = 0,
+        lot_size: int = 0,
+        quote_per_tick_lot: int = 0,
+        base_per_lot: int = 0,
+        instrument_id: int = 0,
+        base_asset_id: int = 0,
+        quote_asset_id: int = 0,
+        assigned_partition: int = 0,
+        price_exponent: int = 0,
+        qty_exponent: int = 0,
+        state: MarketState | int = 0,
+        symbol: str = "",
+        open_orders: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "tick_size", tick_size)
+        put(self, "lot_size", lot_size)
+        put(self, "quote_per_tick_lot", quote_per_tick_lot)
+        put(self, "base_per_lot", base_per_lot)
+        put(self, "instrument_id", instrument_id)
+        put(self, "base_asset_id", base_asset_id)
+        put(self, "quote_asset_id", quote_asset_id)
+        put(self, "assigned_partition", assigned_partition)
+        put(self, "price_exponent", price_exponent)
+        put(self, "qty_exponent", qty_exponent)
+        put(self, "state", state)
+        put(self, "symbol", symbol)
+        put(self, "open_orders", open_orders)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -4480,10 +6657,17 @@ class InstrumentReply(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class AssetReply(WireMessage):
     """One asset; total = sum of all balances in units."""
 
+    __match_args__ = (
+        "request_id",
+        "total",
+        "asset_id",
+        "exponent",
+        "symbol",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 505
     BLOCK_LENGTH: ClassVar[int] = 40
     STRUCT: ClassVar[Struct] = Struct("<QqIb1x2x12s4x")
@@ -4495,11 +6679,26 @@ class AssetReply(WireMessage):
         ("symbol", "S12", 24),
     )
 
-    request_id: int = 0
-    total: int = 0
-    asset_id: int = 0
-    exponent: int = 0
-    symbol: str = ""
+    request_id: int
+    total: int
+    asset_id: int
+    exponent: int
+    symbol: str
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        total: int = 0,
+        asset_id: int = 0,
+        exponent: int = 0,
+        symbol: str = "",
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "total", total)
+        put(self, "asset_id", asset_id)
+        put(self, "exponent", exponent)
+        put(self, "symbol", symbol)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -4522,10 +6721,19 @@ class AssetReply(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class AccountReply(WireMessage):
     """One account."""
 
+    __match_args__ = (
+        "request_id",
+        "account_id",
+        "stp_group_id",
+        "firm_id",
+        "open_orders",
+        "fee_tier",
+        "flags",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 506
     BLOCK_LENGTH: ClassVar[int] = 32
     STRUCT: ClassVar[Struct] = Struct("<QIIIIBB2x4x")
@@ -4539,13 +6747,32 @@ class AccountReply(WireMessage):
         ("flags", "u1", 25),
     )
 
-    request_id: int = 0
-    account_id: int = 0
-    stp_group_id: int = 0
-    firm_id: int = 0
-    open_orders: int = 0
-    fee_tier: int = 0
-    flags: int = 0
+    request_id: int
+    account_id: int
+    stp_group_id: int
+    firm_id: int
+    open_orders: int
+    fee_tier: int
+    flags: int
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        account_id: int = 0,
+        stp_group_id: int = 0,
+        firm_id: int = 0,
+        open_orders: int = 0,
+        fee_tier: int = 0,
+        flags: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "account_id", account_id)
+        put(self, "stp_group_id", stp_group_id)
+        put(self, "firm_id", firm_id)
+        put(self, "open_orders", open_orders)
+        put(self, "fee_tier", fee_tier)
+        put(self, "flags", flags)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -4572,10 +6799,20 @@ class AccountReply(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class SessionReply(WireMessage):
     """One session."""
 
+    __match_args__ = (
+        "request_id",
+        "session_ver_id",
+        "last_incoming_seq_no",
+        "session_id",
+        "account_id",
+        "source",
+        "kind",
+        "bound",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 507
     BLOCK_LENGTH: ClassVar[int] = 48
     STRUCT: ClassVar[Struct] = Struct("<QQQIIHBB4x4x4x")
@@ -4590,14 +6827,35 @@ class SessionReply(WireMessage):
         ("bound", "u1", 35),
     )
 
-    request_id: int = 0
-    session_ver_id: int = 0
-    last_incoming_seq_no: int = 0
-    session_id: int = 0
-    account_id: int = 0
-    source: int = 0
-    kind: SessionKind | int = 0
-    bound: int = 0
+    request_id: int
+    session_ver_id: int
+    last_incoming_seq_no: int
+    session_id: int
+    account_id: int
+    source: int
+    kind: SessionKind | int
+    bound: int
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        session_ver_id: int = 0,
+        last_incoming_seq_no: int = 0,
+        session_id: int = 0,
+        account_id: int = 0,
+        source: int = 0,
+        kind: SessionKind | int = SessionKind.ORDER_ENTRY,
+        bound: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "session_ver_id", session_ver_id)
+        put(self, "last_incoming_seq_no", last_incoming_seq_no)
+        put(self, "session_id", session_id)
+        put(self, "account_id", account_id)
+        put(self, "source", source)
+        put(self, "kind", kind)
+        put(self, "bound", bound)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -4626,10 +6884,17 @@ class SessionReply(WireMessage):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class QueryEnd(WireMessage):
     """Last reply of a query; atSeq = log position it was computed at."""
 
+    __match_args__ = (
+        "request_id",
+        "at_seq",
+        "count",
+        "code",
+        "ref_template_id",
+    )
+    __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 510
     BLOCK_LENGTH: ClassVar[int] = 32
     STRUCT: ClassVar[Struct] = Struct("<QQIHH4x4x")
@@ -4641,11 +6906,26 @@ class QueryEnd(WireMessage):
         ("ref_template_id", "<u2", 22),
     )
 
-    request_id: int = 0
-    at_seq: int = 0
-    count: int = 0
-    code: RejectCode | int = 0
-    ref_template_id: int = 0
+    request_id: int
+    at_seq: int
+    count: int
+    code: RejectCode | int
+    ref_template_id: int
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        at_seq: int = 0,
+        count: int = 0,
+        code: RejectCode | int = RejectCode.NONE,
+        ref_template_id: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "at_seq", at_seq)
+        put(self, "count", count)
+        put(self, "code", code)
+        put(self, "ref_template_id", ref_template_id)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -4760,7 +7040,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Build DTYPES (template id -> numpy dtype of a block, padding left out) at first use: numpy is slow to load."""
+    """Build DTYPES (template id -> dtype of a block, padding left out) at first use: numpy is slow to load."""
     if name == "DTYPES":
         globals()["DTYPES"] = build_dtypes(MESSAGES)
         return globals()["DTYPES"]

@@ -42,12 +42,13 @@ FNV_PRIME = 0x100000001B3
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*\Z")
 _WORD_BORDER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_C_KEYWORDS = frozenset(
+_C_KEYWORD_TEXT = (
     "auto break case char const continue default do double else enum extern float for goto if inline int long register "
     "restrict return short signed sizeof static struct switch typedef union unsigned void volatile while "
     "bool catch class delete explicit export false friend mutable namespace new operator private protected public "
-    "template this throw true try typeid typename using virtual".split()
+    "template this throw true try typeid typename using virtual"
 )
+_C_KEYWORDS = frozenset(_C_KEYWORD_TEXT.split())
 
 
 class SchemaError(Exception):
@@ -279,9 +280,7 @@ def _parse(root: ElementTree.Element, source: str) -> Schema:
     for types in root.findall("types"):
         for element in types:
             _parse_type(element, schema)
-    messages = tuple(
-        _parse_message(element, schema) for element in root if element.tag.rpartition("}")[2] == "message"
-    )
+    messages = tuple(_parse_message(element, schema) for element in root if element.tag.rpartition("}")[2] == "message")
     return Schema(**{**schema.__dict__, "messages": messages})
 
 
