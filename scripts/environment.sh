@@ -20,8 +20,8 @@ shown() {
     local title=$1 log=$LOGS/$2.log began=$SECONDS status=0 heart
     shift 2
     printf '  %s ...\n' "$title" >&2
-    ( trap 'exit 0' TERM
-      while sleep "$HEARTBEAT_S" >/dev/null 2>&1 9>&- && kill -0 $$ 2>/dev/null; do
+    # The sleep holds none of our descriptors: it outlives its killed parent, and must keep no pipe or lock.
+    ( while sleep "$HEARTBEAT_S" >/dev/null 2>&1 9>&- && kill -0 $$ 2>/dev/null; do
           printf '    %d s: %.100s\n' $((SECONDS - began)) "$(tail -n 1 "$log" 2>/dev/null | tr -cd '[:print:]')" >&2
       done ) 9>&- &
     heart=$!
