@@ -75,13 +75,15 @@ apt_install() {
         apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$@"
 }
 
+is_root() { ((EUID == 0)); }
+
 system_packages() {
     local missing
     mapfile -t missing < <(missing_packages)
     ((${#missing[@]} == 0)) && return
     command -v apt-get >/dev/null ||
         die "missing here, under Debian's names: ${missing[*]}; install them with this system's package manager."
-    ((EUID == 0)) ||
+    is_root ||
         die "system packages are missing; run: sudo apt-get update && sudo apt-get install -y ${missing[*]}"
     shown "system packages: ${missing[*]}" apt apt_install "${missing[@]}"
     mapfile -t missing < <(missing_packages)
