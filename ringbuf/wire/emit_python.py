@@ -205,8 +205,7 @@ def _tables(schema: Schema) -> list[str]:
         "",
         "",
         "def __getattr__(name: str) -> Any:",
-        '    """Build DTYPES (template id -> dtype of a block, padding left out) at first use: '
-        'numpy is slow to load."""',
+        '    """Build DTYPES (template id -> dtype of a block, padding left out) at first use: numpy is slow to load."""',
         '    if name == "DTYPES":',
         '        globals()["DTYPES"] = build_dtypes(MESSAGES)',
         '        return globals()["DTYPES"]',
