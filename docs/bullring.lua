@@ -3,7 +3,8 @@
 -- Load with: tshark -X lua_script:docs/bullring.lua, or copy into the personal plugin folder.
 -- bullring_oe: order entry over TCP; the port is a preference (bullring_oe.port, 9100).
 -- bullring_md: market data inside MoldUDP64 and SoupBinTCP. Say which UDP port is Mold with
---   -d udp.port==PORT,moldudp64 and which TCP port is Soup with -d tcp.port==PORT,soupbintcp.
+--   -d udp.port==PORT,moldudp64 -d moldudp64.payload,bullring_md, and which TCP port is Soup with
+--   -d tcp.port==PORT,soupbintcp.
 
 local enums, sets, oe_messages, md_messages = {}, {}, {}, {}
 
@@ -1156,6 +1157,7 @@ local function set_text(value, kind)
     for _, choice in ipairs(sets[kind]) do
         if math.floor(value / 2 ^ choice[1]) % 2 == 1 then names[#names + 1] = choice[2] end
     end
+    if #names == 0 then return "" end
     return " (" .. table.concat(names, " | ") .. ")"
 end
 
@@ -1279,3 +1281,9 @@ end
 function oe.prefs_changed() set_port(oe.prefs.port) end
 set_port(oe.prefs.port)
 
+-- SoupBinTCP asks its payload dissectors one by one; MoldUDP64 has to be told. A Wireshark without them gets the rest.
+local function is_market_data(tvb, pinfo, root)
+    return md.dissector(tvb, pinfo, root) > 0
+end
+pcall(function() md:register_heuristic("soupbintcp", is_market_data) end)
+pcall(function() DissectorTable.get("moldudp64.payload"):add_for_decode_as(md) end)

@@ -2900,9 +2900,9 @@ static inline const char *orders_template_name(uint16_t template_id)
     }
 }
 
-/* Shape checks of requests: enums and sets in range, padding zero; REJECT_CODE_NONE = good. Prices, quantities
- * and ids are the business of the sequencer. The block must be 8-byte aligned, as every block behind a frame
- * header in an aligned buffer is. */
+/* Shape checks of requests: enums and sets in range, padding zero; REJECT_CODE_NONE = good. Prices,
+ * quantities and ids are the business of the sequencer. The block must be 8-byte aligned, as every block
+ * behind a frame header in an aligned buffer is. */
 static inline uint16_t orders_validate_new_order_single(const new_order_single_t *block)
 {
     if (!wire_is_list_role(block->list_role))
@@ -3243,7 +3243,7 @@ static inline uint16_t orders_validate_session_query(const session_query_t *bloc
     return REJECT_CODE_NONE;
 }
 
-/* Check the block of any request; the caller has made sure that it is at least as long as the template says. */
+/* Check the block of any request; the caller has checked that it is as long as the template says. */
 static inline uint16_t orders_validate(uint16_t template_id, const void *block)
 {
     switch (template_id) {

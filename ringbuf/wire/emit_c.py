@@ -217,14 +217,14 @@ def _template_name(schema: Schema, prefix: str) -> list[str]:
 def _validators(requests: list[Message], prefix: str) -> list[str]:
     lines = [
         "",
-        "/* Shape checks of requests: enums and sets in range, padding zero; REJECT_CODE_NONE = good. Prices, quantities",
-        " * and ids are the business of the sequencer. The block must be 8-byte aligned, as every block behind a frame",
-        " * header in an aligned buffer is. */",
+        "/* Shape checks of requests: enums and sets in range, padding zero; REJECT_CODE_NONE = good. Prices,",
+        " * quantities and ids are the business of the sequencer. The block must be 8-byte aligned, as every block",
+        " * behind a frame header in an aligned buffer is. */",
     ]
     for message in requests:
         lines += [*_validator(message, prefix), ""]
     lines += [
-        "/* Check the block of any request; the caller has made sure that it is at least as long as the template says. */",
+        "/* Check the block of any request; the caller has checked that it is as long as the template says. */",
         f"static inline uint16_t {prefix}_validate(uint16_t template_id, const void *block)",
         "{",
         "    switch (template_id) {",

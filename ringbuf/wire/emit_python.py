@@ -45,7 +45,7 @@ def module(schema: Schema, other: Schema, banner: str) -> str:
     enums = [enum for enum in schema.enums.values() if is_base or enum.name not in other.enums]
     sets = [flags for flags in schema.sets.values() if is_base or flags.name not in other.sets]
     shared = sorted((schema.enums.keys() & other.enums.keys()) | (schema.sets.keys() & other.sets.keys()))
-    lines = [f'"""{banner}"""', "", *_imports([] if is_base else shared), ""]
+    lines = [f'"""{banner}"""', "", *_imports(schema, [] if is_base else shared), ""]
     lines += [f"SCHEMA_ID = {schema.id}", f"SCHEMA_VERSION = {schema.version}"]
     lines += [f"SCHEMA_HASH = 0x{schema.hash:016X}"]
     for enum in enums:
@@ -61,7 +61,9 @@ def module(schema: Schema, other: Schema, banner: str) -> str:
     return "\n".join([*lines, "", "", *_tables(schema)]) + "\n"
 
 
-def _imports(shared: list[str]) -> list[str]:
+def _imports(schema: Schema, shared: list[str]) -> list[str]:
+    has_raw = any(field.primitive == "char" and not field.is_text for m in schema.messages for field in m.value_fields)
+    names = ["Columns", "WireMessage", "build_dtypes", *(["pack_raw"] if has_raw else []), "pack_text", "unpack_text"]
     lines = [
         "from __future__ import annotations",
         "",
@@ -69,7 +71,7 @@ def _imports(shared: list[str]) -> list[str]:
         "from struct import Struct",
         "from typing import TYPE_CHECKING, Any, ClassVar",
         "",
-        "from ringbuf.wire.base import Columns, WireMessage, build_dtypes, pack_raw, pack_text, unpack_text",
+        f"from ringbuf.wire.base import {', '.join(names)}",
     ]
     if shared:
         lines.append(f"from ringbuf.wire.messages import {', '.join(shared)}")
@@ -141,7 +143,10 @@ def _struct_format(message: Message) -> str:
 
 
 def _numpy_format(field: Field) -> str:
-    return f"S{field.length}" if field.primitive == "char" else NUMPY_FORMATS[field.primitive]
+    """Text is S, which drops trailing zeros; raw bytes are V, which keeps them."""
+    if field.primitive == "char":
+        return f"{'S' if field.is_text else 'V'}{field.length}"
+    return NUMPY_FORMATS[field.primitive]
 
 
 def _annotation(field: Field) -> tuple[str, str]:
@@ -205,7 +210,7 @@ def _tables(schema: Schema) -> list[str]:
         "",
         "",
         "def __getattr__(name: str) -> Any:",
-        '    """Build DTYPES (template id -> dtype of a block, padding left out) at first use: numpy is slow to load."""',
+        '    """Build DTYPES (template id -> dtype of a block without padding) at first use: numpy is slow to load."""',
         '    if name == "DTYPES":',
         '        globals()["DTYPES"] = build_dtypes(MESSAGES)',
         '        return globals()["DTYPES"]',

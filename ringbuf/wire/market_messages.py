@@ -6,7 +6,7 @@ from enum import IntEnum, IntFlag
 from struct import Struct
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ringbuf.wire.base import Columns, WireMessage, build_dtypes, pack_raw, pack_text, unpack_text
+from ringbuf.wire.base import Columns, WireMessage, build_dtypes, pack_text, unpack_text
 from ringbuf.wire.messages import InstrumentType, MarketState, Side, SideOrBoth
 
 if TYPE_CHECKING:
@@ -1323,7 +1323,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Build DTYPES (template id -> dtype of a block, padding left out) at first use: numpy is slow to load."""
+    """Build DTYPES (template id -> dtype of a block without padding) at first use: numpy is slow to load."""
     if name == "DTYPES":
         globals()["DTYPES"] = build_dtypes(MESSAGES)
         return globals()["DTYPES"]

@@ -583,7 +583,7 @@ class Negotiate(WireMessage):
         ("access_key_id", "S32", 24),
         ("client_app_name", "S16", 56),
         ("client_app_version", "S8", 72),
-        ("signature", "S64", 80),
+        ("signature", "V64", 80),
     )
 
     session_id: int
@@ -830,7 +830,7 @@ class Establish(WireMessage):
         ("cod_type", "u1", 44),
         ("credential_type", "u1", 45),
         ("access_key_id", "S32", 46),
-        ("signature", "S64", 78),
+        ("signature", "V64", 78),
     )
 
     session_id: int
@@ -5459,7 +5459,7 @@ class KeyCreate(WireMessage):
     COLUMNS: ClassVar[Columns] = (
         ("request_id", "<u8", 0),
         ("access_key_id", "S32", 8),
-        ("material", "S32", 40),
+        ("material", "V32", 40),
         ("account_id", "<u4", 72),
         ("permissions", "<u2", 76),
         ("credential_type", "u1", 78),
@@ -6472,7 +6472,7 @@ class KeyReply(WireMessage):
         ("request_id", "<u8", 0),
         ("last_timestamp", "<u8", 8),
         ("access_key_id", "S32", 16),
-        ("material", "S32", 48),
+        ("material", "V32", 48),
         ("account_id", "<u4", 80),
         ("permissions", "<u2", 84),
         ("credential_type", "u1", 86),
@@ -7040,7 +7040,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Build DTYPES (template id -> dtype of a block, padding left out) at first use: numpy is slow to load."""
+    """Build DTYPES (template id -> dtype of a block without padding) at first use: numpy is slow to load."""
     if name == "DTYPES":
         globals()["DTYPES"] = build_dtypes(MESSAGES)
         return globals()["DTYPES"]
