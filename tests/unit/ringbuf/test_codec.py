@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ringbuf.wire import base, codec, market_messages, messages
@@ -25,7 +25,8 @@ from tests.vectors import make_frames
 
 VECTORS = json.loads(Path(make_frames.__file__).with_name("frames.json").read_text())
 ALL_KINDS = [*messages.MESSAGES.values(), *market_messages.MESSAGES.values()]
-KIND_IDS = [f"{kind.__name__}" for kind in ALL_KINDS]
+KIND_IDS = [kind.__name__ for kind in ALL_KINDS]
+EXAMPLES_PER_MESSAGE = 25  # there are 101 messages
 
 
 def encode_any(message: WireMessage) -> bytes:
@@ -62,6 +63,7 @@ any_message = st.sampled_from(ALL_KINDS).flatmap(message_strategy)
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS, ids=KIND_IDS)
+@settings(max_examples=EXAMPLES_PER_MESSAGE)
 @given(data=st.data())
 def test_every_message_survives_a_round_trip(kind: type[WireMessage], data: st.DataObject) -> None:
     message = data.draw(message_strategy(kind))
@@ -75,6 +77,7 @@ def test_every_message_survives_a_round_trip(kind: type[WireMessage], data: st.D
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS, ids=KIND_IDS)
+@settings(max_examples=EXAMPLES_PER_MESSAGE)
 @given(data=st.data())
 def test_any_bytes_unpack_and_pack_back_but_for_padding(kind: type[WireMessage], data: st.DataObject) -> None:
     block = data.draw(st.binary(min_size=kind.BLOCK_LENGTH, max_size=kind.BLOCK_LENGTH))

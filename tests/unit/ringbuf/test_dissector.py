@@ -161,6 +161,6 @@ def test_market_data_in_moldudp64(folder: Path) -> None:
     packet = udp(MOLD_PORT, b"BR00100001" + struct.pack(">QH", 5, 2) + block * 2)
     decode_as = ["-d", f"udp.port=={MOLD_PORT},moldudp64", "-d", "moldudp64.payload,bullring_md"]
 
-    rows = tshark(folder, [packet], *decode_as, *fields("moldudp64.sequence", "bullring_md.price"))
+    rows = tshark(folder, [packet], *decode_as, *fields("moldudp64.msgseq", "bullring_md.price"))
 
-    assert rows == ["5\t-3,-3"]
+    assert rows == ["5,6\t-3,-3"]
