@@ -1,0 +1,100 @@
+/* The C surface that Python sees. Read by cffi, never by the compiler. "..." = size and offsets are the compiler's. */
+
+/* stage.h */
+typedef int64_t (*stage_poll_fn)(void *state, int64_t limit);
+typedef struct stage {
+    stage_poll_fn poll;
+    void *state;
+} stage_t;
+#define STAGE_IDLE 0
+#define STAGE_LAPPED -1
+#define STAGE_FAILED -2
+
+/* segment.h */
+typedef struct segment {
+    void *address;
+    uint64_t size;
+    int prefault_errno;
+    int lock_errno;
+} segment_t;
+int segment_map(int fd, uint64_t size, bool writable, segment_t *segment);
+int segment_map_private(uint64_t size, segment_t *segment);
+int segment_unmap(segment_t *segment);
+
+/* doorbell.h */
+typedef struct doorbells { ...; } doorbells_t;
+
+/* ring.h */
+#define RING_MAGIC ...
+#define RING_LAYOUT_VERSION ...
+#define RING_HEADER_SIZE ...
+#define RING_CONSUMERS_MAX ...
+#define RING_OK ...
+#define RING_FULL ...
+#define RING_LAPPED ...
+#define RING_MODE_PLAIN ...
+#define RING_MODE_DURABLE ...
+#define RING_MODE_D0 ...
+
+typedef struct ring_header {
+    uint64_t magic;
+    uint32_t layout_version;
+    uint32_t slot_size;
+    uint64_t slot_count;
+    uint64_t schema_hash;
+    uint64_t boot_id[2];
+    int64_t base;
+    uint32_t mode;
+    char name[32];
+    ...;
+} ring_header_t;
+
+typedef struct ring {
+    ring_header_t *header;
+    int64_t claimed;
+    doorbells_t *doorbells;
+    ...;
+} ring_t;
+
+void ring_format(void *memory, uint32_t slot_size, uint64_t slot_count, int64_t base, uint32_t mode, uint64_t schema_hash);
+bool ring_ready(const ring_header_t *header);
+void ring_attach(ring_t *ring, void *memory, doorbells_t *doorbells);
+int64_t ring_capacity(const ring_t *ring);
+int64_t ring_room(ring_t *ring, int64_t wanted);
+int64_t ring_claim(ring_t *ring, int64_t count);
+void ring_publish(ring_t *ring, int64_t sequence);
+int64_t ring_published(const ring_t *ring);
+int64_t ring_commit(const ring_t *ring);
+int64_t ring_visible(const ring_t *ring);
+void ring_store_commit(ring_t *ring, int64_t sequence);
+void ring_advance(ring_t *ring, int consumer, int64_t sequence);
+int64_t ring_gating_minimum(const ring_t *ring);
+int ring_read(const ring_t *ring, int64_t sequence, int64_t count, void *destination);
+void ring_gate(ring_t *ring, int consumer, int64_t sequence);
+void ring_ungate(ring_t *ring, int consumer);
+
+/* ring_python.h */
+#define RING_WATCH_PUB ...
+#define RING_WATCH_COMMIT ...
+#define RING_WATCH_CURSORS ...
+
+typedef struct ring_consumer_view {
+    int64_t cursor;
+    uint64_t heartbeat_ns;
+    uint32_t gating;
+    uint32_t pid;
+    char name[32];
+} ring_consumer_view_t;
+
+int64_t ring_publish_copy(ring_t *ring, const void *slots, int64_t count);
+int64_t ring_claim_cursor(const ring_t *ring);
+uint64_t ring_epoch(const ring_t *ring);
+int64_t ring_replicated(const ring_t *ring);
+int64_t ring_wanted(const ring_t *ring);
+uint32_t ring_panic(const ring_t *ring);
+void ring_identify(ring_t *ring, const char *name, const uint64_t *boot_id, uint64_t epoch);
+void ring_consumer_name(ring_t *ring, int consumer, const char *name, uint32_t pid);
+void ring_consumer_view(const ring_t *ring, int consumer, ring_consumer_view_t *view);
+void ring_watch_cell(ring_t *ring, int which, int doorbell);
+void ring_unwatch_cell(ring_t *ring, int which, int doorbell);
+uint64_t ring_watchers(const ring_t *ring, int which);
