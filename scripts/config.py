@@ -1,0 +1,383 @@
+"""The configuration: TOML in, frozen dataclasses out, read once.
+
+`scripts/bullring.toml` holds every key with its default; a file of the operator's names what differs. A key, its type
+and its range stand here once, in the dataclasses; the text beside it stands in bullring.toml (a test compares them).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from scripts.exit_codes import CommandError, ExitCode
+
+DEFAULTS_PATH = Path(__file__).with_name("bullring.toml")
+CHECKOUT = Path(__file__).resolve().parent.parent
+UNIX_SOCKET_PATH_MAX = 107
+ADMIN_SOCKET = "admin.sock"
+STAGES_CORES_MIN = 6
+PORT_MAX = 65535
+
+
+class ConfigError(CommandError):
+    """The configuration cannot be used: which key, which value, which limit."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, ExitCode.CONFIGURATION)
+
+
+def _number(low: int, high: int, *, power_of_two: bool = False) -> Any:
+    return field(metadata={"low": low, "high": high, "power_of_two": power_of_two})
+
+
+def _choice(*values: str) -> Any:
+    return field(metadata={"choices": values})
+
+
+def _text(pattern: str, limit: str) -> Any:
+    return field(metadata={"pattern": pattern, "limit": limit})
+
+
+class Section:
+    """A table of the file. Subclasses are frozen dataclasses; their field metadata says what is allowed."""
+
+    def __post_init__(self) -> None:
+        for entry in dataclasses.fields(self):  # type: ignore[arg-type]
+            _check(entry.metadata, getattr(self, entry.name), entry.name)
+
+
+def _check(rule: Mapping[str, Any], value: Any, key: str) -> None:
+    if "low" in rule:
+        if not rule["low"] <= value <= rule["high"]:
+            raise ConfigError(f"{key} = {value}: must be {rule['low']}..{rule['high']}")
+        if rule["power_of_two"] and value & (value - 1):
+            raise ConfigError(f"{key} = {value}: must be a power of two, for instance {1 << value.bit_length()}")
+    if "choices" in rule and value not in rule["choices"]:
+        raise ConfigError(f"{key} = {value!r}: must be one of {', '.join(rule['choices'])}")
+    if "pattern" in rule and re.fullmatch(rule["pattern"], value) is None:
+        raise ConfigError(f"{key} = {value!r}: must be {rule['limit']}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeConfig(Section):
+    name: str = _text(r"[a-z0-9-]{1,32}", "1..32 characters a-z 0-9 -")
+    node_id: int = _number(0, 1023)
+    data_dir: str = _text(r".+", "a path")
+    run_dir: str = _text(r".*", "a path or empty")
+    ring_prefix: str = _text(r"[a-z0-9.-]{0,32}", "0..32 characters a-z 0-9 . -")
+    mode: str = _choice("D0", "D1")
+    environment: str = _choice("development", "production")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.environment == "production" and self.mode == "D0":
+            raise ConfigError('mode = "D0": environment "production" needs "D1", since D0 may lose answered requests')
+
+
+@dataclass(frozen=True, kw_only=True)
+class CapacitiesConfig(Section):
+    orders_per_partition: int = _number(1024, 1 << 24, power_of_two=True)
+    accounts: int = _number(16, 1 << 24)
+    balances: int = _number(64, 1 << 26, power_of_two=True)
+    sessions: int = _number(16, 1 << 20)
+    instruments: int = _number(1, 65536)
+    assets: int = _number(2, 65536)
+    keys: int = _number(16, 1 << 20)
+    open_orders_per_account: int = _number(1, 1 << 24)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RingsConfig(Section):
+    ingress_slots: int = _number(1024, 1 << 22, power_of_two=True)
+    log_slots: int = _number(4096, 1 << 24, power_of_two=True)
+    report_slots: int = _number(4096, 1 << 24, power_of_two=True)
+    reply_slots: int = _number(1024, 1 << 22, power_of_two=True)
+    market_slots: int = _number(4096, 1 << 24, power_of_two=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JournalConfig(Section):
+    segment_size_bytes: int = _number(1 << 20, 1 << 36)
+    archive: bool = field()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacementConfig(Section):
+    layout: str = _choice("auto", "fused", "stages")
+    partitions: int = _number(1, 63)
+    matcher_processes: tuple[tuple[int, ...], ...] = field()
+    core_sequencer: int = _number(-1, 1023)
+    core_gateway: int = _number(-1, 1023)
+    core_journaler: int = _number(-1, 1023)
+    cores_matchers: tuple[int, ...] = field()
+    wait_order_path: str = _choice("auto", "spin", "yield", "park")
+    wait_journaler: str = _choice("spin", "yield", "park")
+    spin_before_park: int = _number(0, 1_000_000)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        hosted = sorted(partition for process in self.matcher_processes for partition in process)
+        if hosted and hosted != list(range(1, self.partitions + 1)):
+            raise ConfigError(
+                f"matcher_processes = {[list(group) for group in self.matcher_processes]}: "
+                f"must name each partition 1..{self.partitions} once"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupervisorConfig(Section):
+    restarts_max: int = _number(0, 1000)
+    restart_window_s: int = _number(1, 3600)
+    ready_timeout_s: int = _number(1, 86400)
+    stop_timeout_s: int = _number(1, 600)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BinaryGatewayConfig(Section):
+    listen: str = _text(r"(\[[0-9a-fA-F:]+\]|[^:\[\]]+):[0-9]{1,5}", '"HOST:PORT"')
+    connections_max: int = _number(1, 65536)
+    logon_timeout_ms: int = _number(100, 60000)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.port > PORT_MAX:
+            raise ConfigError(f"listen = {self.listen!r}: the port must be 0..{PORT_MAX}")
+
+    @property
+    def host(self) -> str:
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        return int(self.listen.rpartition(":")[2])
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdminGatewayConfig(Section):
+    socket: str = _text(r".*", "a path or empty")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatewayConfig(Section):
+    binary: BinaryGatewayConfig
+    admin: AdminGatewayConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Section):
+    """The whole configuration. Paths are absolute, derived names filled in."""
+
+    node: NodeConfig
+    capacities: CapacitiesConfig
+    rings: RingsConfig
+    journal: JournalConfig
+    placement: PlacementConfig
+    supervisor: SupervisorConfig
+    gateway: GatewayConfig
+
+    @property
+    def data_dir(self) -> Path:
+        return Path(self.node.data_dir)
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.node.run_dir)
+
+    @property
+    def journal_dir(self) -> Path:
+        return self.data_dir / "journal"
+
+    @property
+    def admin_socket(self) -> Path:
+        return Path(self.gateway.admin.socket)
+
+    @property
+    def keys_dir(self) -> Path:
+        """Private keys that the command line made: never read by the exchange."""
+        return self.data_dir / "keys"
+
+    @property
+    def seal_key_path(self) -> Path:
+        """The key HMAC secrets are derived with; kept outside the log."""
+        return self.data_dir / "seal.key"
+
+    @property
+    def counters_dir(self) -> Path:
+        return self.run_dir / "counters"
+
+    def as_tables(self) -> dict[str, Any]:
+        """Return the configuration as the tables of a TOML or JSON file that `from_tables` takes back."""
+        tables: dict[str, Any] = dataclasses.asdict(self)
+        return tables
+
+
+def load(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Read the defaults, the operator's file over them, and `overrides` ("node.mode": "D0") over both.
+
+    Raises ConfigError naming key, value and limit.
+    """
+    tables = _read(DEFAULTS_PATH)
+    _resolve_paths(tables, default_base())
+    if path is not None:
+        own = _read(path)
+        _reject_unknown(own, Config, "")
+        _resolve_paths(own, path.resolve().parent)
+        _merge(tables, own)
+    for dotted, value in (overrides or {}).items():
+        nested: dict[str, Any] = {}
+        target = nested
+        *parents, key = dotted.split(".")
+        for parent in parents:
+            target = target.setdefault(parent, {})
+        target[key] = value
+        _reject_unknown(nested, Config, "")
+        _resolve_paths(nested, Path.cwd())
+        _merge(tables, nested)
+    return from_tables(_derive(tables))
+
+
+def from_tables(tables: Mapping[str, Any]) -> Config:
+    """Build a Config from complete tables; the inverse of Config.as_tables. Raises ConfigError."""
+    config = _build(Config, tables, "")
+    assert isinstance(config, Config)
+    return config
+
+
+def default_base() -> Path:
+    """Return what relative paths of the defaults are relative to: the checkout, else the current folder."""
+    return CHECKOUT if (CHECKOUT / "pyproject.toml").is_file() else Path.cwd()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise CommandError(f"cannot read the configuration {path}: {error.strerror}", ExitCode.NO_INPUT) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+
+
+def _merge(base: dict[str, Any], own: Mapping[str, Any]) -> None:
+    for key, value in own.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = value
+
+
+def _reject_unknown(table: Mapping[str, Any], kind: type, prefix: str) -> None:
+    known = get_type_hints(kind)
+    for key, value in table.items():
+        dotted = f"{prefix}{key}"
+        if key not in known:
+            raise ConfigError(f"unknown key {dotted}{_nearest(dotted)}")
+        if _is_section(known[key]):
+            if not isinstance(value, dict):
+                raise ConfigError(f"{dotted} = {value!r}: must be a table [{dotted}]")
+            _reject_unknown(value, known[key], f"{dotted}.")
+
+
+def _nearest(dotted: str) -> str:
+    keys = known_keys()
+    found = difflib.get_close_matches(dotted, keys, n=1, cutoff=0.5)
+    if not found:
+        leaf = dotted.rpartition(".")[2]
+        leaves = {key.rpartition(".")[2]: key for key in keys}
+        found = [leaves[name] for name in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.5)]
+    return f"; did you mean {found[0]}?" if found else "; bullring.toml lists every key"
+
+
+def known_keys(kind: type = Config, prefix: str = "") -> list[str]:
+    """Return every dotted key there is."""
+    keys: list[str] = []
+    for name, hint in get_type_hints(kind).items():
+        if _is_section(hint):
+            keys += known_keys(hint, f"{prefix}{name}.")
+        else:
+            keys.append(f"{prefix}{name}")
+    return keys
+
+
+def _is_section(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Section)
+
+
+def _build(kind: type, table: Mapping[str, Any], prefix: str) -> Section:
+    values: dict[str, Any] = {}
+    _reject_unknown(table, kind, prefix)
+    for name, hint in get_type_hints(kind).items():
+        dotted = f"{prefix}{name}"
+        if name not in table:
+            raise ConfigError(f"missing key {dotted}")
+        values[name] = (
+            _build(hint, table[name], f"{dotted}.") if _is_section(hint) else _typed(hint, table[name], dotted)
+        )
+    try:
+        section = kind(**values)
+    except ConfigError as error:
+        # The section knows its field only by its own name.
+        message = str(error)
+        raise ConfigError(message if "." in message.split(" ", 1)[0] else prefix + message) from None
+    assert isinstance(section, Section)
+    return section
+
+
+def _typed(hint: Any, value: Any, key: str) -> Any:
+    if hint == tuple[int, ...] and _is_list(value, int):
+        return tuple(value)
+    if hint == tuple[tuple[int, ...], ...] and isinstance(value, list | tuple):
+        if all(_is_list(group, int) for group in value):
+            return tuple(tuple(group) for group in value)
+    elif isinstance(hint, type) and type(value) is hint:
+        return value
+    names = {int: "a whole number", str: "a text", bool: "true or false"}
+    raise ConfigError(f"{key} = {value!r}: must be {names.get(hint, 'a list of whole numbers')}")
+
+
+def _is_list(value: Any, kind: type) -> bool:
+    return isinstance(value, list | tuple) and all(type(entry) is kind for entry in value)
+
+
+def _resolve_paths(tables: dict[str, Any], base: Path) -> None:
+    for section, key in (("node", "data_dir"), ("node", "run_dir")):
+        value = tables.get(section, {}).get(key)
+        if isinstance(value, str) and value:
+            tables[section][key] = str(_absolute(value, base))
+    admin = tables.get("gateway", {}).get("admin", {})
+    if isinstance(admin, dict) and isinstance(admin.get("socket"), str) and admin["socket"]:
+        admin["socket"] = str(_absolute(admin["socket"], base))
+
+
+def _absolute(value: str, base: Path) -> Path:
+    return Path(os.path.abspath(base / Path(value).expanduser()))  # noqa: PTH100  resolve() would follow links
+
+
+def _derive(tables: dict[str, Any]) -> dict[str, Any]:
+    """Fill in what "" asks for."""
+    node, admin = tables["node"], tables["gateway"]["admin"]
+    if not isinstance(node["data_dir"], str):
+        return tables
+    digest = hashlib.sha256(os.path.realpath(node["data_dir"]).encode()).hexdigest()[:8]
+    if node["ring_prefix"] == "":
+        node["ring_prefix"] = f"bullring.{digest}"
+    if node["run_dir"] == "":
+        run_dir = Path(node["data_dir"]) / "run"
+        if len(os.fsencode(run_dir / ADMIN_SOCKET)) > UNIX_SOCKET_PATH_MAX:
+            run_dir = Path(f"/tmp/bullring-{os.getuid()}-{digest}")
+        node["run_dir"] = str(run_dir)
+    if admin["socket"] == "":
+        admin["socket"] = str(Path(node["run_dir"]) / ADMIN_SOCKET)
+    if len(os.fsencode(admin["socket"])) > UNIX_SOCKET_PATH_MAX:
+        raise ConfigError(
+            f"gateway.admin.socket = {admin['socket']!r}: a Unix socket's path may have {UNIX_SOCKET_PATH_MAX} bytes"
+        )
+    return tables
