@@ -1,0 +1,119 @@
+"""Which stages share a process, on which core, waiting how: a pure function of configuration and cores (DESIGN 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from scripts.config import STAGES_CORES_MIN, Config, ConfigError
+
+NOT_PINNED = -1
+
+
+class Kind(StrEnum):
+    """What a process runs."""
+
+    JOURNALER = "journaler"
+    SEQUENCER = "sequencer"
+    MATCHER = "matcher"
+    GATEWAY = "gateway"
+    ADMIN = "admin"
+    FUSED = "fused"
+
+
+CORE_KINDS = {Kind.JOURNALER, Kind.SEQUENCER, Kind.MATCHER, Kind.FUSED}
+
+
+@dataclass(frozen=True)
+class ProcessPlan:
+    """One process. Plans stand in starting order."""
+
+    kind: Kind
+    name: str
+    wait: str
+    core: int = NOT_PINNED
+    partitions: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Placement:
+    layout: str
+    reason: str
+    processes: tuple[ProcessPlan, ...]
+
+    def describe(self) -> str:
+        """Return the choice as one line a process."""
+        lines = [f"placement: {self.layout} ({self.reason})"]
+        for plan in self.processes:
+            core = "any core" if plan.core == NOT_PINNED else f"core {plan.core}"
+            hosts = f", partitions {', '.join(map(str, plan.partitions))}" if plan.partitions else ""
+            lines.append(f"  {plan.name}: {core}, wait {plan.wait}{hosts}")
+        if self.layout == "fused":
+            lines.append("  one fault domain: a fault in gateway, sequencer or a matcher ends all of them together")
+        return "\n".join(lines)
+
+
+def place(config: Config, cores: Sequence[int]) -> Placement:
+    """Choose the processes. `cores` are those this process may use. Raises ConfigError."""
+    wanted = config.placement.layout
+    if wanted == "auto":
+        layout = "stages" if len(cores) >= STAGES_CORES_MIN else "fused"
+        reason = f"{len(cores)} cores, stages need {STAGES_CORES_MIN}"
+    else:
+        layout, reason = wanted, "configured"
+    plans = _fused(config, cores) if layout == "fused" else _stages(config, cores)
+    return Placement(layout, reason, plans)
+
+
+def _fused(config: Config, cores: Sequence[int]) -> tuple[ProcessPlan, ...]:
+    placement = config.placement
+    wait = "park" if placement.wait_order_path == "auto" else placement.wait_order_path
+    partitions = tuple(range(1, placement.partitions + 1))
+    return (
+        ProcessPlan(Kind.JOURNALER, "journaler", placement.wait_journaler, _pinned(placement.core_journaler, cores)),
+        ProcessPlan(Kind.FUSED, "fused", wait, _pinned(placement.core_sequencer, cores), partitions),
+    )
+
+
+def _stages(config: Config, cores: Sequence[int]) -> tuple[ProcessPlan, ...]:
+    placement = config.placement
+    wait = "spin" if placement.wait_order_path == "auto" else placement.wait_order_path
+    hosted = placement.matcher_processes or tuple((number,) for number in range(1, placement.partitions + 1))
+    configured = (placement.core_sequencer, placement.core_gateway, placement.core_journaler, *placement.cores_matchers)
+    # The first core is left to the kernel, the supervisor and everything that sleeps.
+    free = [core for core in list(cores)[1:] if core not in configured]
+
+    def choose(core: int) -> int:
+        if core != NOT_PINNED:
+            return _pinned(core, cores)
+        return free.pop(0) if free and wait == "spin" else NOT_PINNED
+
+    sequencer, gateway = choose(placement.core_sequencer), choose(placement.core_gateway)
+    chosen = placement.cores_matchers or (NOT_PINNED,) * len(hosted)
+    if len(chosen) != len(hosted):
+        raise ConfigError(
+            f"placement.cores_matchers = {list(chosen)}: must be [] or one core for each of {len(hosted)} processes"
+        )
+    matchers = [choose(core) for core in chosen]
+
+    def waiting(core: int) -> str:
+        # A spinning process without a core of its own would take it from one that works.
+        return "yield" if wait == "spin" and core == NOT_PINNED else wait
+
+    return (
+        ProcessPlan(Kind.JOURNALER, "journaler", placement.wait_journaler, _pinned(placement.core_journaler, cores)),
+        ProcessPlan(Kind.SEQUENCER, "sequencer", waiting(sequencer), sequencer),
+        *(
+            ProcessPlan(Kind.MATCHER, f"matcher-{'-'.join(map(str, group))}", waiting(core), core, group)
+            for group, core in zip(hosted, matchers, strict=True)
+        ),
+        ProcessPlan(Kind.GATEWAY, "gateway", waiting(gateway), gateway),
+        ProcessPlan(Kind.ADMIN, "admin", "park"),
+    )
+
+
+def _pinned(core: int, cores: Sequence[int]) -> int:
+    if core != NOT_PINNED and core not in cores:
+        raise ConfigError(f"placement: core {core} is not one of those this process may use: {sorted(cores)}")
+    return core
