@@ -1,0 +1,1 @@
+"""Books built from the market-data ring."""
