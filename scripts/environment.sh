@@ -20,10 +20,11 @@ shown() {
     local title=$1 log=$LOGS/$2.log began=$SECONDS status=0 heart
     shift 2
     printf '  %s ...\n' "$title" >&2
-    # The sleep holds none of our descriptors: it outlives its killed parent, and must keep no pipe or lock.
-    ( while sleep "$HEARTBEAT_S" >/dev/null 2>&1 9>&- && kill -0 $$ 2>/dev/null; do
+    # The pause is a read that never gets anything: a sleep would outlive its killed parent and hold our pipes.
+    ( exec 9>&- 7<> <(:)
+      while read -rt "$HEARTBEAT_S" -u 7 || (($? > 128)) && kill -0 $$ 2>/dev/null; do
           printf '    %d s: %.100s\n' $((SECONDS - began)) "$(tail -n 1 "$log" 2>/dev/null | tr -cd '[:print:]')" >&2
-      done ) 9>&- &
+      done ) &
     heart=$!
     "$@" >"$log" 2>&1 </dev/null || status=$?
     kill "$heart" 2>/dev/null || true

@@ -22,7 +22,7 @@ def checkout(tmp_path: Path) -> Path:
 
 def bash(checkout: Path, script: str) -> subprocess.CompletedProcess[str]:
     text = f"set -euo pipefail\nsource {checkout}/scripts/environment.sh\n{script}"
-    return subprocess.run(["bash", "-c", text], capture_output=True, text=True, check=False, cwd="/")
+    return subprocess.run(["bash", "-c", text], capture_output=True, text=True, check=False, cwd="/", timeout=30)
 
 
 MISSING_UNTIL_INSTALLED = """
@@ -72,6 +72,17 @@ def test_failing_step_shows_the_end_of_its_log_and_stops(checkout: Path) -> None
     assert done.stdout == ""
     assert "the reason" in done.stderr
     assert "a step failed with exit code 7; the whole log is build/logs/a_step.log" in done.stderr
+
+
+def test_long_step_shows_a_sign_of_life_and_leaves_nothing_behind(checkout: Path) -> None:
+    """bash() returns once the last holder of our pipes is gone: a heartbeat left behind would show as a timeout."""
+    first = "HEARTBEAT_S=0.2\nlong() { echo at work; sleep 0.7; }\nshown 'a step' a_step long\n"
+    script = first + "HEARTBEAT_S=60\nshown 'another' another true"
+
+    done = bash(checkout, script)
+
+    assert done.returncode == 0, done.stderr
+    assert "s: at work" in done.stderr
 
 
 @pytest.mark.parametrize(

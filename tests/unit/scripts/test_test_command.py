@@ -107,6 +107,16 @@ def test_missing_step_is_not_counted_as_passed(checkout: Path, name: str, title:
     assert title in summary(done)
 
 
+def test_planted_faults_alone_are_no_native_tests(checkout: Path) -> None:
+    (checkout / "tests/native/planted").mkdir()
+    (checkout / "tests/native/d.c").rename(checkout / "tests/native/planted/d.c")
+
+    done = run_tests(checkout)
+
+    assert done.returncode == 1
+    assert "3 of 10 steps FAILED" in summary(done)
+
+
 def test_arguments_go_to_pytest_alone(checkout: Path) -> None:
     done = run_tests(checkout, "tests/unit/test_a.py", "-k", "name")
 
