@@ -225,7 +225,13 @@ def dead_file_faults(root: Path) -> list[str]:
 
     def is_named(path: Path) -> bool:
         names = (path.as_posix(), module_name(path))
-        return any(name in text for other, text in everything.items() if other != path for name in names)
+        beside = (f"/{path.name}",)  # a build file names what stands beside it
+        return any(
+            name in text
+            for other, text in everything.items()
+            if other != path
+            for name in (names + beside if other.name == "CMakeLists.txt" else names)
+        )
 
     faults = []
     for path, text in everything.items():

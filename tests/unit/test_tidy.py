@@ -268,6 +268,10 @@ def test_top_level_entry_too_many_or_too_few_is_found(house: Path, plant: Plant)
 # --- dead and stale files -------------------------------------------------------------------------------------------
 
 
+def test_no_file_is_dead() -> None:
+    assert tidy.dead_file_faults(ROOT) == []
+
+
 def test_dead_module_and_header_are_found(house: Path, plant: Plant) -> None:
     plant("engine/dead.py", "")
     plant("engine/dead.h", "")
