@@ -2,3 +2,20 @@
 
 Stores bytes and sequences, not orders: imports ringbuf and nothing else of ours.
 """
+
+from journaler.errors import ArchiveDiverged, JournalError, JournalHalted, JournalLocked, JournalRefused
+from journaler.reader import LogFollower, LogReader, ReportArchive
+from journaler.writer import Journaler, JournalerConfig
+
+__all__ = [
+    "ArchiveDiverged",
+    "JournalError",
+    "JournalHalted",
+    "JournalLocked",
+    "JournalRefused",
+    "Journaler",
+    "JournalerConfig",
+    "LogFollower",
+    "LogReader",
+    "ReportArchive",
+]

@@ -1,6 +1,7 @@
 #include "walk.h"
 
 #include "crc32c.h"
+#include "journal.h"
 
 static const log_slot_t *slot_at(const uint8_t *slots, int64_t index)
 {
@@ -180,4 +181,20 @@ int64_t journal_follow(const ring_t *ring, int64_t sequence, uint8_t *out, int64
     if (ring_read(ring, sequence, count, out) != RING_OK)
         return RING_LAPPED;
     return trimmed ? journal_whole_groups(out, count) : count;
+}
+
+void journal_view_ring(const ring_t *ring, journal_ring_view_t *view)
+{
+    const ring_header_t *header = ring->header;
+
+    view->base = header->base;
+    view->mode = header->mode;
+    view->capacity = ring_capacity(ring);
+    view->cursor = atomic_load_explicit(&header->consumers[JOURNAL_CONSUMER].cursor, memory_order_acquire);
+    view->gating = atomic_load_explicit(&header->consumers[JOURNAL_CONSUMER].gating, memory_order_acquire);
+    view->panic = atomic_load_explicit(&header->panic, memory_order_acquire);
+    view->commit = ring_commit(ring);
+    view->visible = ring_visible(ring);
+    view->published = ring_published(ring);
+    view->claim = atomic_load_explicit(&header->claim, memory_order_acquire);
 }

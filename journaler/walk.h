@@ -58,6 +58,22 @@ int64_t journal_whole_groups(const uint8_t *slots, int64_t count);
  * or RING_LAPPED if they are no longer there (CORE K1). */
 int64_t journal_follow(const ring_t *ring, int64_t sequence, uint8_t *out, int64_t slots_max);
 
+/* What Python asks of a ring before attaching to it: plain numbers, one look. */
+typedef struct journal_ring_view {
+    int64_t base;
+    int64_t claim;
+    int64_t published;
+    int64_t commit;
+    int64_t visible;
+    int64_t cursor; /* of the journaler */
+    int64_t capacity;
+    uint32_t gating; /* 1 = the producer waits for that cursor */
+    uint32_t panic;
+    uint32_t mode;
+} journal_ring_view_t;
+
+void journal_view_ring(const ring_t *ring, journal_ring_view_t *view);
+
 uint64_t journal_log_hash(uint64_t hash, uint64_t sequence, uint64_t epoch, const uint8_t *slots, int64_t count);
 
 #endif

@@ -1,0 +1,79 @@
+"""The files of a journal directory: names, order, whole reads."""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+PANIC_FILE = "panic"
+LOCK_FILE = "lock"
+DIRECT_CHUNK = 1 << 20
+_SEGMENT_NAME = re.compile(r"segment-(\d{20})\.log\Z")
+
+Buffer = bytes | bytearray | mmap.mmap
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Segment:
+    first_sequence: int  # as the name says
+    path: Path
+
+
+def segment_name(first_sequence: int) -> str:
+    return f"segment-{first_sequence:020d}.log"
+
+
+def list_segments(directory: Path) -> list[Segment]:
+    """Return the segments by first sequence."""
+    found = []
+    for path in directory.iterdir():
+        match = _SEGMENT_NAME.match(path.name)
+        if match:
+            found.append(Segment(int(match.group(1)), path))
+    return sorted(found)
+
+
+def read_segment(path: Path, *, direct: bool = False) -> Buffer:
+    """Return the whole file. `direct` reads the disk itself, past the page cache (J8). Raises OSError as the disk does."""
+    if not direct:
+        return path.read_bytes()
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    try:
+        size = os.fstat(fd).st_size
+        data = mmap.mmap(-1, max(-(-size // DIRECT_CHUNK) * DIRECT_CHUNK, DIRECT_CHUNK))
+        view = memoryview(data)
+        offset = 0
+        while offset < size:
+            count = os.preadv(fd, [view[offset : offset + DIRECT_CHUNK]], offset)
+            if count == 0:
+                break
+            offset += count
+        result = bytes(view[:size])
+        view.release()
+        data.close()
+        return result
+    finally:
+        os.close(fd)
+
+
+def sync_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def lock_directory(directory: Path) -> int | None:
+    """Return the descriptor that holds the directory's lock, or None if another process has it; never waits."""
+    fd = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd

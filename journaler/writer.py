@@ -1,0 +1,216 @@
+"""The journaler as an object: open and verify the directory, attach the rings, hand the stage to whoever runs it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from journaler._journal import ffi, lib
+from journaler.errors import JournalError, JournalHalted, JournalLocked
+from journaler.reader import SLOT_SIZE, RingLike, ring_pointer
+from journaler.recover import Position, Recovery, cut, panicked, recover, remove_temporaries
+from journaler.segments import PANIC_FILE, lock_directory, sync_directory
+
+MEBIBYTE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class JournalerConfig:
+    """Where and how the log is kept. Nothing here changes what a record means."""
+
+    directory: Path
+    mode: Literal["D1", "D0"]  # D0 acknowledges before the disk has it: tests only
+    archive: bool = True  # keep reports in files, for retransmission beyond the ring
+    segment_size_bytes: int = 64 * MEBIBYTE
+    segments_ahead: int = 2
+    batch_slots_max: int = 8192  # 1 MiB
+    lazy_us: int = 1000
+    mark_interval_ms: int = 10
+    cluster: int = 0
+    node: int = 0
+    schema_hash: int = 0
+
+    def __post_init__(self) -> None:
+        bounds = {
+            "segment_size_bytes": (64 * 1024, 4096 * MEBIBYTE),
+            "segments_ahead": (1, 8),
+            "batch_slots_max": (8, 65536),
+            "lazy_us": (0, 1_000_000),
+            "mark_interval_ms": (1, 10),  # J5
+            "cluster": (0, 2**64 - 1),
+            "node": (0, 2**32 - 1),
+            "schema_hash": (0, 2**64 - 1),
+        }
+        for name, (low, high) in bounds.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(f"{name} = {value}: must be between {low} and {high}")
+        if self.segment_size_bytes % 4096:
+            raise ValueError(f"segment_size_bytes = {self.segment_size_bytes}: must be a multiple of 4096")
+        if self.mode not in ("D1", "D0"):
+            raise ValueError(f"mode = {self.mode!r}: must be D1 or D0")
+
+
+class Journaler:
+    """The one writer of a journal directory. `stage` is polled by a runner; `housekeep()` between runs.
+
+    Opening verifies every segment, cuts a torn tail and takes the gating place 0 in all rings. The log ring must go on where
+    the files end or hold the records after that. Raises JournalLocked, JournalRefused or JournalError.
+    """
+
+    def __init__(self, config: JournalerConfig, log_ring: RingLike, report_rings: Mapping[int, RingLike]) -> None:
+        self.config = config
+        self._rings = (log_ring, dict(report_rings))  # keeps their memory mapped
+        self._journaler: Any = None
+        self._lock: int | None = None
+        config.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = lock_directory(config.directory)
+        if self._lock is None:
+            raise JournalLocked(f"{config.directory} is being written by another process")
+        try:
+            self.recovery = self._recover()
+            self._check_log(log_ring, self.recovery.position.sequence)
+            self._open(log_ring, report_rings)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def stage(self) -> tuple[int, int]:
+        """Poll function and state, as addresses: a stage_t."""
+        function = int(ffi.cast("intptr_t", lib.journaler_poll_function()))
+        return function, int(ffi.cast("intptr_t", self._journaler))
+
+    def poll(self, limit: int = 1024) -> int:
+        """Run the stage once; for tests and tools. Raises JournalHalted when no segment can be prepared (J9)."""
+        done = int(lib.journaler_poll(self._journaler, limit))
+        if done < 0:
+            raise JournalHalted(f"no space for a new segment: {os.strerror(self.stats()['halted'])}")
+        return done
+
+    @property
+    def position(self) -> Position:
+        """Where the next batch goes."""
+        raw = ffi.new("journal_position_t *")
+        lib.journaler_position(self._journaler, raw)
+        names = ("sequence", "epoch", "batch", "log_hash", "crc", "segment_first", "offset")
+        return Position(*(int(getattr(raw, name)) for name in names))
+
+    @property
+    def patience_ns(self) -> int:
+        """How long a sleeping loop may sleep before a lazy record must be written."""
+        return int(lib.journaler_patience(self._journaler))
+
+    def stats(self) -> dict[str, Any]:
+        """Counters for `bullring stat`; sync_buckets[i] counts writes with sync of 2^i to 2^(i+1) ns."""
+        raw = ffi.new("journal_stats_t *")
+        lib.journaler_stats(self._journaler, raw)
+        result: dict[str, Any] = {
+            name: int(getattr(raw, name)) for name, _ in ffi.typeof("journal_stats_t").fields if name != "sync_buckets"
+        }
+        result["sync_buckets"] = [int(count) for count in raw.sync_buckets]
+        return result
+
+    def housekeep(self) -> dict[str, Any]:
+        """Return the counters. Segments and marks are prepared by the journaler's own second thread, never by the caller."""
+        return self.stats()
+
+    def close(self) -> None:
+        """Write and sync what is published, store the last mark, let go of the directory. Idempotent."""
+        if self._journaler is not None:
+            lib.journaler_stop(self._journaler)
+            lib.journaler_free(self._journaler)
+            self._journaler = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _recover(self) -> Recovery:
+        directory = self.config.directory
+        said = panicked(directory)
+        if said is not None:
+            raise JournalError(
+                f"a write or sync failed in an earlier run ({said}). Run `bullring journal verify --direct {directory}`, "
+                f"compare with the peer, then remove {directory / PANIC_FILE}"
+            )
+        recovery = recover(directory)
+        cut(recovery)
+        remove_temporaries(directory)
+        return recovery
+
+    def _check_log(self, ring: RingLike, end: int) -> None:
+        """The ring must not know of durable records the files lack, nor begin behind a gap."""
+        view = _view(ring)
+        if view.panic:
+            raise JournalError(f"the log ring says that a write failed: {os.strerror(view.panic)}. Verify the journal")
+        durable = max(view.commit, view.cursor) if view.gating else view.commit
+        if durable > end and durable > view.base:
+            raise JournalError(
+                f"the log ring says that everything below {durable} is durable, but {self.config.directory} ends at {end}"
+            )
+        if not view.base <= end <= view.published:
+            raise JournalError(
+                f"the journal ends at {end}, but the log ring holds {view.base} to {view.published}: "
+                "make the ring with the end of the journal as its base"
+            )
+        if view.claim - view.capacity > end:
+            raise JournalError(f"the log ring has overwritten sequence {end}, the first one missing in the journal")
+
+    def _open(self, log_ring: RingLike, report_rings: Mapping[int, RingLike]) -> None:
+        config = self.config
+        directory = ffi.new("char[]", os.fsencode(config.directory))
+        raw = ffi.new("journal_config_t *")
+        raw.directory = directory
+        raw.segment_size = config.segment_size_bytes
+        raw.lazy_ns = config.lazy_us * 1000
+        raw.mark_interval_ns = config.mark_interval_ms * 1_000_000
+        raw.batch_slots_max = config.batch_slots_max
+        raw.spares = config.segments_ahead
+        raw.sync = config.mode == "D1"
+        raw.node, raw.cluster, raw.schema_hash = config.node, config.cluster, config.schema_hash
+        raw.mark_counter = self.recovery.mark.counter if self.recovery.mark else 0
+        position = ffi.new("journal_position_t *", self._raw_position())
+        journaler = lib.journaler_new(raw, position, ring_pointer(log_ring))
+        if journaler == ffi.NULL:
+            raise _os_error(config.directory)
+        self._journaler = journaler
+        if config.archive:
+            for partition, ring in sorted(report_rings.items()):
+                start = self._archive_start(partition, ring)
+                if lib.journaler_add_reports(journaler, partition, ring_pointer(ring), start) != 0:
+                    raise _os_error(config.directory / "reports" / str(partition))
+        if lib.journaler_start(journaler) != 0:
+            raise _os_error(config.directory)
+        sync_directory(config.directory)
+
+    def _raw_position(self) -> dict[str, int]:
+        position = self.recovery.position
+        return {name: getattr(position, name) for name in Position.__dataclass_fields__}
+
+    def _archive_start(self, partition: int, ring: RingLike) -> int:
+        """Go on at the cursor of an earlier run, else where the file ends, as far as the ring still has the slots."""
+        view = _view(ring)
+        if view.gating:
+            return int(view.cursor)
+        path = self.config.directory / "reports" / str(partition)
+        there = path.stat().st_size // SLOT_SIZE if path.exists() else 0
+        return int(max(view.base, view.claim - view.capacity, min(there, view.published)))
+
+
+def _view(ring: RingLike) -> Any:
+    view = ffi.new("journal_ring_view_t *")
+    lib.journal_view_ring(ring_pointer(ring), view)
+    return view
+
+
+def _os_error(path: Path) -> OSError:
+    return OSError(ffi.errno, os.strerror(ffi.errno), str(path))
