@@ -1,6 +1,7 @@
 """The cffi builder (API mode) of journaler._journal.
 
-Does not include ringbuf's: that would compile all of ringbuf's own C surface into this module. A ring crosses as its address.
+Does not include ringbuf's: that would compile all of ringbuf's own C surface into this module. A ring crosses as its
+address.
 """
 
 from pathlib import Path

@@ -27,8 +27,7 @@ int journaler_add_reports(journaler_t *journaler, int partition, ring_t *ring, i
     archive->next = start;
     archive->partition = partition;
     journaler->archive_count++;
-    ring_advance(ring, JOURNAL_CONSUMER, start);
-    atomic_store_explicit(&ring->header->consumers[JOURNAL_CONSUMER].gating, 1, memory_order_release);
+    ring_gate(ring, JOURNAL_CONSUMER, start);
     return 0;
 }
 

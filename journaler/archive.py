@@ -1,4 +1,4 @@
-"""Putting back reports that the un-synced archive lost with the power: they are made again from the log, byte for byte."""
+"""Putting back reports that the un-synced archive lost with the power: made again from the log, byte for byte."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ ZERO_SLOT = bytes(SLOT_SIZE)
 
 
 def append_missing(directory: Path, partition: int, first: int, slots: bytes) -> int:
-    """Write regenerated reports from report sequence `first` on, where the archive has none; return how many were missing.
+    """Write regenerated reports from report sequence `first` on where there are none; return how many were missing.
 
-    What is there already is compared. Raises ArchiveDiverged if it differs: then nothing was written. The caller has the
-    directory's lock, or the journaler of it does not run.
+    What is there already is compared. Raises ArchiveDiverged if it differs: then nothing was written. The caller has
+    the directory's lock, or the journaler of it does not run.
     """
     if len(slots) % SLOT_SIZE:
         raise ValueError(f"{len(slots)} bytes are not whole report slots of {SLOT_SIZE}")

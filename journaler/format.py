@@ -48,7 +48,7 @@ class BatchHeader(NamedTuple):
     flags: int
     format: int
     first_seq: int
-    count: int
+    slot_count: int
     prev_crc: int
     epoch: int
     batch: int

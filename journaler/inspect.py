@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from enum import IntEnum, IntFlag
 from pathlib import Path
 from struct import Struct
 from typing import Any
@@ -30,8 +31,10 @@ def _plain(value: Any) -> Any:
     """JSON has no bytes; enums go out by name."""
     if isinstance(value, bytes):
         return value.hex()
-    if hasattr(value, "name") and isinstance(value, int):
-        return value.name or int(value)
+    if isinstance(value, IntFlag):
+        return [member.name for member in value]
+    if isinstance(value, IntEnum):
+        return value.name
     return value
 
 
@@ -59,7 +62,7 @@ def decode_slot(sequence: int, slot: bytes | memoryview) -> dict[str, Any]:
         record["block"] = bytes(slot[BLOCK_OFFSET:112]).hex()
     else:
         block = message.unpack(slot, BLOCK_OFFSET)
-        names = [field.name for field in dataclasses.fields(block)]  # type: ignore[arg-type]
+        names = [field.name for field in dataclasses.fields(block)]
         record["fields"] = {name: _plain(getattr(block, name)) for name in names}
     return record
 
@@ -122,13 +125,13 @@ def _say(result: dict[str, Any]) -> str:
         text = f"REFUSED: {result['reason']}"
     else:
         text = (
-            f"{result['verdict']}: records {result['first_sequence']} to {result['end'] - 1} in {result['batches']} batches, "
-            f"{result['segments']} segments, epoch {result['epoch']}, log hash {result['log_hash']}, "
-            f"durable mark at {result['marked']}"
+            f"{result['verdict']}: records {result['first_sequence']} to {result['end'] - 1} "
+            f"in {result['batches']} batches, {result['segments']} segments, epoch {result['epoch']}, "
+            f"log hash {result['log_hash']}, durable mark at {result['marked']}"
         )
     torn = result.get("torn")
     if torn:
-        text += f"\na torn last batch ({torn['reason']}) at byte {torn['offset']} of {torn['file']} will be cut at the next start"
+        text += f"\n{torn['reason']} at byte {torn['offset']} of {torn['file']}: a torn batch, cut at the next start"
     if result["panic"]:
         text += f"\na write or sync failed earlier: {result['panic']}"
     return text
@@ -156,7 +159,7 @@ def _run_show(options: argparse.Namespace) -> int:
 
 def run(arguments: list[str]) -> int:
     """Run `bullring journal ARGUMENTS`; returns the exit code: 0 good, 1 refused, 2 wrong arguments."""
-    parser = argparse.ArgumentParser(prog="bullring journal", description="Look at a journal directory; changes nothing.")
+    parser = argparse.ArgumentParser(prog="bullring journal", description="Look at a journal; changes nothing.")
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("verify", help="check every batch, and that what was synced is there")
     check.add_argument("directory", type=Path, metavar="DIR")

@@ -339,8 +339,7 @@ journaler_t *journaler_new(const journal_config_t *config, const journal_positio
         return NULL;
     }
     keeper_store_durable(journaler);
-    ring_advance(log, JOURNAL_CONSUMER, (int64_t)position->sequence);
-    atomic_store_explicit(&log->header->consumers[JOURNAL_CONSUMER].gating, 1, memory_order_release);
+    ring_gate(log, JOURNAL_CONSUMER, (int64_t)position->sequence);
     return journaler;
 }
 

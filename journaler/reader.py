@@ -1,7 +1,7 @@
 """Reading the log and the report archive: what other packages may use of the journaler.
 
-LogReader reads files. LogFollower is the one reader of CORE K1: from the ring while the ring still holds it, from the files
-when lapped, then from the ring again. ReportArchive reads old reports. All hand out copies of whole 128-byte slots.
+LogReader reads files. LogFollower is the one reader of CORE K1: from the ring while the ring still holds it, from the
+files when lapped, then from the ring again. ReportArchive reads old reports. All hand out copies of whole slots.
 """
 
 from __future__ import annotations
@@ -169,7 +169,8 @@ class LogReader:
     def batches(self, start: int = 0, limit: int | None = None, slots_max: int = BATCH_SLOTS_MAX) -> Iterator[Batch]:
         """Yield (first sequence, slots) from `start` on, up to `limit` or the end; never ends inside a linked group.
 
-        `start` must be the beginning of a group. Raises JournalRefused at damage, and where `start` is older than the files.
+        `start` must be the beginning of a group. Raises JournalRefused at damage, and if `start` is older than the
+        files.
         """
         if start < self.first_sequence:
             raise JournalRefused(

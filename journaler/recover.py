@@ -1,7 +1,7 @@
 """Verify a journal at start and find its end: rules J4 and J5.
 
-Whole valid batches are kept. What follows the last one is either nothing, or one batch that was being written when the node
-stopped (cut, since nobody was ever told of it), or damage in what had been synced: then nothing is touched and the
+Whole valid batches are kept. What follows the last one is either nothing, or one batch that was being written when the
+node stopped (cut, since nobody was ever told of it), or damage in what had been synced: then nothing is touched and the
 start is refused with file, offset, sequence and what to do.
 """
 
@@ -157,7 +157,7 @@ def _walk_middle(walk: _Walk, segment: Segment, following: Segment, data: Buffer
 
 
 def _walk_last(walk: _Walk, segment: Segment, data: Buffer) -> tuple[int, TornTail | None]:
-    """Check the last segment; return the offset of the next batch (0: the header too is to be written) and what is torn."""
+    """Check the last segment; return the offset of the next batch (0: its header goes there too) and what is torn."""
     sequence = int(walk.chain.sequence)
     if segment.first_sequence != sequence:
         raise _refuse(f"the records before it end at sequence {sequence}", segment.path, 0, segment.first_sequence)
@@ -177,8 +177,8 @@ def recover(
 ) -> Recovery:
     """Verify the whole journal and return where it ends. Reads only.
 
-    `allow_trimmed` accepts a journal whose oldest segments have been archived away. `require_mark=False` is for an operator
-    who has compared with the peer. `direct` reads past the page cache.
+    `allow_trimmed` accepts a journal whose oldest segments have been archived away. `require_mark=False` is for an
+    operator who has compared with the peer. `direct` reads past the page cache.
     Raises JournalRefused, or OSError if the disk cannot be read.
     """
     mark = read_mark(directory)
@@ -204,7 +204,8 @@ def recover(
         raise _refuse(f"{what}, but durable.mark says that sequence {mark.sequence} was synced", path, offset, sequence)
     walk.check_mark(path)
     if mark is None and require_mark and (sequence > 0 or torn):
-        raise _refuse("durable.mark is missing, so damage at the end could not be told from a crash", path, offset, sequence)
+        reason = "durable.mark is missing, so damage at the end could not be told from a crash"
+        raise _refuse(reason, path, offset, sequence)
     return Recovery(
         verdict="torn" if torn else "clean",
         position=walk.position(last.first_sequence if last else NO_SEGMENT, offset),

@@ -38,7 +38,7 @@ def list_segments(directory: Path) -> list[Segment]:
 
 
 def read_segment(path: Path, *, direct: bool = False) -> Buffer:
-    """Return the whole file. `direct` reads the disk itself, past the page cache (J8). Raises OSError as the disk does."""
+    """Return the whole file; `direct` reads the disk itself, past the page cache (J8). Raises what the disk does."""
     if not direct:
         return path.read_bytes()
     fd = os.open(path, os.O_RDONLY | os.O_DIRECT)

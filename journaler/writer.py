@@ -35,7 +35,7 @@ class JournalerConfig:
 
     def __post_init__(self) -> None:
         bounds = {
-            "segment_size_bytes": (64 * 1024, 4096 * MEBIBYTE),
+            "segment_size_bytes": (64 * 1024, 65536 * MEBIBYTE),
             "segments_ahead": (1, 8),
             "batch_slots_max": (8, 65536),
             "lazy_us": (0, 1_000_000),
@@ -57,8 +57,8 @@ class JournalerConfig:
 class Journaler:
     """The one writer of a journal directory. `stage` is polled by a runner; `housekeep()` between runs.
 
-    Opening verifies every segment, cuts a torn tail and takes the gating place 0 in all rings. The log ring must go on where
-    the files end or hold the records after that. Raises JournalLocked, JournalRefused or JournalError.
+    Opening verifies every segment, cuts a torn tail and takes the gating place 0 in all rings. The log ring must go on
+    where the files end or hold the records after that. Raises JournalLocked, JournalRefused or JournalError.
     """
 
     def __init__(self, config: JournalerConfig, log_ring: RingLike, report_rings: Mapping[int, RingLike]) -> None:
@@ -115,7 +115,7 @@ class Journaler:
         return result
 
     def housekeep(self) -> dict[str, Any]:
-        """Return the counters. Segments and marks are prepared by the journaler's own second thread, never by the caller."""
+        """Return the counters. Segments and marks are the work of the journaler's second thread."""
         return self.stats()
 
     def close(self) -> None:
@@ -139,8 +139,9 @@ class Journaler:
         said = panicked(directory)
         if said is not None:
             raise JournalError(
-                f"a write or sync failed in an earlier run ({said}). Run `bullring journal verify --direct {directory}`, "
-                f"compare with the peer, then remove {directory / PANIC_FILE}"
+                f"a write or sync failed in an earlier run ({said}). "
+                f"Run `bullring journal verify --direct {directory}`, compare with the peer, "
+                f"then remove {directory / PANIC_FILE}"
             )
         recovery = recover(directory)
         cut(recovery)
@@ -155,7 +156,8 @@ class Journaler:
         durable = max(view.commit, view.cursor) if view.gating else view.commit
         if durable > end and durable > view.base:
             raise JournalError(
-                f"the log ring says that everything below {durable} is durable, but {self.config.directory} ends at {end}"
+                f"the log ring says that everything below {durable} is durable, "
+                f"but {self.config.directory} ends at {end}"
             )
         if not view.base <= end <= view.published:
             raise JournalError(
