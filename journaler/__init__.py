@@ -3,6 +3,7 @@
 Stores bytes and sequences, not orders: imports ringbuf and nothing else of ours.
 """
 
+from journaler.archive import append_missing
 from journaler.errors import ArchiveDiverged, JournalError, JournalHalted, JournalLocked, JournalRefused
 from journaler.reader import LogFollower, LogReader, ReportArchive
 from journaler.writer import Journaler, JournalerConfig
@@ -18,4 +19,5 @@ __all__ = [
     "LogFollower",
     "LogReader",
     "ReportArchive",
+    "append_missing",
 ]
