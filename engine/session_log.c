@@ -1,0 +1,203 @@
+/* Sessions in the log: Negotiate, Bind, Down, SourceOpen, EpochStart, Genesis (PROTOCOL section 5, CORE section 7). The gateway has
+ * verified the signature; state is checked here, where it is replayed. Answers are unnumbered: they frame the flows. */
+#include "sequencer_state.h"
+
+#include <string.h>
+
+#include "invariant.h"
+
+static const verdict_t ADMITTED = {.code = 0, .rejected = false};
+
+static verdict_t refuse(uint16_t code)
+{
+    return (verdict_t){.code = code, .rejected = true};
+}
+
+bool is_session_record(uint16_t template_id)
+{
+    return template_id == TEMPLATE_SESSION_NEGOTIATE || template_id == TEMPLATE_SESSION_BIND ||
+           template_id == TEMPLATE_SESSION_DOWN || template_id == TEMPLATE_SOURCE_OPEN ||
+           template_id == TEMPLATE_EPOCH_START || template_id == TEMPLATE_GENESIS;
+}
+
+/* The operator's own socket may bind without a key: the file's permission is the authentication. */
+static bool keyless(const log_slot_t *slot, const char access_key[ACCESS_KEY_SIZE])
+{
+    static const char none[ACCESS_KEY_SIZE];
+    return slot->source == SOURCE_ADMIN && memcmp(access_key, none, ACCESS_KEY_SIZE) == 0;
+}
+
+static bool key_may(const api_key_t *key, const session_t *session)
+{
+    if (key == NULL)
+        return false;
+    return key->account == session->account;
+}
+
+static verdict_t admit_negotiate(const sequencer_t *sequencer, const log_slot_t *slot)
+{
+    const session_negotiate_t *request = (const session_negotiate_t *)slot->block;
+    const session_t *session = registry_session(&sequencer->registry, request->session_id);
+    const api_key_t *key = registry_key(&sequencer->registry, request->access_key_id);
+
+    if (session == NULL)
+        return refuse(NEGOTIATE_REJECT_CODE_CREDENTIALS);
+    if (!keyless(slot, request->access_key_id)) {
+        if (!key_may(key, session))
+            return refuse(NEGOTIATE_REJECT_CODE_CREDENTIALS);
+        if (request->timestamp <= key->last_timestamp)
+            return refuse(NEGOTIATE_REJECT_CODE_INVALID_TIMESTAMP);
+    }
+    if (request->session_ver_id <= session->version)
+        return refuse(NEGOTIATE_REJECT_CODE_DUPLICATE_ID);
+    return ADMITTED;
+}
+
+static verdict_t admit_bind(const sequencer_t *sequencer, const log_slot_t *slot)
+{
+    const session_bind_t *request = (const session_bind_t *)slot->block;
+    const session_t *session = registry_session(&sequencer->registry, request->session_id);
+    const api_key_t *key = registry_key(&sequencer->registry, request->access_key_id);
+
+    if (session == NULL)
+        return refuse(ESTABLISH_REJECT_CODE_CREDENTIALS);
+    if (!keyless(slot, request->access_key_id)) {
+        if (!key_may(key, session))
+            return refuse(ESTABLISH_REJECT_CODE_CREDENTIALS);
+        if (request->timestamp <= key->last_timestamp)
+            return refuse(ESTABLISH_REJECT_CODE_INVALID_TIMESTAMP);
+    }
+    if (session->version == 0 || request->session_ver_id != session->version)
+        return refuse(ESTABLISH_REJECT_CODE_UNNEGOTIATED);
+    if (request->next_seq_no <= session->last_incoming)
+        return refuse(ESTABLISH_REJECT_CODE_NEXT_SEQ_NO);
+    return ADMITTED;
+}
+
+verdict_t session_admit(const sequencer_t *sequencer, log_slot_t *slot)
+{
+    verdict_t verdict = ADMITTED;
+
+    slot->partition = PARTITION_SEQUENCER;
+    if (slot->template_id == TEMPLATE_SESSION_NEGOTIATE)
+        verdict = admit_negotiate(sequencer, slot);
+    else if (slot->template_id == TEMPLATE_SESSION_BIND)
+        verdict = admit_bind(sequencer, slot);
+    else
+        return verdict;
+    /* Matchers number per session too: they restart with a Negotiate and answer a Bind. */
+    if (!verdict.rejected)
+        slot->partition = PARTITION_ALL;
+    return verdict;
+}
+
+static void remember_nonce(sequencer_t *sequencer, const char access_key[ACCESS_KEY_SIZE], uint64_t timestamp)
+{
+    api_key_t *key = registry_key(&sequencer->registry, access_key);
+    if (key != NULL)
+        key->last_timestamp = timestamp;
+}
+
+static void apply_negotiate(sequencer_t *sequencer, const log_slot_t *slot, int64_t sequence)
+{
+    const session_negotiate_t *request = (const session_negotiate_t *)slot->block;
+    session_t *session = registry_session(&sequencer->registry, request->session_id);
+    bool rejected = (slot->flags & SLOT_FLAG_REJECT) != 0;
+    session_negotiated_t *report =
+        report0_begin(sequencer, request->session_id, TEMPLATE_SESSION_NEGOTIATED, sequence, false);
+
+    report->session_ver_id = request->session_ver_id;
+    report->current_session_ver_id = session == NULL ? 0 : session->version;
+    report->request_timestamp = request->timestamp;
+    report->transact_time = slot->ts_ns;
+    report->session_id = request->session_id;
+    report->connection_id = request->connection_id;
+    report->code = rejected ? (uint8_t)slot->aux : (uint8_t)NEGOTIATE_REJECT_CODE_NONE;
+    report0_commit(sequencer);
+    if (rejected)
+        return;
+    session->version = request->session_ver_id;
+    session->last_incoming = 0;
+    session->reports = 0;
+    session->last_report = 0;
+    session->bound = 0;
+    remember_nonce(sequencer, request->access_key_id, request->timestamp);
+}
+
+static void apply_bind(sequencer_t *sequencer, const log_slot_t *slot, int64_t sequence)
+{
+    const session_bind_t *request = (const session_bind_t *)slot->block;
+    session_t *session = registry_session(&sequencer->registry, request->session_id);
+    bool rejected = (slot->flags & SLOT_FLAG_REJECT) != 0;
+    session_bound_t *report = report0_begin(sequencer, request->session_id, TEMPLATE_SESSION_BOUND, sequence, false);
+
+    report->session_ver_id = request->session_ver_id;
+    report->next_seq_no = session == NULL ? 0 : session->reports + 1;
+    report->last_report_seq = session == NULL ? 0 : session->last_report;
+    report->last_incoming_seq_no = session == NULL ? 0 : session->last_incoming;
+    report->transact_time = slot->ts_ns;
+    report->request_timestamp = request->timestamp;
+    report->session_id = request->session_id;
+    report->connection_id = request->connection_id;
+    report->code = rejected ? (uint8_t)slot->aux : (uint8_t)ESTABLISH_REJECT_CODE_NONE;
+    report->partition = PARTITION_SEQUENCER;
+    report0_commit(sequencer);
+    if (rejected)
+        return;
+    session->source = slot->source;
+    session->connection = request->connection_id;
+    session->cod_timeout_ms = request->cod_timeout_ms;
+    session->cod_type = request->cod_type;
+    session->bound = 1;
+    remember_nonce(sequencer, request->access_key_id, request->timestamp);
+}
+
+void session_start_epoch(sequencer_t *sequencer)
+{
+    registry_t *registry = &sequencer->registry;
+
+    for (uint32_t id = 1; id <= registry->sessions_used; id++)
+        registry->sessions[id].bound = 0;
+    if (registry->sessions_used < SESSION_ADMIN)
+        registry->sessions_used = SESSION_ADMIN;
+    session_t *admin = &registry->sessions[SESSION_ADMIN];
+    admin->exists = 1;
+    admin->kind = SESSION_KIND_PRIVILEGED;
+    admin->version = admin->version == 0 ? 1 : admin->version;
+    admin->source = SOURCE_ADMIN;
+    admin->bound = 1;
+}
+
+void session_apply(sequencer_t *sequencer, const log_slot_t *slot, int64_t sequence)
+{
+    const session_down_t *down = (const session_down_t *)slot->block;
+    session_t *session;
+
+    switch (slot->template_id) {
+    case TEMPLATE_SESSION_NEGOTIATE:
+        apply_negotiate(sequencer, slot, sequence);
+        break;
+    case TEMPLATE_SESSION_BIND:
+        apply_bind(sequencer, slot, sequence);
+        break;
+    case TEMPLATE_SESSION_DOWN:
+        session = registry_session(&sequencer->registry, down->session_id);
+        /* A newer connection may have taken the session over meanwhile. */
+        if (session != NULL && session->source == slot->source && session->connection == down->connection_id)
+            session->bound = 0;
+        break;
+    case TEMPLATE_EPOCH_START:
+        sequencer->epoch = ((const epoch_start_t *)slot->block)->epoch;
+        session_start_epoch(sequencer);
+        break;
+    case TEMPLATE_SOURCE_OPEN: {
+        const source_open_t *open = (const source_open_t *)slot->block;
+        INVARIANT(open->source < SOURCES_MAX);
+        sequencer->registry.sources[open->source].next = (int64_t)open->base;
+        sequencer->registry.sources[open->source].open = 1;
+        break;
+    }
+    default: /* Genesis: the capacities are checked where the log is opened */
+        break;
+    }
+}
