@@ -1,0 +1,75 @@
+"""A matcher's shell: one partition, one thread, one or more pairs."""
+
+from typing import Any
+
+from engine._engine import ffi, lib
+from engine.config import EngineConfig
+from engine.errors import CapacityError, StageFailed
+from ringbuf import Ring, Stage
+
+SLOT_SIZE = 128
+
+
+class Matcher:
+    """Owns books, priorities and market states of one partition."""
+
+    def __init__(self, config: EngineConfig, partition: int) -> None:
+        """Allocate the arena. Raises CapacityError."""
+        if not 1 <= partition <= config.partitions:
+            raise ValueError(f"partition = {partition}: must be 1 to {config.partitions}")
+        settings = ffi.new(
+            "matcher_config_t *",
+            {
+                "partition": partition,
+                "orders_max": config.orders_per_partition,
+                "instruments_max": config.instruments_max,
+                "accounts_max": config.accounts_max,
+                "sessions_max": config.sessions_max,
+                "step_budget": config.step_budget,
+            },
+        )
+        pointer = lib.matcher_new(settings)
+        if pointer == ffi.NULL:
+            raise CapacityError(f"the arena of partition {partition} does not fit in memory: lower the capacities")
+        self.partition = partition
+        self._pointer = ffi.gc(pointer, lib.matcher_free)
+        self._rings: list[Ring] = []
+
+    def attach(self, *, log: Ring, reports: Ring, market: Ring) -> None:
+        """Give the rings; the matcher is the producer of `reports` and `market`, an observer of `log`."""
+        lib.matcher_attach(self._pointer, log.ptr, reports.ptr, market.ptr)
+        self._rings = [log, reports, market]
+
+    @property
+    def stage(self) -> Stage:
+        """The step function, for `ringbuf.Runner`."""
+        return Stage(ffi.addressof(lib, "matcher_poll"), self._pointer)
+
+    def feed(self, first_sequence: int, records: bytes | bytearray | memoryview) -> int:
+        """Apply log records (n x 128 bytes); return how many were consumed. Fewer than n: no room for reports."""
+        buffer = ffi.from_buffer("log_slot_t[]", records)
+        done: int = lib.matcher_feed(self._pointer, buffer, first_sequence, len(records) // SLOT_SIZE)
+        if done < 0:
+            raise StageFailed(f"matcher {self.partition} failed ({done})")
+        return done
+
+    @property
+    def position(self) -> int:
+        """Next log sequence it will take."""
+        return int(lib.matcher_position(self._pointer))
+
+    @property
+    def idle(self) -> bool:
+        """Whether no operation is half done."""
+        return bool(lib.matcher_idle(self._pointer))
+
+    def book_hash(self, instrument: int) -> bytes:
+        """16 bytes over the resting orders of one instrument."""
+        out = ffi.new("uint64_t[2]")
+        lib.matcher_hash(self._pointer, instrument, out)
+        return bytes(ffi.buffer(out))
+
+    @property
+    def ptr(self) -> Any:
+        """The C object, for the composed engine."""
+        return self._pointer
