@@ -43,7 +43,7 @@ void sequencer_set_time(sequencer_t *sequencer, uint64_t now_ns);
 int64_t sequencer_position(const sequencer_t *sequencer);
 int64_t sequencer_settled(const sequencer_t *sequencer, uint8_t partition);
 uint64_t sequencer_epoch(const sequencer_t *sequencer);
-void sequencer_hash(const sequencer_t *sequencer, uint64_t out[2]);
+void sequencer_hash(const sequencer_t *sequencer, uint64_t *out);
 const char *sequencer_error(const sequencer_t *sequencer);
 bool sequencer_balance(const sequencer_t *sequencer, uint32_t account, uint32_t asset, int64_t *available, int64_t *held);
 bool sequencer_check(const sequencer_t *sequencer);
@@ -51,13 +51,30 @@ int64_t sequencer_open_orders(const sequencer_t *sequencer, uint32_t account, op
 int64_t sequencer_counter(const sequencer_t *sequencer, int which);
 
 typedef struct matcher_config {
-    uint8_t partition;
     uint32_t orders_max;
     uint32_t instruments_max;
     uint32_t accounts_max;
     uint32_t sessions_max;
     uint32_t step_budget;
+    uint32_t window_log2;
+    uint8_t partition;
 } matcher_config_t;
+
+typedef struct matcher_level {
+    int64_t price;
+    int64_t quantity;
+    int64_t orders;
+} matcher_level_t;
+
+typedef struct matcher_order {
+    uint64_t order_id;
+    uint64_t cl_ord_id;
+    int64_t price;
+    int64_t leaves;
+    int64_t cum;
+    uint32_t account;
+    uint32_t session;
+} matcher_order_t;
 
 matcher_t *matcher_new(const matcher_config_t *config);
 void matcher_free(matcher_t *matcher);
@@ -65,8 +82,15 @@ void matcher_attach(matcher_t *matcher, ring_t *log, ring_t *reports, ring_t *ma
 int64_t matcher_poll(void *matcher, int64_t limit);
 int64_t matcher_feed(matcher_t *matcher, const log_slot_t *slots, int64_t first_sequence, int64_t count);
 int64_t matcher_position(const matcher_t *matcher);
+void matcher_set_position(matcher_t *matcher, int64_t sequence);
 bool matcher_idle(const matcher_t *matcher);
-void matcher_hash(const matcher_t *matcher, uint32_t instrument, uint64_t out[2]);
+int64_t matcher_settled(const matcher_t *matcher);
+void matcher_hash(const matcher_t *matcher, uint32_t instrument, uint64_t *out);
+int64_t matcher_levels(const matcher_t *matcher, uint32_t instrument, uint8_t side, matcher_level_t *out, int64_t limit);
+int64_t matcher_orders(const matcher_t *matcher, uint32_t instrument, uint8_t side, matcher_order_t *out, int64_t limit);
+int64_t matcher_order_count(const matcher_t *matcher, uint32_t instrument);
+uint8_t matcher_market_state(const matcher_t *matcher, uint32_t instrument);
+const char *matcher_check(const matcher_t *matcher);
 
 int64_t composed_run(sequencer_t *sequencer, matcher_t **matchers, int64_t count);
 int64_t composed_feed(sequencer_t *sequencer, matcher_t **matchers, int64_t count, const log_slot_t *slots, int64_t first,

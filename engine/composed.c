@@ -32,7 +32,7 @@ static int64_t feed_matchers(matcher_t **matchers, int64_t count, const log_slot
 
     for (int64_t i = 0; i < count; i++) {
         int64_t position = matcher_position(matchers[i]);
-        if (position < end) {
+        if (position < end || !matcher_idle(matchers[i])) {
             int64_t done = matcher_feed(matchers[i], slots + (position - first), position, end - position);
             if (done < 0)
                 return done;
@@ -63,7 +63,7 @@ int64_t composed_feed(sequencer_t *sequencer, matcher_t **matchers, int64_t coun
             position += done;
         }
         slowest = position < slowest ? position : slowest;
-        if (work == 0 || slowest == end)
+        if (work == 0)
             return slowest - first;
     }
 }

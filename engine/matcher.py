@@ -69,6 +69,32 @@ class Matcher:
         lib.matcher_hash(self._pointer, instrument, out)
         return bytes(ffi.buffer(out))
 
+    def has_book(self, instrument: int) -> bool:
+        """Whether the instrument is traded in this partition."""
+        return self.market_state(instrument) != 0
+
+    def market_state(self, instrument: int) -> int:
+        """Return the MarketState; 0 = not an instrument of this partition."""
+        return int(lib.matcher_market_state(self._pointer, instrument))
+
+    def book_side(self, instrument: int, *, sell: bool) -> list[tuple[int, int, int]]:
+        """Return (order id, price, leaves) of the resting orders, best price first, in time order within a level."""
+        count = lib.matcher_order_count(self._pointer, instrument)
+        rows = ffi.new("matcher_order_t[]", max(1, count))
+        found = lib.matcher_orders(self._pointer, instrument, 2 if sell else 1, rows, count)
+        return [(int(rows[i].order_id), int(rows[i].price), int(rows[i].leaves)) for i in range(found)]
+
+    def check(self) -> None:
+        """Verify every invariant of the books. Raises AssertionError naming the broken one."""
+        broken = lib.matcher_check(self._pointer)
+        if broken != ffi.NULL:
+            raise AssertionError(f"matcher {self.partition}: {ffi.string(broken).decode()}")
+
+    @property
+    def settled(self) -> int:
+        """Report sequence named by the last SETTLED mark it has seen."""
+        return int(lib.matcher_settled(self._pointer))
+
     @property
     def ptr(self) -> Any:
         """The C object, for the composed engine."""
