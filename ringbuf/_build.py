@@ -1,22 +1,26 @@
 """The cffi builder (API mode) of ringbuf._ring. Other packages include it so that a `ring_t *` passes without a cast:
 
-from ringbuf._build import ffibuilder as ring
-ffibuilder.include(ring)
+from ringbuf._build import PREAMBLE, ffibuilder as ring
+ffibuilder.include(ring)    # its types
+ffibuilder.set_source(..., PREAMBLE + ...)    # and the headers that declare them
 """
 
 from pathlib import Path
 
 from cffi import FFI
 
+# The headers of everything in _cdef.h: a module that includes this builder compiles them too.
+PREAMBLE = """
+    #include "doorbell.h"
+    #include "ring.h"
+    #include "stage.h"
+    #include "ringbuf/segment.h"
+    #include "ringbuf/ring_python.h"
+    """
+
 ffibuilder = FFI()
 ffibuilder.cdef((Path(__file__).parent / "_cdef.h").read_text())
 ffibuilder.set_source(
     "ringbuf._ring",
-    """
-    #include "doorbell.h"
-    #include "ring.h"
-    #include "stage.h"
-    #include "segment.h"
-    #include "ring_python.h"
-    """,
+    PREAMBLE,
 )
