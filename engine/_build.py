@@ -4,6 +4,7 @@ from pathlib import Path
 
 from cffi import FFI
 
+from ringbuf._build import PREAMBLE
 from ringbuf._build import ffibuilder as ring_builder
 
 ffibuilder = FFI()
@@ -11,9 +12,8 @@ ffibuilder.include(ring_builder)
 ffibuilder.cdef(Path(__file__).with_name("_cdef.h").read_text(encoding="utf-8"))
 ffibuilder.set_source(
     "engine._engine",
-    """
-    #include <stdbool.h>
-    #include "ringbuf/include/ring.h"
+    PREAMBLE
+    + """
     #include "engine/composed.h"
     #include "engine/matcher.h"
     #include "engine/sequencer.h"

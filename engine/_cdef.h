@@ -16,7 +16,9 @@ typedef struct sequencer_config {
 
 typedef struct sequencer sequencer_t;
 typedef struct matcher matcher_t;
-typedef struct log_slot log_slot_t;
+typedef struct log_slot {
+    ...;
+} log_slot_t;
 
 typedef struct open_order {
     uint64_t order_id;

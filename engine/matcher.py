@@ -5,7 +5,7 @@ from typing import Any
 from engine._engine import ffi, lib
 from engine.config import EngineConfig
 from engine.errors import CapacityError, StageFailed
-from ringbuf import Ring, Stage
+from ringbuf import Ring
 
 SLOT_SIZE = 128
 
@@ -41,9 +41,9 @@ class Matcher:
         self._rings = [log, reports, market]
 
     @property
-    def stage(self) -> Stage:
-        """The step function, for `ringbuf.Runner`."""
-        return Stage(ffi.addressof(lib, "matcher_poll"), self._pointer)
+    def stage(self) -> Any:
+        """The step function as a cffi `stage_t *`, for `ringbuf.Runner`; valid as long as this object."""
+        return ffi.new("stage_t *", {"poll": ffi.addressof(lib, "matcher_poll"), "state": self._pointer})
 
     def feed(self, first_sequence: int, records: bytes | bytearray | memoryview) -> int:
         """Apply log records (n x 128 bytes); return how many were consumed. Fewer than n: no room for reports."""

@@ -7,7 +7,7 @@ from typing import Any
 from engine._engine import ffi, lib
 from engine.config import EngineConfig
 from engine.errors import CapacityError, ReplayError, StageFailed
-from ringbuf import Ring, Stage
+from ringbuf import Ring
 
 SLOT_SIZE = 128
 
@@ -77,9 +77,9 @@ class Sequencer:
         lib.sequencer_lead(self._pointer, epoch, node)
 
     @property
-    def stage(self) -> Stage:
-        """The step function, for `ringbuf.Runner`."""
-        return Stage(ffi.addressof(lib, "sequencer_poll"), self._pointer)
+    def stage(self) -> Any:
+        """The step function as a cffi `stage_t *`, for `ringbuf.Runner`; valid as long as this object."""
+        return ffi.new("stage_t *", {"poll": ffi.addressof(lib, "sequencer_poll"), "state": self._pointer})
 
     def feed(self, first_sequence: int, records: bytes | bytearray | memoryview) -> int:
         """Apply log records (n x 128 bytes); return how many were applied.
