@@ -1,4 +1,4 @@
-"""Configuration of the deterministic core: capacities. They stand in the log's Genesis record and cannot change within a log."""
+"""Capacities of the deterministic core. They stand in the log's Genesis record and cannot change within a log."""
 
 from dataclasses import dataclass
 

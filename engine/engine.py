@@ -22,6 +22,8 @@ SESSION_ADMIN = 1
 START_NS = 1_700_000_000_000_000_000
 _RING_SLOTS = 1 << 14
 
+BookSide = list[tuple[int, int, int]]  # (order id, price, leaves), best first
+
 
 @dataclass(frozen=True, slots=True)
 class Output:
@@ -80,8 +82,9 @@ def feed_composed(
     pending = bytearray()
     first = sequencer.position
     for start, records in batches:
-        if start != first + len(pending) // SLOT_SIZE:
-            raise ReplayError(f"record {first + len(pending) // SLOT_SIZE} is missing: the next batch begins at {start}")
+        expected = first + len(pending) // SLOT_SIZE
+        if start != expected:
+            raise ReplayError(f"record {expected} is missing: the next batch begins at {start}")
         pending += records
         buffer = ffi.from_buffer("log_slot_t[]", pending)
         done = lib.composed_feed(sequencer.ptr, array, len(matchers), buffer, first, len(pending) // SLOT_SIZE)
@@ -92,7 +95,7 @@ def feed_composed(
         first += done
     if pending:
         raise ReplayError(
-            f"replay stands still at record {first}: the report rings are too small for what was in flight; raise their slots"
+            f"replay stands still at record {first}: the report rings are too small for what was in flight"
         )
     return first
 
@@ -101,7 +104,8 @@ def scan_marks(batches: Iterable[tuple[int, bytes | memoryview]], partitions: in
     """Return, by partition (index 0 unused), the report sequence of the last SETTLED mark in the batches."""
     settled = ffi.new("int64_t[]", partitions + 1)
     for _, records in batches:
-        lib.composed_scan_marks(ffi.from_buffer("log_slot_t[]", records), len(records) // SLOT_SIZE, settled, partitions)
+        buffer = ffi.from_buffer("log_slot_t[]", records)
+        lib.composed_scan_marks(buffer, len(records) // SLOT_SIZE, settled, partitions)
     return [int(settled[i]) for i in range(partitions + 1)]
 
 
@@ -176,19 +180,19 @@ class ComposedEngine:
 
     def bind(self, session: int) -> None:
         """Negotiate and bind a session to the composed engine's only source (the operator's, so without a key)."""
-        version = 1 if session not in self._bound else 2 + self._seq_nums.get(session, 0)
         connection = session
         if session not in self._bound:
             self.submit_slots(
                 encode_command(
-                    messages.SessionNegotiate(session_ver_id=version, session_id=session, connection_id=connection),
+                    messages.SessionNegotiate(session_ver_id=1, session_id=session, connection_id=connection),
                     session=session,
                     seq_num=0,
                 )
             )
         self._bound.add(session)
+        next_seq_no = self._seq_nums.get(session, 0) + 1
         bind = messages.SessionBind(
-            session_ver_id=1, next_seq_no=self._seq_nums.get(session, 0) + 1, session_id=session, connection_id=connection
+            session_ver_id=1, next_seq_no=next_seq_no, session_id=session, connection_id=connection
         )
         self.submit_slots(encode_command(bind, session=session, seq_num=0))
 
@@ -256,10 +260,10 @@ class ComposedEngine:
         """Return the order table's lines of an account."""
         return self.sequencer.open_orders(account)
 
-    def book(self, instrument: int, partition: int | None = None) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]:
+    def book(self, instrument: int) -> tuple[BookSide, BookSide]:
         """Return (bids, asks): (order id, price, leaves) from the best level on, in time order within a level."""
         for matcher in self.matchers:
-            if partition in (None, matcher.partition) and matcher.has_book(instrument):
+            if matcher.has_book(instrument):
                 return matcher.book_side(instrument, sell=False), matcher.book_side(instrument, sell=True)
         return [], []
 

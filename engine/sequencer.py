@@ -1,4 +1,4 @@
-"""The sequencer's shell: lifetime, arguments, errors. Everything that decides is in C (`sequencer.c` and its neighbours)."""
+"""The sequencer's shell: lifetime, arguments, errors. What decides is in C (`sequencer.c` and its neighbours)."""
 
 from collections.abc import Mapping
 from enum import IntEnum
