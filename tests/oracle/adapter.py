@@ -1,0 +1,169 @@
+"""What the comparison asks of an exchange, and two that answer: the C engine, and the model itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, fields
+from importlib import import_module
+from typing import Any, Protocol
+from unittest.mock import patch
+
+from ringbuf.wire.market_messages import EventFlags
+from tests.oracle.exchange import Exchange
+from tests.oracle.records import MarketEvent, Outcome, Report
+from tests.oracle.world import World
+
+# Flag of a report slot: the order of this report is done.
+REPORT_FLAG_FINAL = 1 << 2
+# Answers to binding, and marks: not part of what the model tells.
+IGNORED_REPORTS = {"SessionBound", "SessionNegotiated", "BookHash", "AccountPosition"}
+IGNORED_EVENTS = {"BookDigest"}
+Levels = list[tuple[int, int, int]]
+OpenOrder = dict[str, Any]
+
+
+class Target(Protocol):
+    """An exchange to compare with the model."""
+
+    def bind(self, session_id: int) -> None: ...
+
+    def submit(self, session_id: int, message: Any, seq_num: int) -> Outcome: ...
+
+    def balance(self, account_id: int, asset_id: int) -> tuple[int, int]: ...
+
+    def book(self, instrument_id: int) -> tuple[Levels, Levels]: ...
+
+    def open_orders(self, account_id: int) -> list[OpenOrder]: ...
+
+    def check(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A change to the model's code: (owner, attribute, replacement) each."""
+
+    name: str
+    patches: tuple[tuple[Any, str, Any], ...] = field(repr=False)
+    why: str = ""
+
+
+class ModelTarget:
+    """The model behind the target's interface, with or without a fault planted in it."""
+
+    def __init__(self, world: World, fault: Fault | None = None) -> None:
+        self.exchange = Exchange(partitions=world.partitions, orders_max=world.orders_max)
+        self.fault = fault
+
+    @contextmanager
+    def planted(self) -> Iterator[None]:
+        """Put the fault in only while this target works: the model it is compared with stays sound."""
+        with ExitStack() as stack:
+            for owner, attribute, replacement in self.fault.patches if self.fault is not None else ():
+                stack.enter_context(patch.object(owner, attribute, replacement))
+            yield
+
+    def bind(self, session_id: int) -> None:
+        self.exchange.bind(session_id)
+
+    def submit(self, session_id: int, message: Any, seq_num: int) -> Outcome:
+        with self.planted():
+            return self.exchange.submit(session_id, message, seq_num=seq_num)
+
+    def balance(self, account_id: int, asset_id: int) -> tuple[int, int]:
+        return self.exchange.balance(account_id, asset_id)
+
+    def book(self, instrument_id: int) -> tuple[Levels, Levels]:
+        return self.exchange.book(instrument_id)
+
+    def open_orders(self, account_id: int) -> list[OpenOrder]:
+        return [describe_line(line) for line in self.exchange.open_orders(account_id)]
+
+    def check(self) -> None:
+        with self.planted():
+            self.exchange.check()
+
+
+def describe_line(line: Any) -> OpenOrder:
+    """Return what OrderReply says of an open order of the model."""
+    return {
+        "order_id": line.order_id,
+        "cl_ord_id": line.cl_ord_id,
+        "price": line.price,
+        "order_qty": line.total,
+        "cum_qty": line.cum,
+        "hold": line.hold,
+        "instrument_id": line.instrument.definition.instrument_id,
+        "account_id": line.account_id,
+        "session_id": line.session,
+        "side": line.side,
+    }
+
+
+class EngineTarget:
+    """The C engine composed in this process."""
+
+    # What the world calls a capacity -> what EngineConfig may call it.
+    CAPACITIES = ("orders_max", "orders_per_partition")
+
+    def __init__(self, world: World, time_ns: int = 1_700_000_000_000_000_000) -> None:
+        # Late and untyped: the model's own tests run where the extension is not built.
+        package: Any = import_module("engine")
+        known = {item.name for item in fields(package.EngineConfig)}
+        capacity = next(name for name in self.CAPACITIES if name in known)
+        config = package.EngineConfig(**{"partitions": world.partitions, capacity: world.orders_max})
+        self.engine: Any = package.ComposedEngine(config)
+        self.time_ns = time_ns
+        self.engine.set_time(time_ns)
+
+    def bind(self, session_id: int) -> None:
+        self.engine.bind(session_id)
+
+    def submit(self, session_id: int, message: Any, seq_num: int) -> Outcome:
+        self.time_ns += 1_000
+        self.engine.set_time(self.time_ns)
+        outputs = self.engine.submit(session_id, message, seq_num=seq_num)
+        reports = [self.report(output) for output in outputs]
+        return Outcome(
+            reports=[report for report in reports if report.name not in IGNORED_REPORTS],
+            replies=[self.reply(reply) for reply in self.engine.replies()],
+            market_events=[
+                self.market_event(*event)
+                for event in self.engine.market_events()
+                if type(event[2]).__name__ not in IGNORED_EVENTS
+            ],
+        )
+
+    def report(self, output: Any) -> Report:
+        message = output.message
+        exec_id = getattr(message, "exec_id", None)
+        if exec_id is not None and exec_id != output.partition << 56 | output.report_seq:
+            raise AssertionError(f"execId {exec_id:#x} of partition {output.partition} report {output.report_seq}")
+        values = {item.name: getattr(message, item.name) for item in fields(message)}
+        is_final = bool(output.flags & REPORT_FLAG_FINAL)
+        return Report(output.partition, output.session, output.seq_num, type(message).__name__, values, is_final)
+
+    def reply(self, reply: Any) -> tuple[int, str, dict[str, int]]:
+        message = getattr(reply, "message", reply)
+        values = {item.name: getattr(message, item.name) for item in fields(message)}
+        return getattr(reply, "session", 0), type(message).__name__, values
+
+    def market_event(self, partition: int, update_id: int, message: Any) -> MarketEvent:
+        values = {item.name: getattr(message, item.name) for item in fields(message)}
+        is_last = bool(message.event_flags & EventFlags.END_OF_EVENT)
+        return MarketEvent(partition, message.instrument_id, update_id, type(message).__name__, values, is_last)
+
+    def balance(self, account_id: int, asset_id: int) -> tuple[int, int]:
+        available, held = self.engine.balance(account_id, asset_id)
+        return int(available), int(held)
+
+    def book(self, instrument_id: int) -> tuple[Levels, Levels]:
+        bids, asks = self.engine.book(instrument_id)
+        return [(a, b, c) for a, b, c in bids], [(a, b, c) for a, b, c in asks]
+
+    def open_orders(self, account_id: int) -> list[OpenOrder]:
+        replies: list[Any] = [getattr(reply, "message", reply) for reply in self.engine.open_orders(account_id)]
+        return [{item.name: getattr(reply, item.name) for item in fields(reply)} for reply in replies]
+
+    def check(self) -> None:
+        self.engine.check()

@@ -1,0 +1,380 @@
+"""Run the model and a target in lockstep; report the first difference; shrink the run that shows it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ringbuf.wire.messages import CancelReason, MassCancelRequest, RejectCode, Side
+from tests.oracle.adapter import Levels, Target, describe_line
+from tests.oracle.exchange import Exchange
+from tests.oracle.generator import Generator
+from tests.oracle.records import MarketEvent, Outcome, Report
+from tests.oracle.world import Command, World, setup
+
+MakeTarget = Callable[[World], Target]
+SHRINK_RUNS_MAX = 400
+OPEN_FIELDS = {
+    ("CancelReplaceReject", "orig_cl_ord_id"),
+    ("CancelReplaceReject", "ord_status"),
+    ("MassCancelReport", "account_id"),
+}
+OPEN_ADMIN_FIELDS = {"limit"}
+TEMPLATES_WITH_RESULT = {330, 331, 334, 338}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The first thing the target did otherwise than the model."""
+
+    step: int
+    command: Command
+    what: str
+    expected: Any
+    got: Any
+
+    def __str__(self) -> str:
+        return (
+            f"step {self.step}: {self.command}\n  {self.what}\n"
+            f"  expected: {_lines(self.expected)}\n  got:      {_lines(self.got)}"
+        )
+
+
+def _lines(value: Any) -> str:
+    if isinstance(value, list):
+        return "\n            ".join(str(item) for item in value) or "nothing"
+    return str(value)
+
+
+class Mismatch(Exception):
+    def __init__(self, what: str, expected: Any, got: Any) -> None:
+        super().__init__(what)
+        self.what, self.expected, self.got = what, expected, got
+
+
+def is_open(report: Report, name: str) -> bool:
+    """Return True for a field the documents say nothing about (README.md, 'not compared')."""
+    if (report.name, name) in OPEN_FIELDS:
+        return True
+    values = report.fields
+    if report.name == "CancelReplaceReject" and report.partition == 0:
+        return name == "order_id"
+    if report.name == "OrderCanceled" and values["cancel_reason"] != CancelReason.CLIENT:
+        return name in ("cl_ord_id", "orig_cl_ord_id", "ref_seq_num")
+    if report.name == "AdminAck":
+        return name in OPEN_ADMIN_FIELDS or (
+            name == "result_id" and values["ref_template_id"] not in TEMPLATES_WITH_RESULT
+        )
+    if report.name == "OrderRejected" and name == "limit":
+        return bool(values["reject_code"] == RejectCode.MAX_NOTIONAL and values["limit"] == 0)
+    return False
+
+
+def same_report(expected: Report, got: Report, *, with_number: bool = True) -> bool:
+    if (expected.partition, expected.session, expected.name) != (got.partition, got.session, got.name):
+        return False
+    if with_number and expected.seq_num != got.seq_num:
+        return False
+    if expected.partition != 0 and expected.final != got.final:
+        return False
+    return all(
+        got.fields.get(name) == value for name, value in expected.fields.items() if not is_open(expected, name)
+    )
+
+
+class Replica:
+    """A book rebuilt from market data alone."""
+
+    def __init__(self) -> None:
+        self.sides: dict[int, list[list[int]]] = {Side.BUY: [], Side.SELL: []}
+        self.last_update_id = 0
+
+    def apply(self, event: MarketEvent) -> None:
+        if event.update_id != self.last_update_id + 1:
+            raise Mismatch(f"update id of {event.name}", self.last_update_id + 1, event.update_id)
+        self.last_update_id = event.update_id
+        values = event.fields
+        if event.name == "OrderAdd":
+            self.insert(values["side"], values["order_id"], values["price"], values["qty"])
+        elif event.name == "OrderReplace":
+            self.take(event)
+            self.insert(values["side"], values["order_id"], values["new_price"], values["new_qty"])
+        elif event.name == "OrderDelete":
+            self.take(event)
+        elif event.name == "OrderReduce":
+            self.find(event)[2] = values["new_qty"]
+        elif event.name == "OrderExecute":
+            entry = self.find(event)
+            entry[2] -= values["last_qty"]
+            if entry[2] == 0:
+                self.take(event)
+
+    def insert(self, side: int, order_id: int, price: int, quantity: int) -> None:
+        entries = self.sides[side]
+        index = 0
+        while index < len(entries) and (
+            entries[index][1] >= price if side == Side.BUY else entries[index][1] <= price
+        ):
+            index += 1
+        entries.insert(index, [order_id, price, quantity])
+
+    def find(self, event: MarketEvent) -> list[int]:
+        for entry in self.sides[event.fields["side"]]:
+            if entry[0] == event.fields["order_id"]:
+                return entry
+        raise Mismatch(f"{event.name} of an order market data never showed", "a shown order", event)
+
+    def take(self, event: MarketEvent) -> None:
+        self.sides[event.fields["side"]].remove(self.find(event))
+
+    def book(self) -> tuple[Levels, Levels]:
+        bids, asks = ([(a, b, c) for a, b, c in self.sides[side]] for side in (Side.BUY, Side.SELL))
+        return bids, asks
+
+
+@dataclass
+class Lockstep:
+    """The model and one target, fed with the same commands."""
+
+    world: World
+    target: Target
+    deep_every: int = 16
+    model: Exchange = field(init=False)
+    replicas: dict[int, Replica] = field(default_factory=lambda: defaultdict(Replica))
+    step: int = 0
+
+    def __post_init__(self) -> None:
+        self.model = Exchange(partitions=self.world.partitions, orders_max=self.world.orders_max)
+
+    def run(self, command: Command) -> Difference | None:
+        """Give both the command; return the first difference."""
+        self.step += 1
+        if command.bind:
+            self.model.bind(command.bind)
+            self.target.bind(command.bind)
+            return None
+        seq_num = self.model.next_seq(command.session) + command.seq_shift
+        expected = self.model.submit(command.session, command.message, seq_num=seq_num)
+        try:
+            got = self.target.submit(command.session, command.message, seq_num)
+            self.compare(command, expected, got)
+            if self.step % self.deep_every == 0:
+                self.compare_state()
+        except Mismatch as mismatch:
+            return Difference(self.step, command, mismatch.what, mismatch.expected, mismatch.got)
+        except Exception as error:  # whatever breaks in the target is the finding
+            return Difference(self.step, command, "the target failed", "no exception", repr(error))
+        return None
+
+    def finish(self, command: Command) -> Difference | None:
+        """Compare everything once more at the end of a run."""
+        try:
+            self.compare_state()
+        except Mismatch as mismatch:
+            return Difference(self.step, command, mismatch.what, mismatch.expected, mismatch.got)
+        except Exception as error:
+            return Difference(self.step, command, "the target failed", "no exception", repr(error))
+        return None
+
+    # -- visible output --------------------------------------------------------------------------------------------
+
+    def compare(self, command: Command, expected: Outcome, got: Outcome) -> None:
+        is_mass = isinstance(command.message, MassCancelRequest)
+        for partition in range(self.world.partitions + 1):
+            wanted = [report for report in expected.reports if report.partition == partition]
+            seen = [report for report in got.reports if report.partition == partition]
+            if is_mass and partition != 0:
+                self.compare_mass_cancel(wanted, seen)
+            else:
+                self.compare_reports(wanted, seen)
+        self.compare_replies(expected, got)
+        self.compare_market(expected.market_events, got.market_events, is_mass=is_mass)
+
+    def compare_reports(self, wanted: list[Report], seen: list[Report]) -> None:
+        for index in range(max(len(wanted), len(seen))):
+            if index >= len(wanted) or index >= len(seen) or not same_report(wanted[index], seen[index]):
+                raise Mismatch(f"report {index}{_field_names(wanted, seen, index)}", wanted, seen)
+
+    def compare_mass_cancel(self, wanted: list[Report], seen: list[Report]) -> None:
+        """The order in which a mass cancel finds its orders is free; everything else is not."""
+        by_order = lambda report: (report.name == "MassCancelReport", report.fields.get("order_id", 0))  # noqa: E731
+        ordered_wanted, ordered_seen = sorted(wanted, key=by_order), sorted(seen, key=by_order)
+        numbers = [sorted((report.session, report.seq_num) for report in reports) for reports in (wanted, seen)]
+        pairs = zip(ordered_wanted, ordered_seen, strict=False)
+        if (
+            len(wanted) != len(seen)
+            or numbers[0] != numbers[1]
+            or not all(same_report(one, other, with_number=False) for one, other in pairs)
+        ):
+            raise Mismatch("reports of a mass cancel", ordered_wanted, ordered_seen)
+        if seen and seen[-1].name != "MassCancelReport":
+            raise Mismatch("the last report of a mass cancel", "MassCancelReport", seen[-1])
+
+    def compare_replies(self, expected: Outcome, got: Outcome) -> None:
+        wanted = [(name, values) for _, name, values in expected.replies]
+        seen = [(name, values) for _, name, values in got.replies]
+        good = len(wanted) == len(seen) and all(
+            one[0] == other[0] and one[1].items() <= other[1].items()
+            for one, other in zip(wanted, seen, strict=True)
+        )
+        if not good:
+            raise Mismatch("replies", wanted, seen)
+
+    def compare_market(self, wanted: list[MarketEvent], seen: list[MarketEvent], *, is_mass: bool) -> None:
+        if bool(wanted) != bool(seen):
+            raise Mismatch("market data", wanted, seen)
+        trades = [[_trade(event) for event in events if event.name == "OrderExecute"] for events in (wanted, seen)]
+        if trades[0] != trades[1]:
+            raise Mismatch("trades in market data", trades[0], trades[1])
+        states = [[_state(event) for event in events if event.name == "InstrumentStatus"] for events in (wanted, seen)]
+        if states[0] != states[1]:
+            raise Mismatch("market states in market data", states[0], states[1])
+        for partition in {event.partition for event in seen}:
+            ends = [event.last for event in seen if event.partition == partition]
+            if not ends[-1] or (any(ends[:-1]) and not is_mass):
+                raise Mismatch("end-of-event flags", "only on the last event of the input", seen)
+        for event in seen:
+            self.replicas[event.instrument_id].apply(event)
+        for instrument_id in {event.instrument_id for event in wanted + seen}:
+            rebuilt, book = self.replicas[instrument_id].book(), self.model.book(instrument_id)
+            if rebuilt != book:
+                raise Mismatch(f"book {instrument_id} rebuilt from market data", book, rebuilt)
+
+    # -- state -----------------------------------------------------------------------------------------------------
+
+    def compare_state(self) -> None:
+        self.model.check()
+        self.target.check()
+        for account_id in self.world.accounts:
+            if account_id not in self.model.sequencer.accounts:
+                continue
+            for asset_id in self.world.assets:
+                wanted, seen = self.model.balance(account_id, asset_id), self.target.balance(account_id, asset_id)
+                if wanted != seen:
+                    raise Mismatch(f"balance of account {account_id} asset {asset_id}", wanted, seen)
+            self.compare_open_orders(account_id)
+        for instrument_id in self.model.sequencer.instruments:
+            book, target_book = self.model.book(instrument_id), self.target.book(instrument_id)
+            if book != target_book:
+                raise Mismatch(f"book {instrument_id}", book, target_book)
+
+    def compare_open_orders(self, account_id: int) -> None:
+        key = lambda order: (order["instrument_id"], order["order_id"])  # noqa: E731
+        wanted = sorted((describe_line(line) for line in self.model.open_orders(account_id)), key=key)
+        seen = sorted(self.target.open_orders(account_id), key=key)
+        same = len(wanted) == len(seen) and all(
+            one.items() <= other.items() for one, other in zip(wanted, seen, strict=True)
+        )
+        if not same:
+            raise Mismatch(f"open orders of account {account_id}", wanted, seen)
+
+
+def _field_names(wanted: list[Report], seen: list[Report], index: int) -> str:
+    if index >= min(len(wanted), len(seen)):
+        return " is missing or too many"
+    one, other = wanted[index], seen[index]
+    names = [
+        f"{name} {value!r} != {other.fields.get(name)!r}"
+        for name, value in one.fields.items()
+        if not is_open(one, name) and other.fields.get(name) != value
+    ]
+    for name in ("name", "session", "seq_num", "final"):
+        if getattr(one, name) != getattr(other, name):
+            names.append(f"{name} {getattr(one, name)!r} != {getattr(other, name)!r}")
+    return ": " + ", ".join(names)
+
+
+def _trade(event: MarketEvent) -> tuple[int, ...]:
+    values = event.fields
+    names = ("order_id", "trade_id", "last_px", "last_qty", "side")
+    return (event.instrument_id, *(int(values[name]) for name in names))
+
+
+def _state(event: MarketEvent) -> tuple[int, int]:
+    return event.instrument_id, int(event.fields["status"])
+
+
+@dataclass
+class Result:
+    """A finished random run."""
+
+    commands: list[Command]
+    difference: Difference | None
+    seen: Counter[str] = field(default_factory=Counter)
+
+
+def numbered(exchange: Exchange, commands: Iterable[Command]) -> list[tuple[int, int, Any]]:
+    """Give each command of a burst its sequence number."""
+    following: dict[int, int] = {}
+    result = []
+    for command in commands:
+        seq_num = following.get(command.session, exchange.next_seq(command.session))
+        result.append((command.session, max(1, seq_num + command.seq_shift), command.message))
+        following[command.session] = seq_num + (command.seq_shift == 0)
+    return result
+
+
+def run_commands(
+    world: World, commands: Iterable[Command], make_target: MakeTarget, *, deep_every: int = 1
+) -> Difference | None:
+    """Run the setup and these commands; return the first difference."""
+    lockstep = Lockstep(world, make_target(world), deep_every)
+    last = Command(0, None)
+    for last in [*setup(world), *commands]:
+        if not last.bind and last.session not in lockstep.model.sequencer.sessions:
+            continue
+        difference = lockstep.run(last)
+        if difference is not None:
+            return difference
+    return lockstep.finish(last)
+
+
+def run_random(
+    seed: int, count: int, world: World, make_target: MakeTarget, *, deep_every: int = 16
+) -> Result:
+    """Run the setup and `count` generated commands."""
+    lockstep = Lockstep(world, make_target(world), deep_every)
+    result = Result([], None)
+    for command in setup(world):
+        result.difference = lockstep.run(command)
+        if result.difference is not None:
+            return result
+    generator = Generator(seed, world, lockstep.model)
+    for _ in range(count):
+        command = generator.next()
+        result.commands.append(command)
+        result.difference = lockstep.run(command)
+        if result.difference is not None:
+            return result
+    if result.commands:
+        result.difference = lockstep.finish(result.commands[-1])
+    return result
+
+
+def shrink(world: World, commands: list[Command], make_target: MakeTarget) -> list[Command]:
+    """Drop commands while the run still fails; halves first, single commands last."""
+    runs = 0
+    size = max(1, len(commands) // 2)
+    while runs < SHRINK_RUNS_MAX:
+        start, dropped = 0, False
+        while start < len(commands) and runs < SHRINK_RUNS_MAX:
+            candidate = commands[:start] + commands[start + size :]
+            runs += 1
+            if run_commands(world, candidate, make_target) is not None:
+                commands, dropped = candidate, True
+            else:
+                start += size
+        if size == 1 and not dropped:
+            break
+        size = max(1, size // 2)
+    return commands
+
+
+def explain(seed: int, world: World, commands: list[Command], make_target: MakeTarget) -> str:
+    """Return a report of the smallest run found that still fails."""
+    small = shrink(world, commands, make_target)
+    difference = run_commands(world, small, make_target)
+    steps = "\n".join(f"  {command}" for command in small)
+    return f"seed {seed}, {len(commands)} commands, shrunk to {len(small)}:\n{steps}\n{difference}"

@@ -1,0 +1,40 @@
+"""The comparison can fail: every fault planted in the model is found, and a sound model shows no difference."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.oracle.adapter import Fault, ModelTarget
+from tests.oracle.compare import explain, run_commands, run_random, shrink
+from tests.oracle.faults import FAULTS
+from tests.oracle.world import World
+
+# The slowest fault needs a few thousand commands with one seed.
+COMMANDS_TO_FIND = 20_000
+WORLD = World(partitions=2, orders_max=64)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))
+def test_planted_fault_is_found(fault: Fault) -> None:
+    result = run_random(5, COMMANDS_TO_FIND, WORLD, lambda world: ModelTarget(world, fault))
+
+    assert result.difference is not None, f"{fault.name} not found in {COMMANDS_TO_FIND} commands"
+
+
+def test_sound_model_shows_no_difference_to_itself() -> None:
+    result = run_random(6, 4_000, WORLD, lambda world: ModelTarget(world))
+
+    assert result.difference is None, str(result.difference)
+
+
+@pytest.mark.parametrize("name", ["rebate above the taker's fee", "fill-or-kill counts own orders"])
+def test_failing_run_shrinks_to_few_commands_that_still_fail(name: str) -> None:
+    fault = next(fault for fault in FAULTS if fault.name == name)
+    make = lambda world: ModelTarget(world, fault)  # noqa: E731
+    result = run_random(5, COMMANDS_TO_FIND, WORLD, make)
+
+    small = shrink(WORLD, result.commands, make)
+
+    assert len(small) <= 12
+    assert run_commands(WORLD, small, make) is not None
+    assert "expected" in explain(5, WORLD, small, make)
