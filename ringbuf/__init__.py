@@ -3,6 +3,7 @@
 from ringbuf.errors import (
     CorruptCounters,
     CountersFull,
+    DoorbellBusy,
     DoorbellsFull,
     Lapped,
     LayoutMismatch,
@@ -16,12 +17,28 @@ from ringbuf.errors import (
 )
 from ringbuf.ring import Consumer, Mode, Ring, Watch
 from ringbuf.segment import EXIT_PRODUCER_BUSY, Segment, remove_segment, segments_under
+from ringbuf.wait import (
+    Doorbell,
+    DoorbellKind,
+    Doorbells,
+    DoorbellState,
+    Runner,
+    RunResult,
+    RunStatus,
+    Stage,
+    sharpen_timers,
+)
 
 __all__ = [
     "EXIT_PRODUCER_BUSY",
     "Consumer",
     "CorruptCounters",
     "CountersFull",
+    "Doorbell",
+    "DoorbellBusy",
+    "DoorbellKind",
+    "DoorbellState",
+    "Doorbells",
     "DoorbellsFull",
     "Lapped",
     "LayoutMismatch",
@@ -31,11 +48,16 @@ __all__ = [
     "Ring",
     "RingFull",
     "RingbufError",
+    "RunResult",
+    "RunStatus",
+    "Runner",
     "Segment",
     "SegmentExists",
     "SegmentMissing",
     "SegmentNotReady",
+    "Stage",
     "Watch",
     "remove_segment",
     "segments_under",
+    "sharpen_timers",
 ]

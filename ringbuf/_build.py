@@ -11,11 +11,12 @@ from cffi import FFI
 
 # The headers of everything in _cdef.h: a module that includes this builder compiles them too.
 PREAMBLE = """
-    #include "doorbell.h"
     #include "ring.h"
     #include "stage.h"
-    #include "ringbuf/segment.h"
+    #include "ringbuf/doorbells.h"
     #include "ringbuf/ring_python.h"
+    #include "ringbuf/runner.h"
+    #include "ringbuf/segment.h"
     """
 
 ffibuilder = FFI()

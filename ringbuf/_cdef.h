@@ -22,7 +22,83 @@ int segment_map_private(uint64_t size, segment_t *segment);
 int segment_unmap(segment_t *segment);
 
 /* doorbell.h */
+#define DOORBELLS_MAGIC ...
+#define DOORBELLS_LAYOUT_VERSION ...
+#define DOORBELLS_MAX ...
+#define DOORBELL_NAME_MAX 64
+#define DOORBELLS_SIZE ...
+#define DOORBELL_FREE ...
+#define DOORBELL_TAKEN ...
+#define DOORBELL_FUTEX ...
+#define DOORBELL_FIFO ...
+
+typedef struct doorbells_header {
+    uint64_t magic;
+    uint32_t layout_version;
+    uint32_t cell_count;
+    uint64_t boot_id[2];
+    ...;
+} doorbells_header_t;
+typedef struct doorbell { ...; } doorbell_t;
 typedef struct doorbells { ...; } doorbells_t;
+
+void doorbells_attach(doorbells_t *doorbells, void *memory, int directory);
+uint32_t doorbell_arm(doorbell_t *cell);
+void doorbell_disarm(doorbell_t *cell);
+
+/* doorbells.h */
+#define DOORBELLS_FULL ...
+#define DOORBELLS_BUSY ...
+
+typedef struct doorbell_view {
+    uint32_t kind;
+    uint32_t sleeping;
+    uint32_t pid;
+    uint32_t generation;
+    uint64_t rings;
+    uint64_t sleeps;
+    char name[64];
+} doorbell_view_t;
+
+void doorbells_format(void *memory, const uint64_t *boot_id);
+bool doorbells_ready(const doorbells_header_t *header);
+int doorbells_take(doorbells_t *doorbells, const char *name, uint32_t kind, uint32_t pid);
+void doorbells_release(doorbells_t *doorbells, int index);
+void doorbells_view(const doorbells_t *doorbells, int index, doorbell_view_t *view);
+void doorbells_close(doorbells_t *doorbells);
+doorbell_t *doorbells_cell(doorbells_t *doorbells, int index);
+int doorbell_sleep(doorbell_t *cell, uint32_t seen, int64_t timeout_ns);
+
+/* runner.h */
+#define RUNNER_STAGES_MAX 16
+#define RUNNER_SPIN ...
+#define RUNNER_YIELD ...
+#define RUNNER_PARK ...
+#define RUNNER_TIME ...
+#define RUNNER_STOPPED ...
+#define RUNNER_SIGNAL ...
+
+typedef struct runner {
+    stage_t stages[16];
+    int32_t stage_count;
+    int32_t wait;
+    int64_t limit;
+    int64_t idle_timeout_ns;
+    doorbell_t *doorbell;
+    int32_t fifo;
+    int32_t socket;
+    int32_t failed;
+    int64_t work;
+    uint64_t rounds;
+    uint64_t idle_rounds;
+    uint64_t yields;
+    uint64_t sleeps;
+    ...;
+} runner_t;
+
+int runner_sharpen_timers(void);
+int64_t runner_run(runner_t *runner, int64_t duration_ns);
+void runner_stop(runner_t *runner);
 
 /* ring.h */
 #define RING_MAGIC ...

@@ -79,6 +79,14 @@ class ProducerBusy(RingbufError):
         self.holder_pid = holder_pid
 
 
+class DoorbellBusy(RingbufError):
+    """Another live process owns the doorbell of that name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"doorbell {name} belongs to another live process")
+        self.name = name
+
+
 class DoorbellsFull(RingbufError):
     """Every doorbell cell is owned by a live process."""
 

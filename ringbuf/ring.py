@@ -7,11 +7,14 @@ import os
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ringbuf._ring import ffi, lib
 from ringbuf.errors import Lapped, RingFull, SegmentNotReady
 from ringbuf.segment import ProducerLock, Segment, boot_id, check_field
+
+if TYPE_CHECKING:
+    from ringbuf.wait import Doorbell, Doorbells
 
 CONSUMERS_MAX: int = lib.RING_CONSUMERS_MAX
 HEADER_SIZE: int = lib.RING_HEADER_SIZE
@@ -49,7 +52,7 @@ class Consumer:
 class Ring:
     """A ring of fixed-size slots: one producer, gating consumers, observers. `ptr` is the `ring_t *` for C."""
 
-    def __init__(self, segment: Segment, *, run_dir: Path | None = None, doorbells: Any = None) -> None:
+    def __init__(self, segment: Segment, *, run_dir: Path | None = None, doorbells: "Doorbells | None" = None) -> None:
         self.name = segment.name
         self.segment = segment
         self.ptr = ffi.new("ring_t *")
@@ -73,7 +76,7 @@ class Ring:
         epoch: int = 0,
         gating: dict[int, str] | None = None,
         run_dir: Path | None = None,
-        doorbells: Any = None,
+        doorbells: "Doorbells | None" = None,
     ) -> "Ring":
         """Make a shared ring and own its name: close() removes it.
 
@@ -97,7 +100,7 @@ class Ring:
         schema_hash: int | None = None,
         writable: bool = True,
         run_dir: Path | None = None,
-        doorbells: Any = None,
+        doorbells: "Doorbells | None" = None,
     ) -> "Ring":
         """Attach to an existing ring, refusing memory of another layout, boot, schema or slot size (R8).
 
@@ -121,7 +124,7 @@ class Ring:
         base: int = 0,
         mode: Mode = Mode.PLAIN,
         gating: dict[int, str] | None = None,
-        doorbells: Any = None,
+        doorbells: "Doorbells | None" = None,
     ) -> "Ring":
         """Make a ring in this process's own memory: composed engines and tests."""
         segment = Segment.private(size_bytes=_size(slot_size, slot_count, base))
@@ -296,11 +299,11 @@ class Ring:
 
     # --- waiting ----------------------------------------------------------------------------------------------------
 
-    def watch(self, doorbell: Any, which: Watch = Watch.PUBLISHED) -> None:
+    def watch(self, doorbell: "Doorbell", which: Watch = Watch.PUBLISHED) -> None:
         """Have `doorbell` rung when that cursor moves and its owner sleeps."""
         lib.ring_watch_cell(self._writable, which, doorbell.index)
 
-    def unwatch(self, doorbell: Any, which: Watch = Watch.PUBLISHED) -> None:
+    def unwatch(self, doorbell: "Doorbell", which: Watch = Watch.PUBLISHED) -> None:
         lib.ring_unwatch_cell(self._writable, which, doorbell.index)
 
     # --- inside -----------------------------------------------------------------------------------------------------
