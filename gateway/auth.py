@@ -21,6 +21,8 @@ SIGNATURE_SIZE = 64
 HMAC_SIZE = 32
 ACCESS_KEY_SIZE = 32
 _SIGNATURE_OFFSET = {Template.NEGOTIATE: FRAME_HEADER_SIZE + 80, Template.ESTABLISH: FRAME_HEADER_SIZE + 78}
+_TIMESTAMP_OFFSET = FRAME_HEADER_SIZE + 16
+_ACCESS_KEY_OFFSET = {Template.NEGOTIATE: FRAME_HEADER_SIZE + 24, Template.ESTABLISH: FRAME_HEADER_SIZE + 46}
 _HMAC_CONTEXT = b"bullring-hmac"
 
 
@@ -30,7 +32,7 @@ class BadSignature(Exception):
 
 def hmac_secret(seal_key: bytes, access_key_id: str, salt: bytes) -> bytes:
     """Return the 32-byte secret of an HMAC key. `salt` is the 32-byte material in the log."""
-    key_id = access_key_id.encode().ljust(ACCESS_KEY_SIZE, b"\0")
+    key_id = access_key_id.encode("utf-8", "surrogateescape").ljust(ACCESS_KEY_SIZE, b"\0")
     if len(key_id) != ACCESS_KEY_SIZE:
         raise ValueError(f"access key id {access_key_id!r}: must have at most {ACCESS_KEY_SIZE} bytes")
     return hmac.digest(seal_key, _HMAC_CONTEXT + key_id + salt, hashlib.sha256)
@@ -39,6 +41,17 @@ def hmac_secret(seal_key: bytes, access_key_id: str, salt: bytes) -> bytes:
 def signed_part(template: int, frame: bytes) -> bytes:
     """Return the bytes of a Negotiate or Establish frame that its signature covers."""
     return frame[SIGNED_FROM : _SIGNATURE_OFFSET[Template(template)]]
+
+
+def logon_timestamp(frame: bytes) -> int:
+    """Return the nonce of a Negotiate or Establish frame."""
+    return int.from_bytes(frame[_TIMESTAMP_OFFSET : _TIMESTAMP_OFFSET + 8], "little")
+
+
+def logon_key_id(template: int, frame: bytes) -> bytes:
+    """Return the 32 zero-filled bytes of the access key id a logon frame names."""
+    offset = _ACCESS_KEY_OFFSET[Template(template)]
+    return frame[offset : offset + ACCESS_KEY_SIZE]
 
 
 def verify(

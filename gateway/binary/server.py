@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway._gateway import ffi, lib
-from gateway.auth import AttemptLimiter, BadSignature, verify
+from gateway.auth import AttemptLimiter, BadSignature, logon_key_id, logon_timestamp, verify
 from gateway.errors import GatewayConfigError, ListenError
 from ringbuf import Ring, Stage
 from ringbuf.wire.messages import EstablishRejectCode, NegotiateRejectCode, Template
@@ -191,8 +191,8 @@ class BinaryServer:
         """Return the reject code of the logon in `_event`, None to accept it."""
         event = self._event
         codes = _CODES_OF_NEGOTIATE if event.template_id == Template.NEGOTIATE else _CODES_OF_ESTABLISH
-        key_id = bytes(ffi.buffer(event.access_key_id))
         frame = bytes(ffi.buffer(event.frame, event.frame_length))
+        key_id = logon_key_id(event.template_id, frame)
         if self._limiter.blocked(key_id):
             return codes["attempts"]
         if not event.key_found:
@@ -211,7 +211,4 @@ class BinaryServer:
             self._limiter.failed(key_id)
             return codes["credentials"]
         # The sequencer decides; this only spares it replays of old logons.
-        stamp_offset = 32 + 16
-        if int.from_bytes(frame[stamp_offset : stamp_offset + 8], "little") <= event.last_timestamp:
-            return codes["timestamp"]
-        return None
+        return codes["timestamp"] if logon_timestamp(frame) <= event.last_timestamp else None

@@ -1,0 +1,1 @@
+"""The Python clients; import them from gateway.clients."""

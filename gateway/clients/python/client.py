@@ -1,0 +1,606 @@
+"""Order entry in asyncio: log on, trade, read reports in order, and carry on after a lost connection.
+
+What the protocol asks of a client is done here: own requests are kept until a report shows that they were taken, and sent
+again with possResend after a reconnect; report numbers are checked per partition, gaps are asked for and filled, so that
+`reports()` yields every report once and in the order of its partition.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from gateway.clients.python.flow import OwnFlow, ReportFlow
+from gateway.clients.python.signing import Signer, signed_frame
+from ringbuf.wire.base import WireMessage
+from ringbuf.wire.codec import (
+    DecodingError,
+    FrameHeader,
+    FrameReader,
+    UnknownTemplate,
+    decode_block,
+    encode_frame,
+)
+from ringbuf.wire.messages import (
+    AssetQuery,
+    AssetReply,
+    BalanceQuery,
+    BalanceReply,
+    CodType,
+    Establish,
+    EstablishAck,
+    EstablishReject,
+    EstablishRejectCode,
+    ExecInst,
+    InstrumentQuery,
+    InstrumentReply,
+    MassCancelRequest,
+    MassCancelScope,
+    Negotiate,
+    NegotiateReject,
+    NegotiateRejectCode,
+    NegotiateResponse,
+    NewOrderSingle,
+    NotApplied,
+    OpenOrdersQuery,
+    OrderCancelRequest,
+    OrderReplaceRequest,
+    OrderReply,
+    OrdType,
+    QueryEnd,
+    RejectCode,
+    Retransmission,
+    RetransmitReject,
+    RetransmitRequest,
+    SequenceMessage,
+    SessionBound,
+    Side,
+    SideOrBoth,
+    StpMode,
+    Terminate,
+    TerminateCode,
+    TimeInForce,
+)
+
+Reply = TypeVar("Reply", bound=WireMessage)
+RETRANSMIT_MAX = 1000  # reports asked for at a time
+RECONNECT_FIRST_S = 0.05
+RECONNECT_LAST_S = 1.0
+KEEP_ALIVE_LIVES = 3
+
+
+class LogonRefused(Exception):
+    """Negotiate or Establish was rejected; `code` says why."""
+
+    def __init__(self, code: NegotiateRejectCode | EstablishRejectCode | int, expected: int = 0) -> None:
+        super().__init__(code.name if hasattr(code, "name") else str(code))
+        self.code = code
+        self.expected = expected
+
+
+class QueryRefused(Exception):
+    """A query was refused; `code` says why."""
+
+    def __init__(self, code: RejectCode | int) -> None:
+        super().__init__(code.name if isinstance(code, RejectCode) else str(code))
+        self.code = code
+
+
+class SessionLost(ConnectionError):
+    """The session cannot be carried on: ended by the other side, taken over, or reconnecting is off."""
+
+    def __init__(self, why: str, code: TerminateCode | int | None = None) -> None:
+        super().__init__(why)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One numbered report (seq_num > 0) or an unnumbered event of the session."""
+
+    partition: int
+    seq_num: int
+    message: WireMessage
+    retransmitted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReportGap:
+    """Reports the exchange could not send again: numbers from_seq_num.. are missing for good."""
+
+    partition: int
+    from_seq_num: int
+    count: int
+
+
+class BullringClient:
+    """One session. Use: `await start()`, then send requests (they return their number) and iterate `reports()`."""
+
+    def __init__(
+        self,
+        addresses: Sequence[tuple[str, int]],
+        *,
+        session_id: int,
+        signer: Signer,
+        keep_alive_ms: int = 1000,
+        cod_type: CodType = CodType.NEVER,
+        cod_timeout_ms: int = 0,
+        resume: bool = True,
+        timeout_s: float = 10.0,
+        wall_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.session_id = session_id
+        self.session_ver_id = 0
+        self._addresses = list(addresses)
+        self._signer = signer
+        self._keep_alive_ms = keep_alive_ms
+        self._cod = (cod_type, cod_timeout_ms)
+        self._resume = resume
+        self._timeout_s = timeout_s
+        self._wall_ns = wall_ns
+        self._last_stamp = 0
+        self._own = OwnFlow()
+        self._flows: dict[int, ReportFlow] = {}
+        self._asked: set[int] = set()  # partitions with a RetransmitRequest under way
+        self._reports: asyncio.Queue[Report | ReportGap | SessionLost] = asyncio.Queue()
+        self._queries: dict[int, tuple[list[WireMessage], asyncio.Future[list[WireMessage]]]] = {}
+        self._request_ids = itertools.count(1)
+        self._logon: asyncio.Future[WireMessage] | None = None
+        self._link: _Link | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._established = False
+        self._closing = False
+        self.reconnects = 0
+
+    # --- the session ------------------------------------------------------------------------------------------------
+
+    async def start(self) -> EstablishAck:
+        """Connect, open a new version of the session and bind it."""
+        await self.connect()
+        await self.negotiate()
+        return await self.establish()
+
+    async def connect(self) -> None:
+        """Connect to the first address that answers. Raises ConnectionError."""
+        loop = asyncio.get_running_loop()
+        errors = []
+        for host, port in self._addresses:
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    _, self._link = await loop.create_connection(lambda: _Link(self), host, port)
+                return
+            except OSError as error:
+                errors.append(f"{host}:{port}: {error}")
+        raise ConnectionError("; ".join(errors))
+
+    async def negotiate(self, session_ver_id: int | None = None) -> NegotiateResponse:
+        """Open a new version: both flows restart at 1. Raises LogonRefused."""
+        version = self._wall_ns() if session_ver_id is None else session_ver_id
+        message = Negotiate(
+            session_id=self.session_id,
+            credential_type=self._signer.credential_type,
+            session_ver_id=version,
+            timestamp=self._stamp(),
+            access_key_id=self._signer.access_key_id,
+            client_app_name="bullring-python",
+        )
+        answer = await self._log_on(message)
+        if isinstance(answer, NegotiateReject):
+            raise LogonRefused(answer.code)
+        if not isinstance(answer, NegotiateResponse):
+            raise SessionLost(f"unexpected {type(answer).__name__}")
+        self.session_ver_id = version
+        self._own.restart()
+        self._flows.clear()
+        return answer
+
+    async def establish(self) -> EstablishAck:
+        """Bind the session to this connection, send again what was not taken. Raises LogonRefused."""
+        message = Establish(
+            session_id=self.session_id,
+            keep_alive_interval_ms=self._keep_alive_ms,
+            session_ver_id=self.session_ver_id,
+            timestamp=self._stamp(),
+            next_seq_no=self._own.next_seq,
+            cod_timeout_ms=self._cod[1],
+            cod_type=self._cod[0],
+            credential_type=self._signer.credential_type,
+            access_key_id=self._signer.access_key_id,
+        )
+        self._asked.clear()
+        answer = await self._log_on(message)
+        if isinstance(answer, EstablishReject):
+            raise LogonRefused(answer.code, answer.expected_seq_no)
+        if not isinstance(answer, EstablishAck):
+            raise SessionLost(f"unexpected {type(answer).__name__}")
+        return answer
+
+    async def close(self) -> None:
+        """Say goodbye and disconnect; open orders stay unless cancel-on-disconnect was asked for."""
+        self._closing = True
+        if self._link is not None and self._link.open:
+            self._link.send(
+                encode_frame(Terminate(session_id=self.session_id, session_ver_id=self.session_ver_id))
+            )
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._link.closed.wait()
+            self._link.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def __aenter__(self) -> "BullringClient":
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @property
+    def established(self) -> bool:
+        """Whether requests reach the exchange now; if not they wait for the reconnect."""
+        return self._established
+
+    # --- requests: each returns its number --------------------------------------------------------------------------
+
+    def new_order(
+        self,
+        *,
+        instrument_id: int,
+        side: Side,
+        quantity: int,
+        price: int | None = None,
+        cl_ord_id: int = 0,
+        time_in_force: TimeInForce = TimeInForce.GTC,
+        post_only: bool = False,
+        stp_mode: StpMode = StpMode.NONE,
+        account_id: int = 0,
+        client_tag: int = 0,
+        max_latency_us: int = 0,
+    ) -> int:
+        """Send an order in ticks and lots; without a price it is a market order."""
+        return self.send(
+            NewOrderSingle(
+                instrument_id=instrument_id,
+                side=side,
+                order_qty=quantity,
+                price=price,
+                ord_type=OrdType.MARKET if price is None else OrdType.LIMIT,
+                cl_ord_id=cl_ord_id,
+                time_in_force=time_in_force,
+                exec_inst=ExecInst.POST_ONLY if post_only else 0,
+                stp_mode=stp_mode,
+                account_id=account_id,
+                client_tag=client_tag,
+                max_latency_us=max_latency_us,
+            )
+        )
+
+    def cancel(
+        self, *, instrument_id: int, order_id: int | None = None, orig_cl_ord_id: int | None = None, cl_ord_id: int = 0
+    ) -> int:
+        """Cancel an order by its id or by its client id."""
+        return self.send(
+            OrderCancelRequest(
+                instrument_id=instrument_id, order_id=order_id, orig_cl_ord_id=orig_cl_ord_id, cl_ord_id=cl_ord_id
+            )
+        )
+
+    def replace(
+        self,
+        *,
+        instrument_id: int,
+        order_id: int | None = None,
+        orig_cl_ord_id: int | None = None,
+        cl_ord_id: int = 0,
+        price: int | None = None,
+        quantity: int | None = None,
+    ) -> int:
+        """Give an order a new price, a new total quantity (filled included), or both."""
+        return self.send(
+            OrderReplaceRequest(
+                instrument_id=instrument_id,
+                order_id=order_id,
+                orig_cl_ord_id=orig_cl_ord_id,
+                cl_ord_id=cl_ord_id,
+                price=price,
+                order_qty=quantity,
+            )
+        )
+
+    def mass_cancel(
+        self,
+        *,
+        scope: MassCancelScope = MassCancelScope.SESSION,
+        instrument_id: int = 0,
+        side: SideOrBoth = SideOrBoth.BOTH,
+        cl_ord_id: int = 0,
+    ) -> int:
+        """Cancel all orders of the session or account."""
+        return self.send(
+            MassCancelRequest(scope=scope, instrument_id=instrument_id, side=side, cl_ord_id=cl_ord_id)
+        )
+
+    def send(self, message: WireMessage) -> int:
+        """Number and send any request. Without a connection it is sent after the reconnect."""
+        seq_num, frame = self._own.add(message, self._wall_ns())
+        if self._established and self._link is not None:
+            self._link.send(frame)
+        return seq_num
+
+    # --- queries ----------------------------------------------------------------------------------------------------
+
+    async def balances(self, asset_id: int = 0) -> list[BalanceReply]:
+        return await self._of_kind(BalanceReply, BalanceQuery(request_id=self._request(), asset_id=asset_id))
+
+    async def instruments(self, instrument_id: int = 0) -> list[InstrumentReply]:
+        message = InstrumentQuery(request_id=self._request(), instrument_id=instrument_id)
+        return await self._of_kind(InstrumentReply, message)
+
+    async def assets(self, asset_id: int = 0) -> list[AssetReply]:
+        return await self._of_kind(AssetReply, AssetQuery(request_id=self._request(), asset_id=asset_id))
+
+    async def open_orders(self, instrument_id: int = 0) -> list[OrderReply]:
+        """Return the first page of the account's open orders."""
+        message = OpenOrdersQuery(request_id=self._request(), instrument_id=instrument_id)
+        return await self._of_kind(OrderReply, message)
+
+    async def query(self, message: WireMessage) -> list[WireMessage]:
+        """Send a query whose request_id nobody else uses; return its replies. Raises QueryRefused, SessionLost."""
+        request_id: int = message.request_id  # type: ignore[attr-defined]
+        if not self._established or self._link is None:
+            raise SessionLost("not connected")
+        done: asyncio.Future[list[WireMessage]] = asyncio.get_running_loop().create_future()
+        self._queries[request_id] = ([], done)
+        self._link.send(encode_frame(message, sending_time=self._wall_ns()))
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await done
+        finally:
+            self._queries.pop(request_id, None)
+
+    async def _of_kind(self, kind: type[Reply], message: WireMessage) -> list[Reply]:
+        return [reply for reply in await self.query(message) if isinstance(reply, kind)]
+
+    def _request(self) -> int:
+        return next(self._request_ids)
+
+    # --- reports ----------------------------------------------------------------------------------------------------
+
+    async def reports(self) -> AsyncIterator[Report | ReportGap]:
+        """Yield reports, each once, in the order of its partition. Raises SessionLost when there will be no more."""
+        while True:
+            item = await self._reports.get()
+            if isinstance(item, SessionLost):
+                self._reports.put_nowait(item)
+                raise item
+            yield item
+
+    # --- frames that arrive -----------------------------------------------------------------------------------------
+
+    def _received(self, header: FrameHeader, message: WireMessage) -> None:
+        if isinstance(message, NegotiateResponse | NegotiateReject | EstablishAck | EstablishReject):
+            if isinstance(message, EstablishAck):
+                self._bound(message)
+            if self._logon is not None and not self._logon.done():
+                self._logon.set_result(message)
+        elif isinstance(message, SessionBound):
+            self._partition_bound(header.partition, message.next_seq_no)
+        elif header.seq_num > 0:
+            self._numbered(header, message)
+        else:
+            self._unnumbered(header, message)
+
+    def _bound(self, ack: EstablishAck) -> None:
+        self._established = True
+        self._own.taken(ack.last_incoming_seq_no)
+        self._partition_bound(0, ack.next_seq_no)
+        if self._link is not None:
+            for frame in self._own.resend(ack.last_incoming_seq_no + 1):
+                self._link.send(frame)
+
+    def _partition_bound(self, partition: int, next_seq: int) -> None:
+        flow = self._flows.setdefault(partition, ReportFlow())
+        if flow.bound(next_seq):
+            self._ask(partition)
+
+    def _numbered(self, header: FrameHeader, message: WireMessage) -> None:
+        flow = self._flows.setdefault(header.partition, ReportFlow())
+        reference = getattr(message, "ref_seq_num", 0)
+        if reference:
+            self._own.taken(reference)
+        report = Report(header.partition, header.seq_num, message, bool(header.flags & 1))
+        for ready in flow.add(header.seq_num, report):
+            self._reports.put_nowait(ready)
+        if flow.missing:
+            self._ask(header.partition)
+
+    def _unnumbered(self, header: FrameHeader, message: WireMessage) -> None:
+        if isinstance(message, Terminate):
+            self._terminated(message)
+        elif isinstance(message, SequenceMessage):
+            self._partition_bound(header.partition, message.next_seq_no)
+        elif isinstance(message, NotApplied):
+            self._not_applied(message)
+        elif isinstance(message, Retransmission):
+            pass
+        elif isinstance(message, RetransmitReject):
+            self._retransmit_refused(header.partition)
+        elif (request_id := getattr(message, "request_id", None)) in self._queries and request_id is not None:
+            self._answered(request_id, message)
+        else:
+            self._reports.put_nowait(Report(header.partition, 0, message))
+
+    def _answered(self, request_id: int, message: WireMessage) -> None:
+        replies, done = self._queries[request_id]
+        if not isinstance(message, QueryEnd):
+            replies.append(message)
+        elif done.done():
+            return
+        elif message.code != RejectCode.NONE:
+            done.set_exception(QueryRefused(message.code))
+        else:
+            done.set_result(replies)
+
+    def _not_applied(self, message: NotApplied) -> None:
+        if self._link is not None:
+            for frame in self._own.resend(message.from_seq_no):
+                self._link.send(frame)
+
+    def _ask(self, partition: int) -> None:
+        flow = self._flows[partition]
+        if partition in self._asked and not flow.progressed():
+            return
+        if not flow.missing or self._link is None or not self._established:
+            self._asked.discard(partition)
+            return
+        self._asked.add(partition)
+        request = RetransmitRequest(
+            session_id=self.session_id,
+            count=min(flow.missing, RETRANSMIT_MAX),
+            timestamp=self._wall_ns(),
+            from_seq_no=flow.expected,
+        )
+        flow.asked(request.count)
+        self._link.send(encode_frame(request, partition=partition, sending_time=self._wall_ns()))
+
+    def _retransmit_refused(self, partition: int) -> None:
+        flow = self._flows[partition]
+        self._asked.discard(partition)
+        if flow.missing:
+            gap = ReportGap(partition, flow.expected, flow.missing)
+            self._reports.put_nowait(gap)
+            for ready in flow.give_up():
+                self._reports.put_nowait(ready)
+
+    def _terminated(self, message: Terminate) -> None:
+        if self._closing or message.code == TerminateCode.FINISHED:
+            return
+        final = (TerminateCode.SUPERSEDED, TerminateCode.CREDENTIALS_REVOKED, TerminateCode.DECODING_ERROR)
+        if message.code in final:
+            self._lost(SessionLost(f"terminated: {TerminateCode(message.code).name}", message.code))
+
+    # --- connection -------------------------------------------------------------------------------------------------
+
+    def _connection_made(self, link: "_Link") -> None:
+        self._link = link
+        self._spawn(self._keep_alive(link))
+
+    def _connection_lost(self, link: "_Link") -> None:
+        if self._link is not link:
+            return
+        was_established, self._established = self._established, False
+        if self._logon is not None and not self._logon.done():
+            self._logon.set_exception(ConnectionResetError("connection lost during the logon"))
+        for _, done in self._queries.values():
+            if not done.done():
+                done.set_exception(SessionLost("connection lost"))
+        if self._closing or not was_established:
+            return
+        if self._resume:
+            self._spawn(self._reconnect())
+        else:
+            self._lost(SessionLost("connection lost"))
+
+    def _lost(self, error: SessionLost) -> None:
+        self._resume = False
+        self._reports.put_nowait(error)
+
+    async def _reconnect(self) -> None:
+        pause_s = RECONNECT_FIRST_S
+        while not self._closing and self._resume:
+            try:
+                await self.connect()
+                await self.establish()
+                self.reconnects += 1
+                return
+            except LogonRefused as error:
+                again = (EstablishRejectCode.NOT_READY, EstablishRejectCode.INVALID_TIMESTAMP)
+                if error.code not in again:
+                    self._lost(SessionLost(f"cannot be carried on: {error}"))
+                    return
+            except (OSError, TimeoutError):
+                pass  # nobody there yet: again after a pause
+            if self._link is not None:
+                self._link.close()
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, RECONNECT_LAST_S)
+
+    async def _keep_alive(self, link: "_Link") -> None:
+        interval_s = self._keep_alive_ms / 1000
+        loop = asyncio.get_running_loop()
+        while link.open:
+            await asyncio.sleep(interval_s / 4)
+            now = loop.time()
+            if not self._established:
+                continue
+            if now - link.received_at > KEEP_ALIVE_LIVES * interval_s:
+                link.close()
+            elif now - link.sent_at >= interval_s / 2:
+                link.send(encode_frame(SequenceMessage(next_seq_no=self._own.next_seq)))
+
+    async def _log_on(self, message: Negotiate | Establish) -> WireMessage:
+        if self._link is None:
+            raise SessionLost("not connected")
+        self._logon = asyncio.get_running_loop().create_future()
+        self._link.send(signed_frame(message, self._signer, sending_time=self._wall_ns()))
+        async with asyncio.timeout(self._timeout_s):
+            return await self._logon
+
+    def _stamp(self) -> int:
+        """The nonce of a logon: now, but always more than the last one of this client."""
+        self._last_stamp = max(self._wall_ns(), self._last_stamp + 1)
+        return self._last_stamp
+
+    def _spawn(self, work: object) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class _Link(asyncio.Protocol):
+    """One TCP connection: bytes to frames and back."""
+
+    def __init__(self, client: BullringClient) -> None:
+        self._client = client
+        self._reader = FrameReader()
+        self._transport: asyncio.Transport | None = None
+        self.closed = asyncio.Event()
+        self.received_at = self.sent_at = 0.0
+
+    @property
+    def open(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    def send(self, frame: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self.sent_at = asyncio.get_running_loop().time()
+            self._transport.write(frame)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self.received_at = self.sent_at = asyncio.get_running_loop().time()
+        self._client._connection_made(self)
+
+    def data_received(self, data: bytes) -> None:
+        self.received_at = asyncio.get_running_loop().time()
+        try:
+            for header, block in self._reader.raw(data):
+                with contextlib.suppress(UnknownTemplate):  # of a newer schema: not for us
+                    message = decode_block(header.template_id, header.block_length, block)
+                    self._client._received(header, message)
+        except DecodingError:
+            self.close()  # the stream has lost its frame borders
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed.set()
+        self._client._connection_lost(self)
