@@ -4,10 +4,7 @@ from pathlib import Path
 
 from cffi import FFI
 
-from ringbuf._build import ffibuilder as ring_builder
-
 ffibuilder = FFI()
-ffibuilder.include(ring_builder)
 ffibuilder.cdef(Path(__file__).with_name("_cdef.h").read_text(encoding="utf-8"))
 ffibuilder.set_source(
     "gateway._gateway",

@@ -1,4 +1,6 @@
 /* The C surface of gateway._gateway; structs in full, so that cffi compares them with the compiler's at import. */
+typedef ... ring_t; /* ringbuf's; its handles are cast, so that this module does not follow every change there */
+
 #define SERVER_PARTITIONS_MAX 64
 #define SERVER_FRAME_MAX 256
 #define SERVER_ADMIN_SESSION 1
@@ -68,8 +70,6 @@ int server_listen_tcp(server_t *server, const char *address, uint16_t port);
 int server_listen_unix(server_t *server, const char *path);
 int server_port(const server_t *server);
 int64_t server_poll(void *server, int64_t limit);
-int server_watch(server_t *server, int fd);
-void server_wait(server_t *server, int timeout_ms);
 int server_epoll_fd(const server_t *server);
 void server_shutdown(server_t *server);
 int server_next_event(server_t *server, server_event_t *event);

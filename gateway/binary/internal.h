@@ -105,7 +105,7 @@ typedef struct answer_queue {
 typedef struct server {
     server_config_t config;
     char archive[256];
-    int epoll_fd, listen_fd, watch_fd;
+    int epoll_fd, listen_fd;
     int port;
     bool listen_tcp, stopping;
     ring_t *ingress, *log;

@@ -15,9 +15,8 @@
 
 #include "internal.h"
 
-/* epoll user data: index of the connection in the low half, its id in the high half, or one of these. */
+/* epoll user data: index of the connection in the low half, its id in the high half, or this. */
 #define EPOLL_LISTEN UINT64_MAX
-#define EPOLL_WATCH (UINT64_MAX - 1)
 
 static uint64_t monotonic_ns(void)
 {
@@ -108,7 +107,7 @@ server_t *server_new(const server_config_t *config)
     server->config.archive = NULL;
     if (config->archive != NULL)
         strcpy(server->archive, config->archive);
-    server->listen_fd = server->watch_fd = -1;
+    server->listen_fd = -1;
     for (int i = 0; i < SERVER_PARTITIONS_MAX; i++)
         server->reports[i].archive_fd = -1;
     server->reply.archive_fd = -1;
@@ -235,23 +234,6 @@ int server_port(const server_t *server)
 int server_epoll_fd(const server_t *server)
 {
     return server->epoll_fd;
-}
-
-int server_watch(server_t *server, int fd)
-{
-    struct epoll_event event = {.events = EPOLLIN, .data.u64 = EPOLL_WATCH};
-
-    if (epoll_ctl(server->epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0)
-        return -errno;
-    server->watch_fd = fd;
-    return 0;
-}
-
-/* Level-triggered: what is ready now is reported again to the next server_poll(). */
-void server_wait(server_t *server, int timeout_ms)
-{
-    struct epoll_event event;
-    epoll_wait(server->epoll_fd, &event, 1, timeout_ms);
 }
 
 const server_counters_t *server_counters(const server_t *server)
@@ -556,13 +538,6 @@ static void retry_stalled(server_t *server)
     memmove(server->stalled, server->stalled + count, server->stalled_count * sizeof(uint32_t));
 }
 
-static void watch_drain(const server_t *server)
-{
-    uint8_t bytes[64];
-    while (read(server->watch_fd, bytes, sizeof(bytes)) == (ssize_t)sizeof(bytes))
-        ;
-}
-
 static void socket_event(server_t *server, const struct epoll_event *event)
 {
     connection_t *connection = server_connection(server, (uint32_t)event->data.u64);
@@ -586,8 +561,6 @@ static int64_t sockets_poll(server_t *server)
     for (int i = 0; i < count; i++) {
         if (events[i].data.u64 == EPOLL_LISTEN)
             server_accept(server);
-        else if (events[i].data.u64 == EPOLL_WATCH)
-            watch_drain(server);
         else
             socket_event(server, &events[i]);
     }
@@ -665,5 +638,6 @@ int64_t server_poll(void *state, int64_t limit)
     timers(server);
     if (server->dirty_count > 0)
         flush_dirty(server);
-    return work;
+    /* Half done work is work: the loop around must not go to sleep over it. */
+    return work + (server->stalled_count > 0) + (server->jobs_running > 0);
 }

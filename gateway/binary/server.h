@@ -95,9 +95,7 @@ int server_port(const server_t *server);
 
 int64_t server_poll(void *server, int64_t limit);
 
-/* Processes that sleep: watch the FIFO of the doorbell, then wait for it or a socket. Poll before and after. */
-int server_watch(server_t *server, int fd);
-void server_wait(server_t *server, int timeout_ms);
+/* For processes that sleep: readable while a socket has something for server_poll(). */
 int server_epoll_fd(const server_t *server);
 
 /* End every connection with Terminate(ServerShutdown) and stop listening; a few polls later all is sent. */

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gateway._gateway import ffi, lib
 from gateway.auth import AttemptLimiter, BadSignature, logon_key_id, logon_timestamp, verify
@@ -112,15 +113,15 @@ class BinaryServer:
         self._rings: list[Ring] = []
 
     def attach(self, *, ingress: Ring, log: Ring | None, reports: Sequence[Ring], reply: Ring) -> None:
-        """Give the rings: `reports` by partition from 0. The server is the producer of `ingress`, an observer of the rest.
+        """Give the rings: `reports` by partition from 0. The server produces `ingress` and observes the rest.
 
-        What was published before is not delivered to anybody.
+        What was published before is delivered to nobody.
         """
         if len(reports) != self.config.partitions + 1:
             raise GatewayConfigError(f"{len(reports)} report rings: must be {self.config.partitions + 1}")
-        handles = ffi.new("ring_t *[]", [ring.ptr for ring in reports])
-        log_handle = ffi.NULL if log is None else log.ptr
-        lib.server_attach(self._pointer, ingress.ptr, log_handle, handles, reply.ptr)
+        handles = ffi.new("ring_t *[]", [_handle(ring) for ring in reports])
+        log_handle = ffi.NULL if log is None else _handle(log)
+        lib.server_attach(self._pointer, _handle(ingress), log_handle, handles, _handle(reply))
         self._rings = [ingress, *reports, reply, *([] if log is None else [log])]
 
     def listen_tcp(self, host: str, port: int) -> int:
@@ -147,18 +148,8 @@ class BinaryServer:
 
     @property
     def fd(self) -> int:
-        """A descriptor that is readable while a socket (or the watched doorbell) has something for `poll`."""
+        """A descriptor that is readable while a socket has something for `poll`: a Runner sleeps on it."""
         return int(lib.server_epoll_fd(self._pointer))
-
-    def watch(self, fd: int) -> None:
-        """Let `fd` (the reading end of a doorbell's FIFO) end `wait`, and be drained by `poll`."""
-        status = lib.server_watch(self._pointer, fd)
-        if status < 0:
-            raise OSError(-status, os.strerror(-status))
-
-    def wait(self, timeout_ms: int) -> None:
-        """Sleep until a socket or the watched descriptor has something, or the time is over."""
-        lib.server_wait(self._pointer, timeout_ms)
 
     def service(self) -> int:
         """Check the signatures of waiting logons; return how many were answered. Call it every few milliseconds."""
@@ -212,3 +203,7 @@ class BinaryServer:
             return codes["credentials"]
         # The sequencer decides; this only spares it replays of old logons.
         return codes["timestamp"] if logon_timestamp(frame) <= event.last_timestamp else None
+
+
+def _handle(ring: Ring) -> Any:
+    return ffi.cast("ring_t *", ring.ptr)

@@ -200,9 +200,7 @@ class AdminClient:
         """Change the market state of a pair."""
         self.command(InstrumentState(instrument_id=instrument_id, state=state))
 
-    def account_create(
-        self, *, account_id: int = 0, stp_group_id: int = 0, firm_id: int = 0, fee_tier: int = 0
-    ) -> int:
+    def account_create(self, *, account_id: int = 0, stp_group_id: int = 0, firm_id: int = 0, fee_tier: int = 0) -> int:
         """Create an account; return its id."""
         message = AccountCreate(account_id=account_id, stp_group_id=stp_group_id, firm_id=firm_id, fee_tier=fee_tier)
         return self.command(message).result_id
@@ -253,9 +251,7 @@ class AdminClient:
 
     def fee_tier_set(self, *, tier: int, maker_rate: int, taker_rate: int, instrument_id: int = 0) -> None:
         """Set the rates of a tier in millionths; a negative maker rate is a rebate."""
-        self.command(
-            FeeTierSet(tier=tier, maker_rate=maker_rate, taker_rate=taker_rate, instrument_id=instrument_id)
-        )
+        self.command(FeeTierSet(tier=tier, maker_rate=maker_rate, taker_rate=taker_rate, instrument_id=instrument_id))
 
     # --- queries ----------------------------------------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
 """Order entry in asyncio: log on, trade, read reports in order, and carry on after a lost connection.
 
-What the protocol asks of a client is done here: own requests are kept until a report shows that they were taken, and sent
-again with possResend after a reconnect; report numbers are checked per partition, gaps are asked for and filled, so that
-`reports()` yields every report once and in the order of its partition.
+What the protocol asks of a client is done here: own requests are kept until a report shows that they were taken, and
+sent again with possResend after a reconnect; report numbers are checked per partition, gaps are asked for and filled, so
+that `reports()` yields every report once and in the order of its partition.
 """
 
 import asyncio
@@ -55,7 +55,6 @@ from ringbuf.wire.messages import (
     Retransmission,
     RetransmitReject,
     RetransmitRequest,
-    SequenceMessage,
     SessionBound,
     Side,
     SideOrBoth,
@@ -63,6 +62,9 @@ from ringbuf.wire.messages import (
     Terminate,
     TerminateCode,
     TimeInForce,
+)
+from ringbuf.wire.messages import (
+    Sequence as SequenceMessage,
 )
 
 Reply = TypeVar("Reply", bound=WireMessage)
@@ -143,7 +145,7 @@ class BullringClient:
         self._wall_ns = wall_ns
         self._last_stamp = 0
         self._own = OwnFlow()
-        self._flows: dict[int, ReportFlow] = {}
+        self._flows: dict[int, ReportFlow[Report]] = {}
         self._asked: set[int] = set()  # partitions with a RetransmitRequest under way
         self._reports: asyncio.Queue[Report | ReportGap | SessionLost] = asyncio.Queue()
         self._queries: dict[int, tuple[list[WireMessage], asyncio.Future[list[WireMessage]]]] = {}
@@ -222,9 +224,7 @@ class BullringClient:
         """Say goodbye and disconnect; open orders stay unless cancel-on-disconnect was asked for."""
         self._closing = True
         if self._link is not None and self._link.open:
-            self._link.send(
-                encode_frame(Terminate(session_id=self.session_id, session_ver_id=self.session_ver_id))
-            )
+            self._link.send(encode_frame(Terminate(session_id=self.session_id, session_ver_id=self.session_ver_id)))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await self._link.closed.wait()
@@ -321,9 +321,7 @@ class BullringClient:
         cl_ord_id: int = 0,
     ) -> int:
         """Cancel all orders of the session or account."""
-        return self.send(
-            MassCancelRequest(scope=scope, instrument_id=instrument_id, side=side, cl_ord_id=cl_ord_id)
-        )
+        return self.send(MassCancelRequest(scope=scope, instrument_id=instrument_id, side=side, cl_ord_id=cl_ord_id))
 
     def send(self, message: WireMessage) -> int:
         """Number and send any request. Without a connection it is sent after the reconnect."""
@@ -404,12 +402,12 @@ class BullringClient:
                 self._link.send(frame)
 
     def _partition_bound(self, partition: int, next_seq: int) -> None:
-        flow = self._flows.setdefault(partition, ReportFlow())
+        flow = self._flows.setdefault(partition, ReportFlow[Report]())
         if flow.bound(next_seq):
             self._ask(partition)
 
     def _numbered(self, header: FrameHeader, message: WireMessage) -> None:
-        flow = self._flows.setdefault(header.partition, ReportFlow())
+        flow = self._flows.setdefault(header.partition, ReportFlow[Report]())
         reference = getattr(message, "ref_seq_num", 0)
         if reference:
             self._own.taken(reference)
