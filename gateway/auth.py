@@ -1,8 +1,8 @@
 """Logon authentication: what is signed, with what, and how fast one may guess.
 
 The signature covers the frame's bytes from offset 6 (behind the length and encoding) up to the signature field. Ed25519
-keys lie in the log as public keys. Of an HMAC key only a salt does: its secret follows from the salt and the seal key, a
-file that is never part of the log, so that a copy of the log signs nothing.
+keys lie in the log as public keys. Of an HMAC key only a salt does: its secret follows from salt and seal key, a file
+that is never part of the log, so that a copy of the log signs nothing.
 """
 
 import hashlib

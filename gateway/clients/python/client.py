@@ -1,8 +1,8 @@
 """Order entry in asyncio: log on, trade, read reports in order, and carry on after a lost connection.
 
-What the protocol asks of a client is done here: own requests are kept until a report shows that they were taken, and
-sent again with possResend after a reconnect; report numbers are checked per partition, gaps are asked for and filled, so
-that `reports()` yields every report once and in the order of its partition.
+What the protocol asks of a client is done here. Own requests are kept until a report shows that they were taken, and
+sent again with possResend after a reconnect. Report numbers are checked per partition, gaps are asked for and filled:
+`reports()` yields every report once and in the order of its partition.
 """
 
 import asyncio
