@@ -15,6 +15,24 @@
 #include "engine/state_hash.h"
 #include "orders.h"
 
+/* Planted faults: tests/native/book_faults.c compiles the engine with them to show that the fuzz test bites. */
+#ifdef BOOK_FAULTS
+enum book_fault {
+    BOOK_FAULT_NONE,
+    BOOK_FAULT_LIFO,           /* newest order of a level first */
+    BOOK_FAULT_HASH,           /* partial fills do not reach the state hash */
+    BOOK_FAULT_STP_GROUP,      /* group 7 taken for account 7 */
+    BOOK_FAULT_KEEPS_PRIORITY, /* a larger total keeps its place */
+    BOOK_FAULT_FEE_FLOOR,      /* fees round down */
+    BOOK_FAULT_FOK_LIMIT,      /* fill or kill counts beyond its limit */
+    BOOK_FAULTS_COUNT,
+};
+extern enum book_fault book_fault;
+#define FAULT(name) (book_fault == BOOK_FAULT_##name)
+#else
+#define FAULT(name) false
+#endif
+
 #define BOOK_TIERS 256
 #define ORDER_NONE UINT32_MAX
 
@@ -160,17 +178,15 @@ static inline void book_append(const book_store_t *store, book_t *book, uint32_t
         order->prev = ORDER_NONE;
         level->head = index;
         level->tail = index;
-    } else {
-#ifdef BOOK_FAULT_LIFO /* planted fault: tests must notice */
+    } else if (FAULT(LIFO)) {
         order->prev = ORDER_NONE;
         order->next = level->head;
         store->orders[level->head].prev = index;
         level->head = index;
-#else
+    } else {
         order->prev = level->tail;
         store->orders[level->tail].next = index;
         level->tail = index;
-#endif
     }
     level->quantity += (uint64_t)order->leaves;
     state_hash_add(&book->hash, order_mix(order));
@@ -209,7 +225,11 @@ static inline void book_reduce(const book_store_t *store, book_t *book, level_t 
     state_hash_remove(&book->hash, order_mix(order));
     order->leaves -= quantity;
     level->quantity -= (uint64_t)quantity;
+    if (FAULT(HASH))
+        order->leaves += quantity;
     state_hash_add(&book->hash, order_mix(order));
+    if (FAULT(HASH))
+        order->leaves -= quantity;
 }
 
 /* The slot becomes free. */

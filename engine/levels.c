@@ -402,9 +402,11 @@ static void slide_up(const level_store_t *store, levels_t *side)
         move_out(store, side, lowest);
     }
     side->base = base;
-    while (next != LEVELS_NONE && levels_is_near(store, side, store->far[next].price)) {
+    /* Levels the window leapt over stay far. */
+    while (next != LEVELS_NONE && store->far[next].price <= window_end(store, side)) {
         uint32_t after = store->far[next].higher;
-        move_in(store, side, next);
+        if (store->far[next].price >= base)
+            move_in(store, side, next);
         next = after;
     }
 }
@@ -426,9 +428,10 @@ static void slide_down(const level_store_t *store, levels_t *side)
         move_out(store, side, highest);
     }
     side->base = base;
-    while (next != LEVELS_NONE && levels_is_near(store, side, store->far[next].price)) {
+    while (next != LEVELS_NONE && store->far[next].price >= base) {
         uint32_t after = store->far[next].lower;
-        move_in(store, side, next);
+        if (store->far[next].price <= window_end(store, side))
+            move_in(store, side, next);
         next = after;
     }
 }

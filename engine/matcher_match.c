@@ -196,7 +196,7 @@ static int64_t fee_floor(int64_t received, int64_t ppm)
 
 static int64_t fee_ceiling(int64_t received, int64_t ppm)
 {
-    return received / FEE_SCALE * ppm + (received % FEE_SCALE * ppm + FEE_SCALE - 1) / FEE_SCALE;
+    return received / FEE_SCALE * ppm + (received % FEE_SCALE * ppm + (FAULT(FEE_FLOOR) ? 0 : FEE_SCALE - 1)) / FEE_SCALE;
 }
 
 /* Each pays in the asset received; a rebate comes out of the taker's fee, in the taker's asset, and never exceeds it. */
@@ -307,7 +307,8 @@ static void trade(matcher_t *matcher, book_t *book, level_t *level, taker_t *tak
 
 static bool same_owner(const order_t *maker, const order_t *taker)
 {
-    return maker->stp_key == taker->stp_key && ((maker->flags ^ taker->flags) & ORDER_STP_GROUP) == 0;
+    return maker->stp_key == taker->stp_key &&
+           (((maker->flags ^ taker->flags) & ORDER_STP_GROUP) == 0 || FAULT(STP_GROUP));
 }
 
 /* Both lose the smaller quantity; who has nothing left is canceled, the other told. */
@@ -425,7 +426,8 @@ bool matcher_fok_scan(matcher_t *matcher)
     uint64_t wanted = (uint64_t)taker->order.leaves;
     bool sells = order_side(&taker->order) != 0;
     for (int visited = 0; work->scan.level != NULL && work->scan_quantity < wanted; visited++) {
-        if (sells ? work->scan.price < taker->order.price : work->scan.price > taker->order.price)
+        bool beyond = sells ? work->scan.price < taker->order.price : work->scan.price > taker->order.price;
+        if (beyond && !FAULT(FOK_LIMIT))
             break;
         if (visited == MATCHER_SCAN_BUDGET)
             return false;
@@ -709,7 +711,7 @@ void matcher_replace(matcher_t *matcher, const log_slot_t *slot)
     uint64_t orig = order->cl_ord_id;
     if (block->cl_ord_id != 0)
         order->cl_ord_id = block->cl_ord_id;
-    if (price == order->price && total < old_total) {
+    if (price == order->price && (total < old_total || FAULT(KEEPS_PRIORITY))) {
         level_t *level = levels_find(&store->levels, &book->side[order_side(order)], price);
         book_reduce(store, book, level, index, old_total - total);
         report_replaced(matcher, order, orig, true);

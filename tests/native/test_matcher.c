@@ -592,8 +592,93 @@ static void rejected_and_foreign_records_are_passed_over(void)
     kit_free(&kit);
 }
 
+static void a_full_report_ring_stops_an_input_between_fills(void)
+{
+    kit_t kit;
+    kit_open(&kit,
+             (matcher_config_t){.orders_max = 64, .instruments_max = 1, .accounts_max = 4, .sessions_max = 4,
+                                .window_log2 = 8},
+             16);
+    for (int i = 0; i < 10; i++)
+        kit_sell(&kit, 100, 1, 1);
+    kit_skip(&kit);
+    ring_advance(kit.reports, 0, kit.report_seen);
+    atomic_store(&kit.reports->header->consumers[0].gating, 1);
+    log_slot_t slots[2] = {kit_new_order_record(&kit, 11, (new_order_t){.side = SIDE_BUY, .price = 100, .quantity = 10,
+                                                                        .account = 2}),
+                           kit_cancel_record(&kit, 11, 2)};
+
+    /* 1 + 2 * 10 reports do not fit into 16 slots; the second record must wait. */
+    CHECK_EQUAL(matcher_feed(kit.matcher, slots, matcher_position(kit.matcher), 2), 1);
+    CHECK(!matcher_idle(kit.matcher));
+    int64_t published = ring_published(kit.reports);
+    CHECK(published > kit.report_seen && published <= kit.report_seen + 16);
+    CHECK_EQUAL(matcher_feed(kit.matcher, slots + 1, matcher_position(kit.matcher), 1), 0);
+
+    ring_advance(kit.reports, 0, published);
+    CHECK_EQUAL(matcher_feed(kit.matcher, slots + 1, matcher_position(kit.matcher), 1), 1);
+    CHECK(matcher_idle(kit.matcher));
+    CHECK_EQUAL(ring_published(kit.reports), kit.report_seen + 1 + 20 + 1);
+    const report_slot_t *last = (const report_slot_t *)ring_slot(kit.reports, ring_published(kit.reports) - 1);
+    CHECK_EQUAL(last->template_id, TEMPLATE_CANCEL_REPLACE_REJECT); /* the order filled first */
+    kit_check(&kit);
+    kit_free(&kit);
+}
+
+static void a_long_fill_or_kill_count_is_resumed(void)
+{
+    enum { ORDERS = 10000 };
+    kit_t kit;
+    kit_open(&kit,
+             (matcher_config_t){.orders_max = 16384, .instruments_max = 1, .accounts_max = 4, .sessions_max = 4}, 65536);
+    kit.check_each = false;
+    for (int i = 0; i < ORDERS; i++)
+        kit_sell(&kit, 100 + i % 7, 1, 1);
+    for (int short_by = 1; short_by >= 0; short_by--) {
+        kit_order(&kit, (new_order_t){.side = SIDE_BUY, .price = 106, .quantity = ORDERS + short_by, .account = 2,
+                                      .stp_mode = STP_MODE_CANCEL_TAKER, .time_in_force = TIME_IN_FORCE_FOK});
+        CHECK_EQUAL(matcher_order_count(kit.matcher, KIT_INSTRUMENT), short_by ? ORDERS : 0);
+    }
+    kit_check(&kit);
+    kit_free(&kit);
+}
+
+static void polling_takes_committed_records_and_says_when_lapped(void)
+{
+    enum { LOG_SLOTS = 64 };
+    kit_t kit = kit_new();
+    ring_t log;
+    void *memory = kit_ring(&log, sizeof(log_slot_t), LOG_SLOTS);
+    matcher_attach(kit.matcher, &log, kit.reports, kit.market);
+    matcher_set_position(kit.matcher, 0);
+    kit_skip(&kit);
+    for (int i = 0; i < 50; i++) {
+        log_slot_t slot = kit_new_order_record(&kit, ++kit.next_id, (new_order_t){.side = SIDE_BUY, .price = 100, .quantity = 1});
+        memcpy(ring_slot(&log, ring_claim(&log, 1)), &slot, sizeof(slot));
+    }
+    CHECK_EQUAL(matcher_poll(kit.matcher, 100), 0); /* claimed is not published */
+    ring_publish(&log, 45);
+
+    CHECK_EQUAL(matcher_poll(kit.matcher, 40), 40);
+    CHECK_EQUAL(matcher_poll(kit.matcher, 40), 5);
+    CHECK_EQUAL(matcher_poll(kit.matcher, 40), STAGE_IDLE);
+    CHECK_EQUAL(matcher_position(kit.matcher), 45);
+    CHECK_EQUAL(matcher_order_count(kit.matcher, KIT_INSTRUMENT), 45);
+
+    ring_publish(&log, 50);
+    for (int i = 0; i < LOG_SLOTS; i++)
+        ring_claim(&log, 1);
+    CHECK_EQUAL(matcher_poll(kit.matcher, 40), STAGE_LAPPED);
+    CHECK_EQUAL(matcher_position(kit.matcher), 45);
+    kit_free(&kit);
+    free(memory);
+}
+
 int main(void)
 {
+    a_full_report_ring_stops_an_input_between_fills();
+    a_long_fill_or_kill_count_is_resumed();
+    polling_takes_committed_records_and_says_when_lapped();
     a_passive_order_is_accepted_and_shown();
     fills_keep_time_priority_at_the_makers_price();
     remainders_of_ioc_market_and_fok_orders_expire();
