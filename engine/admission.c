@@ -234,7 +234,8 @@ static verdict_t admit_new_order(const sequencer_t *sequencer, const session_t *
     return ADMITTED;
 }
 
-/* The open order a cancel or replace means: by order id if given, else by client id. */
+/* The open order a cancel or replace means: by order id if given, else by client id. A line that only waits for the answer to a
+ * late replace is no order any more: its client has the final report. */
 static order_line_t *resolve_order(const sequencer_t *sequencer, uint32_t account, uint32_t instrument, uint64_t order_id,
                                    uint64_t client_id)
 {
@@ -242,12 +243,14 @@ static order_line_t *resolve_order(const sequencer_t *sequencer, uint32_t accoun
 
     if (order_id != U64_NULL) {
         order_line_t *line = orders_line(orders, order_id);
-        bool same = line->id == order_id && order_id != 0 && line->account == account && line->instrument == instrument;
+        bool same = line->id == order_id && order_id != 0 && line->account == account &&
+                    line->instrument == instrument && (line->flags & LINE_FINAL) == 0;
         return same ? line : NULL;
     }
     if (client_id == U64_NULL || client_id == 0)
         return NULL;
-    return orders_find_client(orders, account, instrument, client_id);
+    order_line_t *line = orders_find_client(orders, account, instrument, client_id);
+    return line == NULL || (line->flags & LINE_FINAL) != 0 ? NULL : line;
 }
 
 static verdict_t admit_cancel(const sequencer_t *sequencer, const session_t *session, log_slot_t *slot)

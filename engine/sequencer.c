@@ -136,9 +136,23 @@ static log_slot_t *open_slot(sequencer_t *sequencer, uint16_t template_id, uint6
     INVARIANT(sequence == sequencer->position);
     log_slot_t *slot = ring_slot(sequencer->log, sequence);
 
-    memset(slot, 0, sizeof(*slot));
-    slot->template_id = template_id;
+    *slot = (log_slot_t){.template_id = template_id, .ts_ns = stamp(sequencer, now)};
+    return slot;
+}
+
+/* A client's request, copied into the next log slot and stamped. */
+static log_slot_t *copy_slot(sequencer_t *sequencer, const log_slot_t *request, uint16_t source, int64_t index, uint64_t now)
+{
+    int64_t sequence = ring_claim(sequencer->log, 1);
+    INVARIANT(sequence == sequencer->position);
+    log_slot_t *slot = ring_slot(sequencer->log, sequence);
+
+    *slot = *request;
     slot->ts_ns = stamp(sequencer, now);
+    slot->source = source;
+    slot->src_seq = (uint32_t)index;
+    slot->flags &= SLOT_FLAG_MORE | SLOT_FLAG_REJECT;
+    slot->partition = PARTITION_SEQUENCER;
     return slot;
 }
 
@@ -309,15 +323,10 @@ static void take_command(sequencer_t *sequencer, const log_slot_t *request, uint
     if (session_record ? request->template_id < TEMPLATE_SESSION_NEGOTIATE
                        : !admissible(sequencer, request, source))
         return;
-    log_slot_t *slot = open_slot(sequencer, request->template_id, now);
-    uint64_t ts_ns = slot->ts_ns;
-    *slot = *request;
-    slot->ts_ns = ts_ns;
-    slot->source = source;
-    slot->src_seq = (uint32_t)index;
-    slot->flags &= SLOT_FLAG_MORE | SLOT_FLAG_REJECT;
-    slot->partition = PARTITION_SEQUENCER;
+    log_slot_t *slot = copy_slot(sequencer, request, source, index, now);
     verdict_t verdict = session_record ? session_admit(sequencer, slot) : admit(sequencer, slot);
+    /* Never half a group in the log: a group is written whole or, as now, refused slot by slot. */
+    slot->flags &= (uint16_t)~SLOT_FLAG_MORE;
     if (verdict.rejected) {
         slot->flags |= SLOT_FLAG_REJECT;
         slot->aux = verdict.code;
