@@ -1,5 +1,6 @@
 """Shared-memory rings, counters and the wire layout: the bottom package, which imports nothing of ours."""
 
+from ringbuf.counters import Counter, CounterFile, CounterReader, CountersSnapshot, Histogram, HistogramSnapshot
 from ringbuf.errors import (
     CorruptCounters,
     CountersFull,
@@ -33,13 +34,19 @@ __all__ = [
     "EXIT_PRODUCER_BUSY",
     "Consumer",
     "CorruptCounters",
+    "Counter",
+    "CounterFile",
+    "CounterReader",
     "CountersFull",
+    "CountersSnapshot",
     "Doorbell",
     "DoorbellBusy",
     "DoorbellKind",
     "DoorbellState",
     "Doorbells",
     "DoorbellsFull",
+    "Histogram",
+    "HistogramSnapshot",
     "Lapped",
     "LayoutMismatch",
     "Mode",

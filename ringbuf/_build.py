@@ -13,6 +13,7 @@ from cffi import FFI
 PREAMBLE = """
     #include "ring.h"
     #include "stage.h"
+    #include "ringbuf/counters_file.h"
     #include "ringbuf/doorbells.h"
     #include "ringbuf/ring_python.h"
     #include "ringbuf/runner.h"

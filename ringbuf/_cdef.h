@@ -174,3 +174,52 @@ void ring_consumer_view(const ring_t *ring, int consumer, ring_consumer_view_t *
 void ring_watch_cell(ring_t *ring, int which, int doorbell);
 void ring_unwatch_cell(ring_t *ring, int which, int doorbell);
 uint64_t ring_watchers(const ring_t *ring, int which);
+
+/* counters.h */
+#define COUNTERS_MAGIC ...
+#define COUNTERS_LAYOUT_VERSION ...
+#define COUNTERS_HEADER_SIZE ...
+#define COUNTERS_NAME_MAX 96
+#define HISTOGRAM_BUCKETS ...
+#define COUNTERS_COUNTER ...
+#define COUNTERS_GAUGE ...
+#define COUNTERS_HISTOGRAM ...
+
+typedef struct counter { ...; } counter_t;
+typedef struct histogram { ...; } histogram_t;
+typedef struct counters_entry {
+    uint64_t offset;
+    uint32_t kind;
+    char name[96];
+    ...;
+} counters_entry_t;
+typedef struct counters_header {
+    uint64_t magic;
+    uint32_t layout_version;
+    uint32_t entry_max;
+    uint64_t size;
+    uint64_t started_ns;
+    uint64_t pid;
+    char process[64];
+    ...;
+} counters_header_t;
+
+void counter_set(counter_t *counter, int64_t value);
+int64_t counter_get(const counter_t *counter);
+void counter_add(counter_t *counter, int64_t delta);
+uint32_t histogram_bucket(uint64_t value);
+uint64_t histogram_bucket_low(uint32_t bucket);
+void histogram_record(histogram_t *histogram, uint64_t value);
+
+/* counters_file.h */
+#define COUNTERS_FULL ...
+#define COUNTERS_OTHER_KIND ...
+#define COUNTERS_CORRUPT ...
+
+uint64_t counters_size(uint32_t counters_max, uint32_t histograms_max);
+void counters_format(void *memory, uint64_t size, uint32_t entry_max, const char *process, uint64_t pid,
+                     uint64_t started_ns);
+int64_t counters_register(void *memory, const char *name, uint32_t kind);
+int64_t counters_check(const void *memory, uint64_t size);
+const counters_entry_t *counters_entry(const void *memory, uint32_t index);
+void counters_copy_histogram(const histogram_t *histogram, uint64_t *words);

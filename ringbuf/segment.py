@@ -39,6 +39,18 @@ def check_field(name: str, field: str, *, expected: object, actual: object) -> N
         raise LayoutMismatch(name, field=field, expected=expected, actual=actual)
 
 
+def map_file(fd: int, size_bytes: int, *, writable: bool) -> Any:
+    """Map an open file whole and shared; returns a `segment_t *` for unmap()."""
+    mapping = ffi.new("segment_t *")
+    _checked(lib.segment_map(fd, size_bytes, writable, mapping))
+    return mapping
+
+
+def unmap(mapping: Any) -> None:
+    """Undo map_file(); a second time does nothing."""
+    _checked(lib.segment_unmap(mapping))
+
+
 class Segment:
     """A mapped piece of memory. Close it after everything that points into it; the owner's close removes its name."""
 
@@ -58,7 +70,7 @@ class Segment:
             raise SegmentExists(shared) from None
         try:
             _allocate(memory.fd, shared, size_bytes)
-            mapping = _map(memory.fd, size_bytes, writable=True)
+            mapping = map_file(memory.fd, size_bytes, writable=True)
         except BaseException:
             posix_ipc.unlink_shared_memory(shared)
             raise
@@ -78,7 +90,7 @@ class Segment:
             size_bytes = os.fstat(memory.fd).st_size
             if size_bytes == 0:
                 raise SegmentNotReady(shared)
-            mapping = _map(memory.fd, size_bytes, writable=writable)
+            mapping = map_file(memory.fd, size_bytes, writable=writable)
         finally:
             memory.close_fd()
         return cls(shared, mapping, owner=False, writable=writable)
@@ -118,7 +130,7 @@ class Segment:
         """Unmap; the owner also removes the name. Others that have it mapped keep their memory."""
         if self.closed:
             return
-        _checked(lib.segment_unmap(self._mapping))
+        unmap(self._mapping)
         if self.owner:
             remove_segment(self.name)
 
@@ -180,12 +192,6 @@ def _allocate(fd: int, name: str, size_bytes: int) -> None:
             raise
         room = os.fstatvfs(fd)
         raise NoMemory(name, size_bytes=size_bytes, free_bytes=room.f_bavail * room.f_bsize) from None
-
-
-def _map(fd: int, size_bytes: int, *, writable: bool) -> Any:
-    mapping = ffi.new("segment_t *")
-    _checked(lib.segment_map(fd, size_bytes, writable, mapping))
-    return mapping
 
 
 def _checked(result: int) -> None:
