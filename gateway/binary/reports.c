@@ -51,13 +51,24 @@ static uint64_t widen(uint64_t near, uint32_t low)
     return near + (uint64_t)(int64_t)(int32_t)(low - (uint32_t)near);
 }
 
+/* 0 in the slot means unnumbered, but it is also the low half of every 2^32nd number. */
+static bool is_numbered(const report_chain_t *chain, const report_slot_t *slot)
+{
+    if (slot->seq_num != 0)
+        return true;
+    if ((uint32_t)chain->next_seq != 0 || chain->next_seq == 0)
+        return false;
+    return slot->template_id != TEMPLATE_SESSION_NEGOTIATED && slot->template_id != TEMPLATE_SESSION_BOUND &&
+           slot->template_id != TEMPLATE_BOOK_HASH && slot->template_id != TEMPLATE_INSTRUMENT_STATE_REPORT;
+}
+
 static void report_deliver(server_t *server, connection_t *connection, uint32_t partition, int64_t index,
                            const report_slot_t *slot)
 {
+    report_chain_t *chain = &connection->chains[partition];
     uint64_t seq_num = 0;
 
-    if (slot->seq_num != 0) {
-        report_chain_t *chain = &connection->chains[partition];
+    if (is_numbered(chain, slot)) {
         seq_num = widen(chain->next_seq, slot->seq_num);
         chain->next_seq = seq_num + 1;
         chain->last_index = index + 1;

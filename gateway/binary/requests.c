@@ -52,7 +52,7 @@ static bool server_busy(server_t *server)
 {
     int64_t reserve = ring_capacity(server->ingress) / 4;
 
-    if (ring_room(server->ingress, reserve + 1) <= reserve)
+    if (ring_room(server->ingress, reserve) < reserve)
         return true;
     if (server->log == NULL)
         return false;
