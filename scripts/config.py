@@ -105,14 +105,14 @@ class RingsConfig(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class JournalConfig(Section):
-    segment_size_bytes: int = _number(1 << 20, 1 << 36)
+    segment_size_bytes: int = _number(1 << 20, 1 << 32)
     archive: bool = field()
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlacementConfig(Section):
     layout: str = _choice("auto", "fused", "stages")
-    partitions: int = _number(1, 63)
+    partitions: int = _number(1, 31)
     matcher_processes: tuple[tuple[int, ...], ...] = field()
     core_sequencer: int = _number(-1, 1023)
     core_gateway: int = _number(-1, 1023)
@@ -120,7 +120,6 @@ class PlacementConfig(Section):
     cores_matchers: tuple[int, ...] = field()
     wait_order_path: str = _choice("auto", "spin", "yield", "park")
     wait_journaler: str = _choice("spin", "yield", "park")
-    spin_before_park: int = _number(0, 1_000_000)
 
     def __post_init__(self) -> None:
         super().__post_init__()

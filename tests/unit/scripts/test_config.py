@@ -158,7 +158,7 @@ def test_every_key_stands_in_the_file_with_a_comment() -> None:
 def test_commented_ranges_are_the_checked_ones() -> None:
     comments = _documented()
     wrong = []
-    for key, low, high in [*_ranges(Config, ""), ("placement.partitions", 1, 63)]:
+    for key, low, high in [*_ranges(Config, ""), ("placement.partitions", 1, 31)]:
         if f"Range: {low}..{high}" not in comments[key] and "As above" not in comments[key]:
             wrong.append((key, low, high, re.findall(r"Range: \S+", comments[key])))
 
