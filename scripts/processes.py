@@ -1,0 +1,458 @@
+"""The processes of a node: build the objects of one kind, attach the rings, recover, run, stop cleanly.
+
+Started by the supervisor as `python -m scripts.processes RUN_DIR NAME READY_FD`. A process writes one JSON line to READY_FD:
+{"ready": true, ...} when it takes part, or {"error": sentence, "exit_code": n}. SIGTERM asks it to end. It also ends when
+its supervisor has gone.
+
+Recovery is the composed replay of CORE section 9 over the real rings: each owner feeds itself from the journal's files up
+to their end, matchers write their reports again from the first on, the sequencer settles them as the marks say; then the
+sequencer leads. So nothing is in a recovered node that a running one did not go through.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+from engine import EngineError, Matcher, Sequencer, SequencerCounter
+from gateway.admin import admin_config, admin_server
+from gateway.binary.server import BinaryServer, ServerConfig
+from gateway.errors import ListenError
+from journaler import Journaler, JournalerConfig, JournalError, LogReader
+from ringbuf import Doorbell, ProducerBusy, Ring, RingbufError, Runner, Stage, Watch
+from ringbuf.wire import messages as wire
+from scripts.exit_codes import CommandError, ExitCode
+from scripts.node import ADMIN_SOURCE, GATEWAY_SOURCE, Node, NodeRings, seal_key
+from scripts.placement import NOT_PINNED, Kind, ProcessPlan
+
+RUN_NS = 1_000_000
+# When nothing is going on the C loop may keep us longer: what Python does besides can wait that long.
+IDLE_RUN_NS = 10_000_000
+HOUSEKEEPING_S = 0.1
+QUIET_RUNS_BEFORE_END = 20
+DRAIN_S = 5.0
+STANDSTILL_S = 0.0005
+SLOT_SIZE = 128
+STAGE_LAPPED = -1
+
+
+class Owner(Protocol):
+    """Who rebuilds its state from the log: sequencer or matcher."""
+
+    @property
+    def position(self) -> int: ...
+    def feed(self, first_sequence: int, records: memoryview, /) -> int: ...
+
+
+class Process:
+    """What all kinds share: rings, doorbell, stop flag, the loop."""
+
+    def __init__(self, node: Node, plan: ProcessPlan, stack: ExitStack) -> None:
+        self.node = node
+        self.config = node.config
+        self.plan = plan
+        self.stopping = False
+        self._parent = os.getppid()
+        self.rings = NodeRings.attach(node)
+        stack.callback(self.rings.close)
+        self._stack = stack
+        self._counters: dict[str, Callable[[], Mapping[str, int]]] = {}
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGINT, self._stop)
+        if plan.core != NOT_PINNED:
+            os.sched_setaffinity(0, {plan.core})
+
+    def doorbell(self, watched: Iterable[tuple[Ring, Watch]], *, sockets: bool = False) -> Doorbell | None:
+        """Return what this process sleeps on, rung when one of the watched cursors moves; None when it spins."""
+        if self.plan.wait == "spin":
+            return None
+        doorbells = self.rings.doorbells
+        bell = doorbells.fifo(self.plan.name) if sockets else doorbells.futex(self.plan.name)
+        self._stack.callback(bell.close)
+        for ring, which in watched:
+            ring.watch(bell, which)
+        return bell
+
+    def count(self, name: str, source: Callable[[], Mapping[str, int]]) -> None:
+        """Have the numbers that `source` returns written to this process's counters file."""
+        self._counters[name] = source
+
+    def recover(self, owners: Sequence[Owner]) -> None:
+        """Feed every record of the journal's files to the owners."""
+        if self.node.log_end:
+            self.feed(owners, LogReader(self.config.journal_dir).batches(0, self.node.log_end))
+
+    def feed(self, owners: Sequence[Owner], batches: Iterable[tuple[int, bytes]]) -> None:
+        """Feed batches; an owner that stands still waits for another one (reports to settle, room to report)."""
+        for first, records in batches:
+            view = memoryview(records)
+            end = first + len(records) // SLOT_SIZE
+            while behind := [owner for owner in owners if owner.position < end]:
+                moved = False
+                for owner in behind:
+                    before = owner.position
+                    owner.feed(before, view[(before - first) * SLOT_SIZE :])
+                    moved |= owner.position > before
+                if not moved:
+                    self.check_parent()
+                    time.sleep(STANDSTILL_S)
+
+    def serve(
+        self,
+        stages: Sequence[Stage],
+        doorbell: Doorbell | None,
+        *,
+        sockets: int = -1,
+        idle_ns: int = IDLE_RUN_NS,
+        service: Callable[[], object] | None = None,
+        lapped: Mapping[int, Owner] | None = None,
+        quiet: Callable[[], bool] | None = None,
+        on_stop: Callable[[], None] | None = None,
+    ) -> None:
+        """Run the stages until asked to stop, then until `quiet`. `lapped`: who is behind a stage, to be fed from files."""
+        runner = Runner(stages, self.plan.wait, doorbell, socket=sockets)
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        busy, due, quiet_runs, deadline = True, 0.0, 0, 0.0
+        while True:
+            result = runner.run(RUN_NS if busy else idle_ns)
+            busy = result.work > 0
+            if service is not None:
+                service()
+            if result.status < 0:
+                self._cure(result.status, result.stage, lapped or {})
+            now = time.monotonic()
+            if now >= due:
+                due = now + HOUSEKEEPING_S
+                self.check_parent()
+                self._write_counters(runner)
+            if not self.stopping:
+                continue
+            if deadline == 0.0:
+                deadline = now + DRAIN_S
+                if on_stop is not None:
+                    on_stop()
+            quiet_runs = 0 if busy or (quiet is not None and not quiet()) else quiet_runs + 1
+            if quiet_runs >= QUIET_RUNS_BEFORE_END or now > deadline:
+                self._write_counters(runner)
+                return
+
+    def check_parent(self) -> None:
+        """A process without its supervisor would live on unseen."""
+        if os.getppid() != self._parent:
+            raise CommandError(f"{self.plan.name}: the supervisor has gone", ExitCode.INTERNAL)
+
+    def _cure(self, status: int, index: int, lapped: Mapping[int, Owner]) -> None:
+        owner = lapped.get(index)
+        if status != STAGE_LAPPED or owner is None:
+            raise CommandError(f"{self.plan.name}: stage {index} failed ({status})", ExitCode.INTERNAL)
+        durable = self.rings.log.consumer(0).cursor
+        limit = min(self.rings.log.visible, durable)
+        if limit > owner.position:
+            self.feed([owner], LogReader(self.config.journal_dir).batches(owner.position, limit))
+
+    def _write_counters(self, runner: Runner) -> None:
+        numbers: dict[str, Any] = {name: dict(source()) for name, source in self._counters.items()}
+        usage = os.times()
+        numbers["process"] = {
+            "pid": os.getpid(),
+            "cpu_ns": int((usage.user + usage.system) * 1e9),
+            "heartbeat_ns": time.time_ns(),
+            "rounds": runner.rounds,
+            "idle_rounds": runner.idle_rounds,
+            "sleeps": runner.sleeps,
+        }
+        path = self.config.counters_dir / f"{self.plan.name}.json"
+        temporary = path.with_suffix(".new")
+        temporary.write_text(json.dumps(numbers))
+        temporary.rename(path)
+
+    def _stop(self, *_: object) -> None:
+        self.stopping = True
+
+
+Ready = Callable[[Mapping[str, Any]], None]
+
+
+def run_journaler(process: Process, ready: Ready) -> None:
+    config, rings = process.config, process.rings
+    settings = JournalerConfig(
+        directory=config.journal_dir,
+        mode="D0" if config.node.mode == "D0" else "D1",
+        archive=config.journal.archive,
+        segment_size_bytes=config.journal.segment_size_bytes,
+        cluster=process.node.engine.cluster_id,
+        node=config.node.node_id,
+        schema_hash=wire.SCHEMA_HASH,
+    )
+    journaler = Journaler(settings, rings.log, rings.reports)
+    bell = process.doorbell([(ring, Watch.PUBLISHED) for ring in (rings.log, *rings.reports.values())])
+
+    def numbers() -> dict[str, int]:
+        return {name: value for name, value in journaler.stats().items() if isinstance(value, int)}
+
+    def behind() -> bool:
+        return journaler.position.sequence == rings.log.published
+
+    process.count("journaler", numbers)
+    process.count(
+        "journaler_sync_ns", lambda: {str(i): n for i, n in enumerate(journaler.stats()["sync_buckets"]) if n}
+    )
+    ready({})
+    try:
+        # A lazy record waits at most a millisecond: the sleep may not be longer.
+        process.serve([_stage(journaler.stage)], bell, idle_ns=IDLE_RUN_NS, quiet=behind)
+    finally:
+        journaler.close()
+
+
+def _build_sequencer(process: Process) -> Sequencer:
+    rings = process.rings
+    for ring in (rings.log, rings.reports[0], rings.reply):
+        ring.lock_producer()
+    sequencer = Sequencer(process.node.engine)
+    sequencer.attach(
+        log=rings.log,
+        report0=rings.reports[0],
+        reply=rings.reply,
+        reports={partition: ring for partition, ring in rings.reports.items() if partition},
+        ingress=rings.ingress,
+    )
+    process.count("sequencer", lambda: {which.name.lower(): sequencer.counter(which) for which in SequencerCounter})
+    return sequencer
+
+
+def _build_matchers(process: Process) -> list[Matcher]:
+    rings = process.rings
+    matchers = []
+    for partition in process.plan.partitions:
+        rings.reports[partition].lock_producer()
+        rings.market[partition].lock_producer()
+        matcher = Matcher(process.node.engine, partition)
+        matcher.attach(log=rings.log, reports=rings.reports[partition], market=rings.market[partition])
+        matchers.append(matcher)
+    return matchers
+
+
+def _build_gateway(process: Process) -> tuple[BinaryServer, int]:
+    """Return the listening server and its port."""
+    node, binary = process.node, process.config.gateway.binary
+    archive = process.config.journal_dir / "reports" if process.config.journal.archive else None
+    settings = ServerConfig(
+        source=GATEWAY_SOURCE,
+        partitions=node.engine.partitions,
+        sessions_max=node.engine.sessions_max,
+        connections_max=binary.connections_max,
+        logon_deadline_ms=binary.logon_timeout_ms,
+        open_orders_max=node.engine.open_orders_per_account_max,
+        archive=archive,
+    )
+    server = BinaryServer(settings, seal_key=seal_key(process.config))
+    _attach_server(process, server, GATEWAY_SOURCE)
+    try:
+        port = server.listen_tcp(_numeric(binary.host), node.binary_port)
+    except ListenError as error:
+        raise _listen_error(error, node.binary_address, "gateway.binary.listen") from error
+    process.count("gateway", server.counters)
+    return server, port
+
+
+def _build_admin(process: Process) -> BinaryServer:
+    engine = process.node.engine
+    server = admin_server(admin_config(partitions=engine.partitions, sessions_max=engine.sessions_max))
+    _attach_server(process, server, ADMIN_SOURCE)
+    path = process.config.admin_socket
+    try:
+        server.listen_unix(path)
+    except ListenError as error:
+        raise _listen_error(error, str(path), "gateway.admin.socket") from error
+    process.count("admin", server.counters)
+    return server
+
+
+def _attach_server(process: Process, server: BinaryServer, source: int) -> None:
+    rings = process.rings
+    rings.ingress[source].lock_producer()
+    server.attach(
+        ingress=rings.ingress[source],
+        log=rings.log,
+        reports=[rings.reports[partition] for partition in sorted(rings.reports)],
+        reply=rings.reply,
+    )
+
+
+def run_fused(process: Process, ready: Ready) -> None:
+    """Both gateways, sequencer and all matchers: the whole order path in one loop."""
+    rings = process.rings
+    sequencer, matchers = _build_sequencer(process), _build_matchers(process)
+    process.recover([*matchers, sequencer])
+    sequencer.lead(epoch=process.node.epoch, node=process.config.node.node_id)
+    (server, port), admin = _build_gateway(process), _build_admin(process)
+    # Our own publishing needs no bell: only what the journaler moves can end our waiting.
+    watched = [(rings.log, Watch.COMMIT), (rings.log, Watch.CURSORS)]
+    watched += [(ring, Watch.CURSORS) for ring in rings.reports.values()]
+    bell = process.doorbell(watched, sockets=True)
+    stages = [server.stage, admin.stage, sequencer.stage, *(matcher.stage for matcher in matchers)]
+    ready({"port": port})
+    process.serve(
+        stages,
+        bell,
+        sockets=_sockets(bell, server, admin),
+        service=server.service,
+        lapped={3 + index: matcher for index, matcher in enumerate(matchers)},
+        quiet=lambda: _all_answered(rings),
+        on_stop=lambda: _shut(server, admin),
+    )
+
+
+def run_sequencer(process: Process, ready: Ready) -> None:
+    rings = process.rings
+    sequencer = _build_sequencer(process)
+    process.recover([sequencer])
+    sequencer.lead(epoch=process.node.epoch, node=process.config.node.node_id)
+    watched = [(rings.log, Watch.COMMIT), (rings.log, Watch.CURSORS)]
+    watched += [(ring, Watch.PUBLISHED) for ring in (*rings.ingress.values(), *rings.reports.values())]
+    ready({})
+    process.serve([sequencer.stage], process.doorbell(watched), quiet=lambda: _all_answered(rings))
+
+
+def run_matcher(process: Process, ready: Ready) -> None:
+    rings = process.rings
+    matchers = _build_matchers(process)
+    process.recover(matchers)
+    watched = [(rings.log, Watch.COMMIT if process.config.node.mode == "D1" else Watch.PUBLISHED)]
+    watched += [(rings.reports[partition], Watch.CURSORS) for partition in process.plan.partitions]
+    ready({})
+    process.serve(
+        [matcher.stage for matcher in matchers],
+        process.doorbell(watched),
+        lapped=dict(enumerate(matchers)),
+        quiet=lambda: all(matcher.position == rings.log.visible for matcher in matchers),
+    )
+
+
+def run_gateway(process: Process, ready: Ready) -> None:
+    server, port = _build_gateway(process)
+    _serve_gateway(process, ready, server, GATEWAY_SOURCE, {"port": port})
+
+
+def run_admin(process: Process, ready: Ready) -> None:
+    _serve_gateway(process, ready, _build_admin(process), ADMIN_SOURCE, {})
+
+
+def _serve_gateway(process: Process, ready: Ready, server: BinaryServer, source: int, facts: Mapping[str, Any]) -> None:
+    rings = process.rings
+    watched = [(ring, Watch.PUBLISHED) for ring in (*rings.reports.values(), rings.reply)]
+    bell = process.doorbell([*watched, (rings.ingress[source], Watch.CURSORS)], sockets=True)
+    ready(facts)
+    process.serve(
+        [server.stage], bell, sockets=_sockets(bell, server), service=server.service, on_stop=lambda: _shut(server)
+    )
+
+
+def _sockets(bell: Doorbell | None, *servers: BinaryServer) -> int:
+    """Return one descriptor that is readable when any server has something to do, -1 for a process that never sleeps."""
+    if bell is None:
+        return -1
+    if len(servers) == 1:
+        return servers[0].fd
+    both = select.epoll()
+    for server in servers:
+        both.register(server.fd, select.EPOLLIN)
+    # Kept open for the life of the process.
+    return os.dup(both.fileno())
+
+
+def _shut(*servers: BinaryServer) -> None:
+    for server in servers:
+        server.shutdown()
+
+
+def _all_answered(rings: NodeRings) -> bool:
+    """Every record durable, every report settled: nothing is lost if the sequencer ends here."""
+    settled = all(ring.consumer(1).cursor == ring.published for number, ring in rings.reports.items() if number)
+    return settled and rings.log.visible == rings.log.published
+
+
+def _stage(stage: Stage | tuple[int, int]) -> Stage:
+    return stage if isinstance(stage, Stage) else Stage(*stage)
+
+
+def _numeric(host: str) -> str:
+    try:
+        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
+    except socket.gaierror as error:
+        raise CommandError(f"gateway.binary.listen: no such host {host!r}", ExitCode.CONFIGURATION) from error
+
+
+def _listen_error(error: OSError, address: str, key: str) -> CommandError:
+    if error.errno == errno.EADDRINUSE:
+        return CommandError(
+            f"{address} is in use by another program: stop that, or choose another with {key}", ExitCode.CANNOT_CREATE
+        )
+    code = ExitCode.NO_PERMISSION if error.errno == errno.EACCES else ExitCode.CANNOT_CREATE
+    return CommandError(f"cannot listen on {address} ({key}): {error.strerror}", code)
+
+
+KINDS: dict[Kind, Callable[[Process, Ready], None]] = {
+    Kind.JOURNALER: run_journaler,
+    Kind.SEQUENCER: run_sequencer,
+    Kind.MATCHER: run_matcher,
+    Kind.GATEWAY: run_gateway,
+    Kind.ADMIN: run_admin,
+    Kind.FUSED: run_fused,
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    run_dir, name, ready_fd = Path(arguments[0]), arguments[1], int(arguments[2])
+
+    def tell(facts: Mapping[str, Any]) -> None:
+        os.write(ready_fd, json.dumps(facts).encode() + b"\n")
+        os.close(ready_fd)
+
+    def ready(facts: Mapping[str, Any]) -> None:
+        tell({"ready": True, **facts})
+        told.append(True)
+
+    told: list[bool] = []
+    try:
+        node = Node.load(run_dir)
+        plan = next(plan for plan in node.plans if plan.name == name)
+        with ExitStack() as stack:
+            KINDS[plan.kind](Process(node, plan, stack), ready)
+        return ExitCode.OK
+    except (CommandError, RingbufError, EngineError, JournalError, OSError, ValueError) as error:
+        code = _exit_code(error)
+        print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        if not told:
+            tell({"error": str(error), "exit_code": int(code)})
+        return code
+
+
+def _exit_code(error: Exception) -> ExitCode:
+    match error:
+        case CommandError():
+            return error.code
+        case ProducerBusy():
+            return ExitCode.BUSY
+        case JournalError() | OSError():
+            return ExitCode.IO_ERROR
+        case _:
+            return ExitCode.INTERNAL
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

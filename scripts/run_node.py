@@ -1,0 +1,85 @@
+"""`bullring run`: the exchange of a configuration, in the foreground, until asked to stop."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable, Sequence
+
+from scripts.arguments import command_parser, config_of, progress
+from scripts.config import Config
+from scripts.exit_codes import CommandError, ExitCode
+from scripts.node import Node
+from scripts.supervisor import Supervisor
+
+# Called once the exchange is ready; what it returns is called again and again while the exchange runs, and last of
+# all with True when it stops.
+OnReady = Callable[[Supervisor], Callable[[bool], None] | None]
+
+
+def run(arguments: Sequence[str]) -> int:
+    parser = command_parser("run", "Run the exchange until Ctrl-C or SIGTERM.")
+    parser.add_argument("--seconds", type=float, metavar="N", help="end by itself after this time")
+    options = parser.parse_args(arguments)
+    config = config_of(options)
+
+    def on_ready(supervisor: Supervisor) -> None:
+        assert supervisor.node is not None
+        announce(supervisor.node, as_json=options.json)
+
+    return serve(config, seconds=options.seconds, as_json=options.json, on_ready=on_ready)
+
+
+def announce(node: Node, *, as_json: bool) -> None:
+    facts = {
+        "event": "ready",
+        "binary_gateway": node.binary_address,
+        "admin_socket": str(node.config.admin_socket),
+        "data": str(node.config.data_dir),
+        "mode": node.config.node.mode,
+        "epoch": node.epoch,
+        "log_position": node.log_end,
+    }
+    if as_json:
+        print(json.dumps(facts), flush=True)
+    else:
+        print(f"ready: binary gateway {facts['binary_gateway']}, admin socket {facts['admin_socket']}", flush=True)
+
+
+def serve(config: Config, *, seconds: float | None, as_json: bool, on_ready: OnReady) -> int:
+    """Run a node until SIGINT, SIGTERM or the time is over. Raises CommandError when it cannot go on."""
+
+    def say(text: str) -> None:
+        if as_json:
+            print(json.dumps({"event": "note", "text": text}), flush=True)
+        else:
+            progress(text)
+
+    supervisor = Supervisor(config, say)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: supervisor.request_stop())
+    try:
+        supervisor.start()
+    except CommandError as error:
+        if error.code is ExitCode.INTERRUPTED:
+            return ExitCode.OK
+        raise
+    beside: Callable[[bool], None] | None = None
+    try:
+        end = None if seconds is None else time.monotonic() + seconds
+        beside = on_ready(supervisor)
+        while supervisor.step():
+            if beside is not None:
+                beside(False)
+            if end is not None and time.monotonic() >= end:
+                break
+    finally:
+        if beside is not None:
+            beside(True)
+        supervisor.stop()
+    if as_json:
+        print(json.dumps({"event": "stopped"}), flush=True)
+    else:
+        progress("stopped")
+    return ExitCode.OK

@@ -1,0 +1,346 @@
+"""Start the processes of a node in order, restart what dies, stop all cleanly. One supervisor per data folder."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any
+
+from journaler import JournalError
+from journaler.recover import recover
+from ringbuf import RingbufError
+from scripts.config import Config
+from scripts.exit_codes import CommandError, ExitCode
+from scripts.node import Node, NodeRings, engine_config, seal_key
+from scripts.placement import CORE_KINDS, Kind, ProcessPlan, place
+
+POLL_S = 0.2
+LOG_TAIL_LINES = 5
+# What a restart cannot cure.
+FATAL = {ExitCode.CANNOT_CREATE, ExitCode.BUSY, ExitCode.CONFIGURATION, ExitCode.NO_PERMISSION, ExitCode.IO_ERROR}
+LOCK_FILE = "lock"
+PROCESSES_FILE = "processes.json"
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Child:
+    """A process of the node as the supervisor sees it."""
+
+    plan: ProcessPlan
+    process: subprocess.Popen[bytes]
+    ready_pipe: IO[bytes]
+    log_path: Path
+    started: float
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ready(self) -> bool:
+        return bool(self.facts.get("ready"))
+
+
+class DataLock:
+    """The right to work on a data folder; the kernel drops it with the process, however that ends."""
+
+    def __init__(self, config: Config) -> None:
+        try:
+            config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._fd = os.open(config.data_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise CommandError(
+                f"cannot use the data folder {config.data_dir}: {error.strerror}", ExitCode.CANNOT_CREATE
+            ) from error
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(self._fd, 20, 0).decode().strip() or "unknown"
+            os.close(self._fd)
+            raise CommandError(
+                f"another exchange (process {holder}) already runs on {config.data_dir}; stop it or choose another "
+                "folder with --data",
+                ExitCode.BUSY,
+            ) from None
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, str(os.getpid()).encode(), 0)
+
+    def release(self) -> None:
+        os.close(self._fd)
+
+
+class Supervisor:
+    """A running node. `start()`, then `step()` until it returns False, then `stop()`."""
+
+    def __init__(self, config: Config, say: Say) -> None:
+        self.config = config
+        self.placement = place(config, sorted(os.sched_getaffinity(0)))
+        self.node: Node | None = None
+        self.restarts: dict[str, int] = {plan.name: 0 for plan in self.placement.processes}
+        self._say = say
+        self._lock = DataLock(config)
+        self._children: list[Child] = []
+        self._rings: NodeRings | None = None
+        self._restart_times: deque[float] = deque()
+        self._stopping = False
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def start(self) -> Node:
+        """Start everything and return when all are ready. Raises CommandError; then nothing is left running."""
+        self._say(self.placement.describe())
+        try:
+            self._prepare()
+            self._start_all()
+        except BaseException:
+            self._kill_all()
+            self._remove_rings()
+            raise
+        assert self.node is not None
+        return self.node
+
+    def step(self) -> bool:
+        """Wait a moment and restart what has died; False when asked to stop. Raises CommandError to give up."""
+        if self._stopping:
+            return False
+        time.sleep(POLL_S)
+        dead = [child for child in self._children if child.process.poll() is not None]
+        if dead and not self._stopping:
+            self._restart(dead)
+        return not self._stopping
+
+    def request_stop(self) -> None:
+        self._stopping = True
+
+    def stop(self) -> None:
+        """End the processes in order: gateways, sequencer and matchers, journaler. What was answered is kept."""
+        self._stopping = True
+        stages: list[set[Kind]] = [
+            {Kind.GATEWAY, Kind.ADMIN},
+            {Kind.SEQUENCER, Kind.FUSED},
+            {Kind.MATCHER},
+            {Kind.JOURNALER},
+        ]
+        for kinds in stages:
+            self._end([child for child in self._children if child.plan.kind in kinds])
+        self._children.clear()
+        self._remove_rings()
+        self._write_processes()
+        self._lock.release()
+
+    # --- starting ---------------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        config = self.config
+        try:
+            config.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (config.data_dir / "logs").mkdir(mode=0o700, exist_ok=True)
+            config.counters_dir.mkdir(mode=0o700, exist_ok=True)
+            seal_key(config)
+        except OSError as error:
+            raise CommandError(f"cannot create {error.filename}: {error.strerror}", ExitCode.CANNOT_CREATE) from error
+        if (config.run_dir.stat().st_mode & 0o077) or config.run_dir.stat().st_uid != os.getuid():
+            raise CommandError(f"{config.run_dir} must belong to this user alone (mode 0700)", ExitCode.NO_PERMISSION)
+
+    def _start_all(self) -> None:
+        self._remove_rings()
+        end, epoch = self._journal_end()
+        self.node = Node(
+            config=self.config,
+            plans=self.placement.processes,
+            log_end=end,
+            epoch=epoch + 1,
+            engine=engine_config(self.config),
+            binary_port=self.config.gateway.binary.port,
+        )
+        self._warn_of_fixed_capacities()
+        self.node.save()
+        try:
+            self._rings = NodeRings.create(self.node)
+        except RingbufError as error:
+            raise CommandError(f"cannot create the rings: {error}", ExitCode.CANNOT_CREATE) from error
+        self._start(self.placement.processes)
+
+    def _start(self, plans: tuple[ProcessPlan, ...] | list[ProcessPlan]) -> None:
+        """Start processes side by side, so that they can recover together, and wait until all are ready.
+
+        Gateways come last: they take requests as soon as they are there.
+        """
+        core = [plan for plan in plans if plan.kind in CORE_KINDS]
+        gateways = [plan for plan in plans if plan.kind not in CORE_KINDS]
+        # The journaler first: it takes its place in the rings before anything is published.
+        for group in ([plan for plan in core if plan.kind is Kind.JOURNALER],
+                      [plan for plan in core if plan.kind is not Kind.JOURNALER], gateways):  # fmt: skip
+            started = [self._spawn(plan) for plan in group]
+            self._children += started
+            self._wait_ready(started)
+        self._write_processes()
+
+    def _journal_end(self) -> tuple[int, int]:
+        """Verify the journal; return the sequence after its last record and the epoch of that."""
+        directory = self.config.journal_dir
+        if not directory.is_dir():
+            return 0, 0
+        try:
+            position = recover(directory).position
+        except JournalError as error:
+            raise CommandError(f"the journal cannot be used: {error}", ExitCode.IO_ERROR) from error
+        return position.sequence, position.epoch
+
+    def _warn_of_fixed_capacities(self) -> None:
+        assert self.node is not None
+        wanted, fixed = self.config.placement.partitions, self.node.engine.partitions
+        if wanted != fixed:
+            self._say(f"note: the log was begun with {fixed} partitions; placement.partitions = {wanted} has no effect")
+            self.config = replace(
+                self.config, placement=replace(self.config.placement, partitions=fixed, matcher_processes=())
+            )
+            self.placement = place(self.config, sorted(os.sched_getaffinity(0)))
+            self.node = replace(self.node, config=self.config, plans=self.placement.processes)
+            self.restarts = {plan.name: self.restarts.get(plan.name, 0) for plan in self.placement.processes}
+
+    def _spawn(self, plan: ProcessPlan) -> Child:
+        read_fd, write_fd = os.pipe()
+        log_path = self.config.data_dir / "logs" / f"{plan.name}.log"
+        command = [sys.executable, "-m", "scripts.processes", str(self.config.run_dir), plan.name, str(write_fd)]
+        with log_path.open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(write_fd,),
+                # Ctrl-C goes to the whole terminal group; the supervisor alone decides the order of stopping.
+                start_new_session=True,
+            )
+        os.close(write_fd)
+        os.set_blocking(read_fd, False)
+        return Child(plan, process, os.fdopen(read_fd, "rb", buffering=0), log_path, time.monotonic())
+
+    def _wait_ready(self, children: list[Child]) -> None:
+        deadline = time.monotonic() + self.config.supervisor.ready_timeout_s
+        with selectors.DefaultSelector() as selector:
+            for child in children:
+                selector.register(child.ready_pipe, selectors.EVENT_READ, child)
+            while any(not child.ready for child in children):
+                if self._stopping:
+                    raise CommandError("stopped while starting", ExitCode.INTERRUPTED)
+                if time.monotonic() > deadline:
+                    late = ", ".join(child.plan.name for child in children if not child.ready)
+                    raise CommandError(
+                        f"{late} not ready within supervisor.ready_timeout_s = {self.config.supervisor.ready_timeout_s}",
+                        ExitCode.UNAVAILABLE,
+                    )
+                for key, _ in selector.select(POLL_S):
+                    self._read_facts(key.data)
+                    selector.unregister(key.fileobj)
+                self._check_alive()
+
+    def _read_facts(self, child: Child) -> None:
+        line = child.ready_pipe.read()
+        child.facts = json.loads(line) if line else {}
+        child.ready_pipe.close()
+        if child.ready and "port" in child.facts and self.node is not None:
+            self.node = replace(self.node, binary_port=child.facts["port"])
+            self.node.save()
+        if not child.ready:
+            child.process.wait()
+            raise self._death(child)
+
+    def _check_alive(self) -> None:
+        for child in self._children:
+            if child.ready and child.process.poll() is not None:
+                raise self._death(child)
+
+    def _death(self, child: Child) -> CommandError:
+        if "error" in child.facts:
+            return CommandError(child.facts["error"], ExitCode(child.facts["exit_code"]))
+        tail = child.log_path.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
+        code = child.process.returncode
+        ending = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+        return CommandError(
+            f"{child.plan.name} ended with {ending}; the end of {child.log_path}:\n  " + "\n  ".join(tail),
+            ExitCode(code) if code in set(ExitCode) and code else ExitCode.INTERNAL,
+        )
+
+    # --- dying ------------------------------------------------------------------------------------------------------
+
+    def _restart(self, dead: list[Child]) -> None:
+        limits = self.config.supervisor
+        now = time.monotonic()
+        for child in dead:
+            error = self._death(child)
+            self._say(f"{child.plan.name} died: {error}")
+            if error.code in FATAL:
+                raise error
+            self._restart_times.append(now)
+            self.restarts[child.plan.name] = self.restarts.get(child.plan.name, 0) + 1
+        while self._restart_times and self._restart_times[0] < now - limits.restart_window_s:
+            self._restart_times.popleft()
+        if len(self._restart_times) > limits.restarts_max:
+            raise CommandError(
+                f"{len(self._restart_times)} deaths within {limits.restart_window_s} s: giving up "
+                f"(supervisor.restarts_max = {limits.restarts_max})",
+                ExitCode.INTERNAL,
+            )
+        if any(child.plan.kind in CORE_KINDS for child in dead):
+            # The rings of a dead owner may hold half a turn: fresh rings, and everything from the journal.
+            self._kill_all()
+            self._start_all()
+            self._say("restarted the exchange from its journal")
+        else:
+            self._children = [child for child in self._children if child not in dead]
+            self._start([child.plan for child in dead])
+            self._say(f"restarted {', '.join(child.plan.name for child in dead)}")
+
+    def _end(self, children: list[Child]) -> None:
+        for child in children:
+            if child.process.poll() is None:
+                child.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + self.config.supervisor.stop_timeout_s
+        for child in children:
+            try:
+                child.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                self._say(f"{child.plan.name} did not end within {self.config.supervisor.stop_timeout_s} s: killed")
+                child.process.kill()
+                child.process.wait()
+
+    def _kill_all(self) -> None:
+        for child in self._children:
+            if child.process.poll() is None:
+                child.process.kill()
+        for child in self._children:
+            child.process.wait()
+        self._children.clear()
+
+    def _remove_rings(self) -> None:
+        if self._rings is not None:
+            self._rings.close()
+            self._rings = None
+
+    def _write_processes(self) -> None:
+        rows = [
+            {
+                "name": child.plan.name,
+                "kind": child.plan.kind,
+                "pid": child.process.pid,
+                "wait": child.plan.wait,
+                "core": child.plan.core,
+                "restarts": self.restarts.get(child.plan.name, 0),
+            }
+            for child in self._children
+        ]
+        path = self.config.run_dir / PROCESSES_FILE
+        temporary = path.with_suffix(".new")
+        temporary.write_text(json.dumps(rows))
+        temporary.rename(path)
