@@ -1,0 +1,96 @@
+"""Compare what the exchange reported with what was recorded: every execution in order, every checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from scripts.flow.recording import BookState, Recording, Trade
+
+DIFFERENCES_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One side of a trade, as an execution report told it; `order` is the recorded order id."""
+
+    trade_id: int
+    order: int
+    price: int
+    quantity: int
+    is_maker: bool
+    ts_ns: int  # recorded time of the command that traded
+
+
+@dataclass
+class Comparison:
+    """Collects, then judges. What does not fit is kept in `differences`, in words."""
+
+    recording: Recording
+    differences: list[str] = field(default_factory=list)
+    checkpoints_seen: int = 0
+    checkpoints_bad: int = 0
+    post_only_rejects: int = 0
+    _makers: dict[int, Execution] = field(default_factory=dict)
+    _takers: dict[int, Execution] = field(default_factory=dict)
+
+    def execution(self, execution: Execution) -> None:
+        side = self._makers if execution.is_maker else self._takers
+        if execution.trade_id in side:
+            self.difference(f"trade {execution.trade_id} was reported twice to the same side")
+        side[execution.trade_id] = execution
+
+    def checkpoint(self, index: int, state: BookState) -> None:
+        self.checkpoints_seen += 1
+        if not self.agrees(index, state):
+            self.checkpoints_bad += 1
+            self.difference(f"after command {index}: book {state}, recorded {self.recording.checkpoints[index]}")
+
+    def agrees(self, index: int, state: BookState) -> bool:
+        return state == self.recording.checkpoints[index]
+
+    def difference(self, text: str) -> None:
+        self.differences.append(text)
+
+    @property
+    def half_reported(self) -> set[int]:
+        """Trades of which only one side has been heard."""
+        return self._makers.keys() ^ self._takers.keys()
+
+    @property
+    def execution_count(self) -> int:
+        return len(self._makers) + len(self._takers)
+
+    def trades(self) -> list[Trade]:
+        """Return the trades in order; the fills of one maker by one aggressor at one price and time are one row."""
+        rows: dict[tuple[int, int, int, int], int] = {}
+        for trade_id in sorted(self._makers.keys() & self._takers.keys()):
+            maker, taker = self._makers[trade_id], self._takers[trade_id]
+            if (maker.price, maker.quantity) != (taker.price, taker.quantity):
+                self.difference(f"trade {trade_id}: the maker heard {maker}, the taker {taker}")
+            key = (taker.ts_ns, maker.order, taker.order, taker.price)
+            rows[key] = rows.get(key, 0) + taker.quantity
+        return [(*key, quantity) for key, quantity in rows.items()]
+
+    def conclude(self) -> bool:
+        """Compare all that was collected; True = everything agrees."""
+        for trade_id in sorted(self.half_reported):
+            self.difference(f"trade {trade_id}: only one side was reported")
+        trade_ids = sorted(self._makers.keys() | self._takers.keys())
+        if trade_ids != list(range(1, len(trade_ids) + 1)):
+            self.difference("trade ids are not 1, 2, 3, ...")
+        self._compare_trades(self.trades(), self.recording.trades)
+        missing = self.recording.checkpoints.keys() - set(range(len(self.recording.commands)))
+        if self.checkpoints_seen + len(missing) != len(self.recording.checkpoints) or missing:
+            self.difference(f"{self.checkpoints_seen} of {len(self.recording.checkpoints)} checkpoints were compared")
+        expected = self.recording.meta.get("post_only_rejects")
+        if expected is not None and self.post_only_rejects != expected:
+            self.difference(f"{self.post_only_rejects} post-only orders were refused, recorded {expected}")
+        return not self.differences
+
+    def _compare_trades(self, got: list[Trade], recorded: list[Trade]) -> None:
+        for number, (mine, theirs) in enumerate(zip(got, recorded, strict=False)):
+            if mine != theirs:
+                self.difference(f"trade {number}: (ts, maker, taker, price, qty) {mine}, recorded {theirs}")
+                break
+        if len(got) != len(recorded):
+            self.difference(f"{len(got)} trades, recorded {len(recorded)}")

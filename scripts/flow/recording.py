@@ -1,0 +1,147 @@
+"""Read a recorded set: the orders as members sent them, the trades the venue made of them, the book in between.
+
+Files of a set's folder (gzip CSV with a header line, integers): commands.csv.gz: ts_ns, cmd, order_id, side, price, qty,
+tif, display, shown, tag; trades.csv.gz: ts_ns, maker, taker, price, qty; checkpoints.csv.gz: after_cmd, ts_ns, bid,
+bid_qty, ask, ask_qty, n_bids, n_asks, open_bid_qty, open_ask_qty; meta.json.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts.exit_codes import CommandError, ExitCode
+
+SUPPORTED_TIF = {"GTC", "IOC", "PO"}
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One line of commands.csv.gz; price in ticks, quantity in lots."""
+
+    index: int
+    ts_ns: int
+    kind: str  # new, cancel, amend, uncross
+    order: int
+    side: str  # B, S
+    price: int
+    quantity: int
+    tif: str
+    display: int
+    tag: str
+
+
+# (ts_ns, maker, taker, price, quantity)
+Trade = tuple[int, int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class BookState:
+    """What a checkpoint says of the book; an empty side has price and quantity 0."""
+
+    bid: int
+    bid_qty: int
+    ask: int
+    ask_qty: int
+    n_bids: int
+    n_asks: int
+    open_bid_qty: int
+    open_ask_qty: int
+
+
+@dataclass(frozen=True)
+class Recording:
+    name: str
+    meta: dict[str, Any]
+    commands: list[Command]
+    trades: list[Trade]
+    checkpoints: dict[int, BookState]
+
+    @property
+    def takers(self) -> set[int]:
+        """Orders that traded as aggressor."""
+        return {taker for _, _, taker, _, _ in self.trades}
+
+
+def load(folder: Path) -> Recording:
+    """Read a set. Raises CommandError naming file and fault."""
+    try:
+        meta = json.loads((folder / "meta.json").read_text())
+        commands = [_command(index, row) for index, row in enumerate(_rows(folder / "commands.csv.gz", 10))]
+        trades: list[Trade] = [
+            (row[0], row[1], row[2], row[3], row[4])
+            for row in (list(map(int, row)) for row in _rows(folder / "trades.csv.gz", 5))
+        ]
+        checkpoints = {int(row[0]): BookState(*map(int, row[2:])) for row in _rows(folder / "checkpoints.csv.gz", 10)}
+    except FileNotFoundError as error:
+        raise CommandError(f"{folder} is no recorded set: {error.filename} is missing", ExitCode.NO_INPUT) from error
+    except (OSError, ValueError, EOFError) as error:
+        raise CommandError(f"{folder}: {error}", ExitCode.BAD_INPUT) from error
+    name = str(meta.get("name", folder.name))
+    return Recording(name=name, meta=meta, commands=commands, trades=trades, checkpoints=checkpoints)
+
+
+def _rows(path: Path, columns: int) -> Iterator[list[str]]:
+    with gzip.open(path, "rt", newline="") as file:
+        reader = csv.reader(file)
+        next(reader, None)
+        for row in reader:
+            if len(row) != columns:
+                raise ValueError(f"{path.name} line {reader.line_num}: {len(row)} columns, expected {columns}")
+            yield row
+
+
+def _command(index: int, row: list[str]) -> Command:
+    ts, kind, order, side, price, quantity, tif, display, _, tag = row
+    return Command(index, int(ts), kind, int(order), side, int(price), int(quantity), tif, int(display), tag)
+
+
+def unsupported(recording: Recording) -> list[str]:
+    """Return what the set needs and the exchange cannot do yet, empty if it can be replayed."""
+    counts: Counter[str] = Counter()
+    for command in recording.commands:
+        if command.kind == "uncross":
+            counts["the call auction (uncross)"] += 1
+        elif command.kind == "new":
+            if command.display:
+                counts["icebergs (orders with a display quantity)"] += 1
+            if command.tif not in SUPPORTED_TIF:
+                counts[f"time in force {command.tif}"] += 1
+        elif command.kind not in ("cancel", "amend"):
+            counts[f"command {command.kind!r}"] += 1
+    return [f"{what}: {count}" for what, count in counts.items()]
+
+
+def funds_needed(recording: Recording, owners: dict[int, int], window: int) -> dict[int, tuple[int, int]]:
+    """Return (base, quote) units each owner needs so that no order can be short of cover.
+
+    An upper bound: what an order holds counts from its submission until `window` commands after its cancel, fills
+    never give anything back. One tick x one lot = one quote unit, one lot = one base unit.
+    """
+    held: dict[int, list[int]] = {owner: [0, 0] for owner in set(owners.values())}
+    peak: dict[int, list[int]] = {owner: [0, 0] for owner in held}
+    holds: dict[int, tuple[int, int, int]] = {}
+    releases: deque[tuple[int, int]] = deque()
+    for command in recording.commands:
+        while releases and releases[0][0] <= command.index:
+            owner, asset, amount = holds.pop(releases.popleft()[1], (0, 0, 0))
+            if amount:
+                held[owner][asset] -= amount
+        if command.kind in ("new", "amend"):
+            owner = owners[command.order]
+            buy = command.side == "B"
+            amount = command.price * command.quantity if buy else command.quantity
+            # Amended orders keep their larger hold until the end: simple, and a bound.
+            known = holds.get(command.order, (owner, int(buy), 0))[2]
+            holds[command.order] = (owner, int(buy), known + amount)
+            held[owner][int(buy)] += amount
+            peak[owner][int(buy)] = max(peak[owner][int(buy)], held[owner][int(buy)])
+        elif command.kind == "cancel":
+            releases.append((command.index + window, command.order))
+    return {owner: (base, quote) for owner, (base, quote) in peak.items()}

@@ -1,0 +1,79 @@
+"""`bullring replay-flow DIR`: recorded order flow through the binary gateway, every execution and checkpoint compared."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from scripts.admin.link import AdminLink
+from scripts.arguments import command_parser, config_of, progress
+from scripts.exit_codes import CommandError, ExitCode
+from scripts.flow.comparison import DIFFERENCES_SHOWN, Comparison
+from scripts.flow.recording import load, unsupported
+from scripts.flow.replay import RESTING_SESSIONS, replay
+from scripts.node import Node
+
+
+def run(arguments: Sequence[str]) -> int:
+    parser = command_parser("replay-flow", "Send recorded order flow and compare what the exchange makes of it.")
+    parser.add_argument("directory", type=Path, metavar="DIR", help="a recorded set: commands, trades, checkpoints")
+    parser.add_argument("--address", metavar="HOST:PORT", help="binary gateway (default: the running exchange's)")
+    options = parser.parse_args(arguments)
+    config = config_of(options)
+
+    recording = load(options.directory)
+    needed = unsupported(recording)
+    if needed:
+        raise CommandError(
+            f"{recording.name} needs what this exchange cannot do yet ({'; '.join(needed)}): nothing was compared",
+            ExitCode.NOT_SUPPORTED,
+        )
+    node = Node.load(config.run_dir)
+    comparison = Comparison(recording)
+    began = time.monotonic()
+    with AdminLink.open(config) as link:
+        asyncio.run(replay(node, _address(options.address, node), recording, comparison, link))
+    passed = comparison.conclude()
+    _report(comparison, passed, time.monotonic() - began, as_json=options.json)
+    return ExitCode.OK if passed else ExitCode.NEGATIVE
+
+
+def _address(text: str | None, node: Node) -> tuple[str, int]:
+    host, _, port = (text or node.binary_address).rpartition(":")
+    if not port.isdigit():
+        raise CommandError(f"--address {text}: must be HOST:PORT", ExitCode.USAGE)
+    return host.strip("[]"), int(port)
+
+
+def _report(comparison: Comparison, passed: bool, seconds: float, *, as_json: bool) -> None:
+    recording = comparison.recording
+    facts = {
+        "set": recording.name,
+        "verdict": "pass" if passed else "fail",
+        "commands": len(recording.commands),
+        "connections": RESTING_SESSIONS + 1,
+        "trades": len(comparison.trades()),
+        "trades_recorded": len(recording.trades),
+        "checkpoints": comparison.checkpoints_seen,
+        "checkpoints_recorded": len(recording.checkpoints),
+        "checkpoints_bad": comparison.checkpoints_bad,
+        "post_only_rejects": comparison.post_only_rejects,
+        "seconds": round(seconds, 2),
+        "commands_per_s": round(len(recording.commands) / seconds),
+        "differences": len(comparison.differences),
+        "first_differences": comparison.differences[:DIFFERENCES_SHOWN],
+    }
+    if as_json:
+        print(json.dumps(facts))
+        return
+    for text in comparison.differences[:DIFFERENCES_SHOWN]:
+        progress(f"  {text}")
+    print(
+        f"{'PASS' if passed else 'FAIL'}: {recording.name}: {facts['commands']} commands over {facts['connections']} "
+        f"connections in {facts['seconds']} s, {facts['trades']} of {facts['trades_recorded']} trades in order with maker, "
+        f"taker, price and quantity, {facts['checkpoints']} checkpoints ({facts['checkpoints_bad']} bad), "
+        f"{facts['post_only_rejects']} post-only rejects, {facts['differences']} differences"
+    )
