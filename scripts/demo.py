@@ -1,4 +1,4 @@
-"""`bullring demo`, which is what ./scripts/run starts: pairs, funded accounts and a lively market, ready to trade with."""
+"""`bullring demo`, which is what ./scripts/run starts: pairs, funded accounts and a lively market."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def run(arguments: Sequence[str]) -> int:
     return serve(config, seconds=options.seconds, as_json=options.json, on_ready=on_ready)
 
 
-# --- what the demo market trades with -----------------------------------------------------------------------------------
+# --- what the demo market trades with ---------------------------------------------------------------------------------
 
 
 def prepare(config: Config, partitions: int) -> dict[str, DemoAccount]:

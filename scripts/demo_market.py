@@ -1,4 +1,4 @@
-"""The demo market: market makers quoting around a random walk, takers crossing the spread. A plain client of the exchange.
+"""The demo market: makers quoting around a random walk, takers crossing the spread. A plain client of the exchange.
 
 Started by `bullring demo` as `python -m scripts.demo_market RUN_DIR PARENT_PID`.
 """
@@ -31,6 +31,7 @@ VOLATILITY = 0.0002  # of one step of the walk
 PULL_HOME = 0.001  # part of the distance to the start price a step takes back: the walk stays inside the bands
 NOTIONAL_MIN, NOTIONAL_MAX = 200.0, 4000.0  # of one order, in USDT
 CANCEL_SHARE = 0.15
+TURN_SHARE = 0.2  # of a taker's orders begin a run in the other direction
 USDT_PRICE = {"BTC": 100_000.0, "USDT": 1.0}
 CANCEL_WAIT_S = 5.0
 PARENT_LOOK_S = 1.0
@@ -146,7 +147,7 @@ class Taker(Trader):
         side = wire.Side.BUY
         while True:
             walk = self.rng.choice(self.walks)
-            if self.rng.random() < 0.2:
+            if self.rng.random() < TURN_SHARE:
                 side = wire.Side.SELL if side == wire.Side.BUY else wire.Side.BUY
             sign = 1 if side == wire.Side.BUY else -1
             self.client.new_order(

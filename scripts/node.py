@@ -1,4 +1,4 @@
-"""What one running node is made of: names, rings and the facts the supervisor tells every process (run_dir/node.json)."""
+"""What one running node is made of: names, rings and what the supervisor tells every process (run_dir/node.json)."""
 
 from __future__ import annotations
 

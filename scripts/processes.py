@@ -1,12 +1,12 @@
 """The processes of a node: build the objects of one kind, attach the rings, recover, run, stop cleanly.
 
-Started by the supervisor as `python -m scripts.processes RUN_DIR NAME READY_FD`. A process writes one JSON line to READY_FD:
-{"ready": true, ...} when it takes part, or {"error": sentence, "exit_code": n}. SIGTERM asks it to end. It also ends when
-its supervisor has gone.
+Started by the supervisor as `python -m scripts.processes RUN_DIR NAME READY_FD`. A process writes one JSON line to
+READY_FD: {"ready": true, ...} when it takes part, or {"error": sentence, "exit_code": n}. SIGTERM asks it to end. It
+also ends when its supervisor has gone.
 
-Recovery is the composed replay of CORE section 9 over the real rings: each owner feeds itself from the journal's files up
-to their end, matchers write their reports again from the first on, the sequencer settles them as the marks say; then the
-sequencer leads. So nothing is in a recovered node that a running one did not go through.
+Recovery is the composed replay of CORE section 9 over the real rings: each owner feeds itself from the journal's files
+up to their end, matchers write their reports again from the first on, the sequencer settles them as the marks say; then
+the sequencer leads. So nothing is in a recovered node that a running one did not go through.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class Process:
         quiet: Callable[[], bool] | None = None,
         on_stop: Callable[[], None] | None = None,
     ) -> None:
-        """Run the stages until asked to stop, then until `quiet`. `lapped`: who is behind a stage, to be fed from files."""
+        """Run the stages until asked to stop, then until `quiet`; `lapped`: whom to feed from files then."""
         runner = Runner(stages, self.plan.wait, doorbell, socket=sockets)
         gc.collect()
         gc.freeze()
@@ -363,7 +363,7 @@ def _serve_gateway(process: Process, ready: Ready, server: BinaryServer, source:
 
 
 def _sockets(bell: Doorbell | None, *servers: BinaryServer) -> int:
-    """Return one descriptor that is readable when any server has something to do, -1 for a process that never sleeps."""
+    """Return a descriptor that is readable when any server has something to do, -1 for a process that never sleeps."""
     if bell is None:
         return -1
     if len(servers) == 1:

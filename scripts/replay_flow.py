@@ -1,4 +1,4 @@
-"""`bullring replay-flow DIR`: recorded order flow through the binary gateway, every execution and checkpoint compared."""
+"""`bullring replay-flow DIR`: recorded order flow through the binary gateway, every result compared."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _report(comparison: Comparison, passed: bool, seconds: float, *, as_json: bo
         progress(f"  {text}")
     print(
         f"{'PASS' if passed else 'FAIL'}: {recording.name}: {facts['commands']} commands over {facts['connections']} "
-        f"connections in {facts['seconds']} s, {facts['trades']} of {facts['trades_recorded']} trades in order with maker, "
-        f"taker, price and quantity, {facts['checkpoints']} checkpoints ({facts['checkpoints_bad']} bad), "
+        f"connections in {facts['seconds']} s, {facts['trades']} of {facts['trades_recorded']} trades in order with "
+        f"maker, taker, price and quantity, {facts['checkpoints']} checkpoints ({facts['checkpoints_bad']} bad), "
         f"{facts['post_only_rejects']} post-only rejects, {facts['differences']} differences"
     )

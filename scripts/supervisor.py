@@ -237,7 +237,7 @@ class Supervisor:
                 if time.monotonic() > deadline:
                     late = ", ".join(child.plan.name for child in children if not child.ready)
                     raise CommandError(
-                        f"{late} not ready within supervisor.ready_timeout_s = {self.config.supervisor.ready_timeout_s}",
+                        f"{late} not ready in supervisor.ready_timeout_s = {self.config.supervisor.ready_timeout_s}",
                         ExitCode.UNAVAILABLE,
                     )
                 for key, _ in selector.select(POLL_S):

@@ -1,8 +1,8 @@
 """Read a recorded set: the orders as members sent them, the trades the venue made of them, the book in between.
 
-Files of a set's folder (gzip CSV with a header line, integers): commands.csv.gz: ts_ns, cmd, order_id, side, price, qty,
-tif, display, shown, tag; trades.csv.gz: ts_ns, maker, taker, price, qty; checkpoints.csv.gz: after_cmd, ts_ns, bid,
-bid_qty, ask, ask_qty, n_bids, n_asks, open_bid_qty, open_ask_qty; meta.json.
+Files of a set's folder: commands.csv.gz (ts_ns, cmd, order_id, side, price, qty, tif, display, shown, tag),
+trades.csv.gz (ts_ns, maker, taker, price, qty), checkpoints.csv.gz (after_cmd, ts_ns, bid, bid_qty, ask, ask_qty,
+n_bids, n_asks, open_bid_qty, open_ask_qty), meta.json. The CSV files have a header line and hold integers.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Send a recording through the binary gateway and collect what comes back.
 
-Who sends: orders that traded as aggressor belong to one account, all others to another, so that fills move money between
-two owners. The resting account uses two sessions in turns of BLOCK commands, the taking account one: real connections. Between
-two commands of different connections stands a barrier (everything sent so far is answered), because nothing else orders two
-TCP streams; within a connection up to WINDOW commands are unanswered. So the exchange sequences them in file order.
+Who sends: orders that traded as aggressor belong to one account, all others to another, so that fills move money
+between two owners. The resting account uses two sessions in turns of BLOCK commands, the taking account one. Between
+two commands of different connections stands a barrier (everything sent so far is answered), because nothing else
+orders two TCP streams; within a connection up to WINDOW commands are unanswered. So the exchange sequences them in
+file order.
 
 The book is not asked for: it is rebuilt from the market-data ring, which this process maps read-only.
 """
