@@ -1,0 +1,532 @@
+/* Order entry for C programs: one header, no library, no thread, no allocation, never blocks after the logon.
+ *
+ * Needs the wire schema's generated headers (orders.h and wire_common.h) on the include path and Linux or another POSIX system.
+ *
+ *     bullring_client_t client;
+ *     bullring_init(&client, session_id, on_frame, context);
+ *     bullring_key_hmac(&client, "KEY-ID", secret);                  or bullring_key_callback() for Ed25519
+ *     bullring_connect(&client, "127.0.0.1", 9100);
+ *     bullring_log_on(&client, version, keep_alive_ms, timeout_ms);
+ *     int64_t number = bullring_send(&client, TEMPLATE_NEW_ORDER_SINGLE, &order, sizeof(order));
+ *     for (;;) { bullring_flush(&client); bullring_poll(&client); bullring_keep_alive(&client); }
+ *
+ * Requests are only put into the output buffer; bullring_flush() sends all of them with one call. bullring_poll() reads what
+ * has come and calls `on_frame` for each frame but heartbeats and logon answers. Reports are numbered per partition
+ * (flags bits 8..15): `expected[partition]` is the next number; a larger one means a gap to be asked for with
+ * bullring_retransmit(). After a lost connection: connect again, bullring_establish() with the same version, send again with
+ * bullring_resend() what is above `last_incoming`; the exchange drops what it has already taken. */
+#ifndef BULLRING_CLIENT_H
+#define BULLRING_CLIENT_H
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "orders.h"
+
+#define BULLRING_BUFFER_SIZE 65536u
+#define BULLRING_SIGNED_FROM 6u
+#define BULLRING_PARTITIONS 256
+
+enum bullring_status {
+    BULLRING_OK = 0,
+    BULLRING_CLOSED = -1,     /* the exchange closed the connection, or it was lost */
+    BULLRING_REFUSED = -2,    /* logon rejected: `reject_code`; or terminated: `terminate_code` */
+    BULLRING_FULL = -3,       /* output buffer full: flush and poll first */
+    BULLRING_TIMEOUT = -4,
+    BULLRING_PROTOCOL = -5,   /* the stream is no Bullring stream */
+    BULLRING_ADDRESS = -6,
+};
+
+enum bullring_state { BULLRING_DISCONNECTED, BULLRING_CONNECTED, BULLRING_NEGOTIATED, BULLRING_ESTABLISHED };
+
+/* A frame from the exchange. `block` is aligned and valid during the call. */
+typedef void (*bullring_frame_fn)(void *context, const frame_header_t *header, const void *block);
+
+/* Sign `size` bytes into `signature` (64 bytes, zeroed before). */
+typedef void (*bullring_sign_fn)(void *context, const uint8_t *message, size_t size, uint8_t signature[64]);
+
+typedef struct bullring_client {
+    int fd;
+    uint32_t session_id;
+    uint64_t session_ver_id;
+    enum bullring_state state;
+    uint8_t reject_code, terminate_code;
+    uint8_t credential_type;
+    char access_key_id[32];
+    uint8_t secret[32];
+    bullring_sign_fn sign;
+    void *sign_context;
+    bullring_frame_fn on_frame;
+    void *context;
+    uint64_t next_seq;      /* number of our next request */
+    uint64_t last_incoming; /* last request the exchange has, as of the logon */
+    uint64_t last_stamp;
+    uint64_t keep_alive_ns;
+    uint64_t sent_ns, received_ns;
+    uint64_t expected[BULLRING_PARTITIONS];
+    uint32_t in_length, out_length;
+    _Alignas(8) uint8_t in[BULLRING_BUFFER_SIZE];
+    _Alignas(8) uint8_t out[BULLRING_BUFFER_SIZE];
+} bullring_client_t;
+
+/* ---- SHA-256 and HMAC (FIPS 180-4, RFC 2104): for the logon only ------------------------------------------------- */
+
+typedef struct bullring_sha256 {
+    uint32_t state[8];
+    uint64_t size;
+    uint8_t block[64];
+} bullring_sha256_t;
+
+static inline uint32_t bullring_rotate(uint32_t value, int by)
+{
+    return value >> by | value << (32 - by);
+}
+
+static inline void bullring_sha256_block(uint32_t state[8], const uint8_t block[64])
+{
+    static const uint32_t constants[64] = {
+        0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5, 0xd807aa98, 0x12835b01,
+        0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174, 0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc,
+        0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da, 0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147,
+        0x06ca6351, 0x14292967, 0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+        0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070, 0x19a4c116, 0x1e376c08,
+        0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3, 0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208,
+        0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
+    uint32_t w[64], v[8];
+
+    for (int i = 0; i < 16; i++)
+        w[i] = (uint32_t)block[4 * i] << 24 | (uint32_t)block[4 * i + 1] << 16 | (uint32_t)block[4 * i + 2] << 8 |
+               block[4 * i + 3];
+    for (int i = 16; i < 64; i++) {
+        uint32_t a = bullring_rotate(w[i - 15], 7) ^ bullring_rotate(w[i - 15], 18) ^ w[i - 15] >> 3;
+        uint32_t b = bullring_rotate(w[i - 2], 17) ^ bullring_rotate(w[i - 2], 19) ^ w[i - 2] >> 10;
+        w[i] = w[i - 16] + a + w[i - 7] + b;
+    }
+    memcpy(v, state, sizeof(v));
+    for (int i = 0; i < 64; i++) {
+        uint32_t s1 = bullring_rotate(v[4], 6) ^ bullring_rotate(v[4], 11) ^ bullring_rotate(v[4], 25);
+        uint32_t t1 = v[7] + s1 + ((v[4] & v[5]) ^ (~v[4] & v[6])) + constants[i] + w[i];
+        uint32_t s0 = bullring_rotate(v[0], 2) ^ bullring_rotate(v[0], 13) ^ bullring_rotate(v[0], 22);
+        uint32_t t2 = s0 + ((v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]));
+        memmove(v + 1, v, 7 * sizeof(v[0]));
+        v[4] += t1;
+        v[0] = t1 + t2;
+    }
+    for (int i = 0; i < 8; i++)
+        state[i] += v[i];
+}
+
+static inline void bullring_sha256_init(bullring_sha256_t *hash)
+{
+    static const uint32_t start[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                                      0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+    memcpy(hash->state, start, sizeof(start));
+    hash->size = 0;
+}
+
+static inline void bullring_sha256_update(bullring_sha256_t *hash, const uint8_t *data, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        hash->block[hash->size++ % 64] = data[i];
+        if (hash->size % 64 == 0)
+            bullring_sha256_block(hash->state, hash->block);
+    }
+}
+
+static inline void bullring_sha256_final(bullring_sha256_t *hash, uint8_t digest[32])
+{
+    uint64_t bits = hash->size * 8;
+    uint8_t one = 0x80, zero = 0, length[8];
+
+    for (int i = 0; i < 8; i++)
+        length[i] = (uint8_t)(bits >> (56 - 8 * i));
+    bullring_sha256_update(hash, &one, 1);
+    while (hash->size % 64 != 56)
+        bullring_sha256_update(hash, &zero, 1);
+    bullring_sha256_update(hash, length, sizeof(length));
+    for (int i = 0; i < 32; i++)
+        digest[i] = (uint8_t)(hash->state[i / 4] >> (24 - 8 * (i % 4)));
+}
+
+static inline void bullring_hmac_sha256(const uint8_t key[32], const uint8_t *message, size_t size, uint8_t digest[32])
+{
+    uint8_t pad[64];
+    bullring_sha256_t hash;
+
+    for (int i = 0; i < 64; i++)
+        pad[i] = (uint8_t)((i < 32 ? key[i] : 0) ^ 0x36);
+    bullring_sha256_init(&hash);
+    bullring_sha256_update(&hash, pad, sizeof(pad));
+    bullring_sha256_update(&hash, message, size);
+    bullring_sha256_final(&hash, digest);
+    for (int i = 0; i < 64; i++)
+        pad[i] ^= 0x36 ^ 0x5c;
+    bullring_sha256_init(&hash);
+    bullring_sha256_update(&hash, pad, sizeof(pad));
+    bullring_sha256_update(&hash, digest, 32);
+    bullring_sha256_final(&hash, digest);
+}
+
+/* ---- set up ------------------------------------------------------------------------------------------------------ */
+
+static inline uint64_t bullring_clock(clockid_t clock)
+{
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+}
+
+static inline void bullring_init(bullring_client_t *client, uint32_t session_id, bullring_frame_fn on_frame, void *context)
+{
+    memset(client, 0, offsetof(bullring_client_t, in));
+    client->fd = -1;
+    client->session_id = session_id;
+    client->on_frame = on_frame;
+    client->context = context;
+    client->next_seq = 1;
+    for (int i = 0; i < BULLRING_PARTITIONS; i++)
+        client->expected[i] = 1;
+}
+
+static inline void bullring_sign_hmac(void *context, const uint8_t *message, size_t size, uint8_t signature[64])
+{
+    bullring_hmac_sha256(((bullring_client_t *)context)->secret, message, size, signature);
+}
+
+/* The same kind of id for any credential type: at most 32 bytes. */
+static inline void bullring_key_callback(bullring_client_t *client, const char *access_key_id, uint8_t credential_type,
+                                         bullring_sign_fn sign, void *context)
+{
+    size_t length = strnlen(access_key_id, sizeof(client->access_key_id));
+
+    memset(client->access_key_id, 0, sizeof(client->access_key_id));
+    memcpy(client->access_key_id, access_key_id, length);
+    client->credential_type = credential_type;
+    client->sign = sign;
+    client->sign_context = context;
+}
+
+static inline void bullring_key_hmac(bullring_client_t *client, const char *access_key_id, const uint8_t secret[32])
+{
+    memcpy(client->secret, secret, sizeof(client->secret));
+    bullring_key_callback(client, access_key_id, CREDENTIAL_TYPE_HMAC_SHA256, bullring_sign_hmac, client);
+}
+
+static inline void bullring_disconnect(bullring_client_t *client)
+{
+    if (client->fd >= 0)
+        close(client->fd);
+    client->fd = -1;
+    client->state = BULLRING_DISCONNECTED;
+}
+
+/* Connect to a numeric IPv4 address; this one waits. */
+static inline int bullring_connect(bullring_client_t *client, const char *address, uint16_t port)
+{
+    struct sockaddr_in target = {.sin_family = AF_INET, .sin_port = htons(port)};
+    int on = 1;
+
+    if (inet_pton(AF_INET, address, &target.sin_addr) != 1)
+        return BULLRING_ADDRESS;
+    client->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (client->fd < 0)
+        return BULLRING_CLOSED;
+    if (connect(client->fd, (struct sockaddr *)&target, sizeof(target)) != 0 ||
+        fcntl(client->fd, F_SETFL, O_NONBLOCK) != 0) {
+        bullring_disconnect(client);
+        return BULLRING_CLOSED;
+    }
+    setsockopt(client->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    client->in_length = client->out_length = 0;
+    client->state = BULLRING_CONNECTED;
+    client->sent_ns = client->received_ns = bullring_clock(CLOCK_MONOTONIC);
+    return BULLRING_OK;
+}
+
+/* ---- sending ----------------------------------------------------------------------------------------------------- */
+
+static inline uint8_t *bullring_frame(bullring_client_t *client, uint16_t template_id, uint16_t flags, uint64_t seq_num,
+                                      const void *block, uint16_t size)
+{
+    frame_header_t header = {
+        .message_length = FRAME_HEADER_SIZE + size,
+        .encoding_type = SOFH_ENCODING_TYPE,
+        .block_length = size,
+        .template_id = template_id,
+        .schema_id = ORDERS_SCHEMA_ID,
+        .version = ORDERS_SCHEMA_VERSION,
+        .flags = flags,
+        .seq_num = seq_num,
+        .sending_time = bullring_clock(CLOCK_REALTIME),
+    };
+    if (client->out_length + header.message_length > BULLRING_BUFFER_SIZE)
+        return NULL;
+    uint8_t *frame = client->out + client->out_length;
+    memcpy(frame, &header, sizeof(header));
+    memcpy(frame + FRAME_HEADER_SIZE, block, size);
+    client->out_length += header.message_length;
+    return frame;
+}
+
+/* Put a numbered request into the output. Returns its number or BULLRING_FULL. */
+static inline int64_t bullring_send(bullring_client_t *client, uint16_t template_id, const void *block, uint16_t size)
+{
+    if (bullring_frame(client, template_id, 0, client->next_seq, block, size) == NULL)
+        return BULLRING_FULL;
+    return (int64_t)client->next_seq++;
+}
+
+/* The same request again, after a reconnect: its old number, its old block. */
+static inline int bullring_resend(bullring_client_t *client, uint16_t template_id, uint64_t seq_num, const void *block,
+                                  uint16_t size)
+{
+    return bullring_frame(client, template_id, FRAME_FLAG_POSS_RESEND, seq_num, block, size) == NULL ? BULLRING_FULL
+                                                                                                    : BULLRING_OK;
+}
+
+static inline int64_t bullring_send_new(bullring_client_t *client, const new_order_single_t *order)
+{
+    return bullring_send(client, TEMPLATE_NEW_ORDER_SINGLE, order, sizeof(*order));
+}
+
+static inline int64_t bullring_send_cancel(bullring_client_t *client, const order_cancel_request_t *request)
+{
+    return bullring_send(client, TEMPLATE_ORDER_CANCEL_REQUEST, request, sizeof(*request));
+}
+
+static inline int64_t bullring_send_replace(bullring_client_t *client, const order_replace_request_t *request)
+{
+    return bullring_send(client, TEMPLATE_ORDER_REPLACE_REQUEST, request, sizeof(*request));
+}
+
+/* A limit order that rests, all optional fields empty. */
+static inline new_order_single_t bullring_limit_order(uint32_t instrument_id, uint8_t side, int64_t price_ticks,
+                                                      int64_t quantity_lots)
+{
+    return (new_order_single_t){
+        .price = price_ticks,
+        .order_qty = quantity_lots,
+        .display_qty = QTY_OPT_NULL,
+        .stop_px = PX_OPT_NULL,
+        .expire_time = TIME_SEC_OPT_NULL,
+        .instrument_id = instrument_id,
+        .side = side,
+        .ord_type = ORD_TYPE_LIMIT,
+        .time_in_force = TIME_IN_FORCE_GTC,
+    };
+}
+
+static inline int bullring_retransmit(bullring_client_t *client, uint8_t partition, uint64_t from, uint32_t count)
+{
+    retransmit_request_t block = {.session_id = client->session_id,
+                                  .count = count,
+                                  .timestamp = bullring_clock(CLOCK_REALTIME),
+                                  .from_seq_no = from};
+    uint16_t flags = (uint16_t)(partition << FRAME_FLAG_PARTITION_SHIFT);
+    return bullring_frame(client, TEMPLATE_RETRANSMIT_REQUEST, flags, 0, &block, sizeof(block)) == NULL ? BULLRING_FULL
+                                                                                                       : BULLRING_OK;
+}
+
+/* Send what is in the output, as far as the socket takes it. */
+static inline int bullring_flush(bullring_client_t *client)
+{
+    if (client->out_length == 0)
+        return BULLRING_OK;
+    ssize_t sent = send(client->fd, client->out, client->out_length, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent < 0)
+        return errno == EAGAIN || errno == EINTR ? BULLRING_OK : BULLRING_CLOSED;
+    client->sent_ns = bullring_clock(CLOCK_MONOTONIC);
+    client->out_length -= (uint32_t)sent;
+    if (client->out_length > 0)
+        memmove(client->out, client->out + sent, client->out_length);
+    return BULLRING_OK;
+}
+
+/* ---- receiving --------------------------------------------------------------------------------------------------- */
+
+static inline int bullring_session_frame(bullring_client_t *client, const frame_header_t *header, const void *block)
+{
+    switch (header->template_id) {
+    case TEMPLATE_NEGOTIATE_RESPONSE:
+        client->state = BULLRING_NEGOTIATED;
+        return 1;
+    case TEMPLATE_ESTABLISH_ACK:
+        client->state = BULLRING_ESTABLISHED;
+        client->last_incoming = ((const establish_ack_t *)block)->last_incoming_seq_no;
+        return 1;
+    case TEMPLATE_NEGOTIATE_REJECT:
+        client->reject_code = ((const negotiate_reject_t *)block)->code;
+        return BULLRING_REFUSED;
+    case TEMPLATE_ESTABLISH_REJECT:
+        client->reject_code = ((const establish_reject_t *)block)->code;
+        return BULLRING_REFUSED;
+    case TEMPLATE_TERMINATE:
+        client->terminate_code = ((const terminate_t *)block)->code;
+        return BULLRING_REFUSED;
+    case TEMPLATE_SEQUENCE:
+        return 1;
+    default:
+        return 0;
+    }
+}
+
+static inline int bullring_take(bullring_client_t *client, const frame_header_t *header, const void *block)
+{
+    uint8_t partition = (uint8_t)(header->flags >> FRAME_FLAG_PARTITION_SHIFT);
+    int status = header->seq_num == 0 ? bullring_session_frame(client, header, block) : 0;
+
+    if (status != 0)
+        return status < 0 ? status : BULLRING_OK;
+    if (header->seq_num >= client->expected[partition] && (header->flags & FRAME_FLAG_POSS_RETRANS) == 0) {
+        client->on_frame(client->context, header, block); /* sees `expected` as it was: the gap, if there is one */
+        client->expected[partition] = header->seq_num + 1;
+        return BULLRING_OK;
+    }
+    client->on_frame(client->context, header, block);
+    return BULLRING_OK;
+}
+
+/* Read once and hand over whole frames. Returns how many, or a bullring_status. */
+static inline int bullring_poll(bullring_client_t *client)
+{
+    ssize_t got = recv(client->fd, client->in + client->in_length, BULLRING_BUFFER_SIZE - client->in_length, MSG_DONTWAIT);
+    uint32_t at = 0;
+    int frames = 0;
+
+    if (got < 0)
+        return errno == EAGAIN || errno == EINTR ? 0 : BULLRING_CLOSED;
+    if (got == 0)
+        return BULLRING_CLOSED;
+    client->in_length += (uint32_t)got;
+    client->received_ns = bullring_clock(CLOCK_MONOTONIC);
+    while (client->in_length - at >= FRAME_HEADER_SIZE) {
+        frame_header_t header;
+        memcpy(&header, client->in + at, sizeof(header));
+        if (header.encoding_type != SOFH_ENCODING_TYPE || header.message_length > 256 || header.message_length % 8 != 0 ||
+            header.message_length != FRAME_HEADER_SIZE + (uint32_t)header.block_length)
+            return BULLRING_PROTOCOL;
+        if (client->in_length - at < header.message_length)
+            break;
+        int status = bullring_take(client, &header, client->in + at + FRAME_HEADER_SIZE);
+        if (status < 0)
+            return status;
+        at += header.message_length;
+        frames++;
+    }
+    client->in_length -= at;
+    memmove(client->in, client->in + at, client->in_length);
+    return frames;
+}
+
+/* Send a heartbeat if one is due, see whether the exchange is still there. Call it now and then. */
+static inline int bullring_keep_alive(bullring_client_t *client)
+{
+    uint64_t now = bullring_clock(CLOCK_MONOTONIC);
+
+    if (client->state != BULLRING_ESTABLISHED)
+        return BULLRING_OK;
+    if (now - client->received_ns > 3 * client->keep_alive_ns)
+        return BULLRING_TIMEOUT;
+    if (now - client->sent_ns >= client->keep_alive_ns / 2) {
+        sequence_message_t block = {.next_seq_no = client->next_seq};
+        bullring_frame(client, TEMPLATE_SEQUENCE, 0, 0, &block, sizeof(block));
+        return bullring_flush(client);
+    }
+    return BULLRING_OK;
+}
+
+/* ---- logon ------------------------------------------------------------------------------------------------------- */
+
+static inline uint64_t bullring_stamp(bullring_client_t *client)
+{
+    uint64_t now = bullring_clock(CLOCK_REALTIME);
+
+    client->last_stamp = now > client->last_stamp ? now : client->last_stamp + 1;
+    return client->last_stamp;
+}
+
+static inline void bullring_sign(bullring_client_t *client, uint8_t *frame, size_t signature_offset)
+{
+    uint8_t *signature = frame + FRAME_HEADER_SIZE + signature_offset;
+
+    memset(signature, 0, 64);
+    client->sign(client->sign_context, frame + BULLRING_SIGNED_FROM,
+                 FRAME_HEADER_SIZE + signature_offset - BULLRING_SIGNED_FROM, signature);
+}
+
+static inline int bullring_wait_for(bullring_client_t *client, enum bullring_state state, int timeout_ms)
+{
+    uint64_t deadline = bullring_clock(CLOCK_MONOTONIC) + (uint64_t)timeout_ms * 1000000;
+
+    while (client->state != state) {
+        struct pollfd wait = {.fd = client->fd, .events = POLLIN};
+        int status = bullring_flush(client);
+        if (status == BULLRING_OK)
+            status = bullring_poll(client);
+        if (status < 0)
+            return status;
+        if (bullring_clock(CLOCK_MONOTONIC) > deadline)
+            return BULLRING_TIMEOUT;
+        if (status == 0)
+            poll(&wait, 1, 10);
+    }
+    return BULLRING_OK;
+}
+
+/* Open a new version of the session: both flows begin at 1. Waits. */
+static inline int bullring_negotiate(bullring_client_t *client, uint64_t session_ver_id, int timeout_ms)
+{
+    negotiate_t block = {.session_id = client->session_id,
+                         .credential_type = client->credential_type,
+                         .session_ver_id = session_ver_id,
+                         .timestamp = bullring_stamp(client)};
+    memcpy(block.access_key_id, client->access_key_id, sizeof(block.access_key_id));
+    uint8_t *frame = bullring_frame(client, TEMPLATE_NEGOTIATE, 0, 0, &block, sizeof(block));
+    if (frame == NULL)
+        return BULLRING_FULL;
+    bullring_sign(client, frame, offsetof(negotiate_t, signature));
+    int status = bullring_wait_for(client, BULLRING_NEGOTIATED, timeout_ms);
+    if (status != BULLRING_OK)
+        return status;
+    client->session_ver_id = session_ver_id;
+    client->next_seq = 1;
+    for (int i = 0; i < BULLRING_PARTITIONS; i++)
+        client->expected[i] = 1;
+    return BULLRING_OK;
+}
+
+/* Bind the session to this connection; then `last_incoming` says what to send again. Waits. */
+static inline int bullring_establish(bullring_client_t *client, uint32_t keep_alive_ms, int timeout_ms)
+{
+    establish_t block = {.session_id = client->session_id,
+                         .keep_alive_interval_ms = keep_alive_ms,
+                         .session_ver_id = client->session_ver_id,
+                         .timestamp = bullring_stamp(client),
+                         .next_seq_no = client->next_seq,
+                         .credential_type = client->credential_type};
+    memcpy(block.access_key_id, client->access_key_id, sizeof(block.access_key_id));
+    uint8_t *frame = bullring_frame(client, TEMPLATE_ESTABLISH, 0, 0, &block, sizeof(block));
+    if (frame == NULL)
+        return BULLRING_FULL;
+    bullring_sign(client, frame, offsetof(establish_t, signature));
+    client->keep_alive_ns = (uint64_t)keep_alive_ms * 1000000;
+    return bullring_wait_for(client, BULLRING_ESTABLISHED, timeout_ms);
+}
+
+static inline int bullring_log_on(bullring_client_t *client, uint64_t session_ver_id, uint32_t keep_alive_ms, int timeout_ms)
+{
+    int status = bullring_negotiate(client, session_ver_id, timeout_ms);
+    return status == BULLRING_OK ? bullring_establish(client, keep_alive_ms, timeout_ms) : status;
+}
+
+#endif
