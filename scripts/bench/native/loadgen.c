@@ -1,7 +1,7 @@
 /* Load for the binary gateway: N sessions on one busy thread, over TCP, through the C client. Prints one line of JSON.
  *
  * The mix is that of exchange-core's generator: 82 % moves (replace with a new price), 9 % new resting orders, 3 % IOC, 6 %
- * cancels, on a book of about `--orders` resting orders. A third of the new orders and all IOC cross, so that about 1 command
+ * cancels, on a book of about `--orders` resting orders. One new order in sixteen and all IOC cross, so that about 1 command
  * in 17 trades; the ratio really reached is in the output. When a session has no order to move or cancel, or too many, it
  * opens or cancels instead.
  *
@@ -28,6 +28,7 @@ enum action { ACTION_NEW, ACTION_IOC, ACTION_CANCEL, ACTION_MOVE, ACTIONS };
 
 typedef struct order {
     uint64_t id;
+    int64_t price;
     uint32_t generation;
     uint32_t live_at; /* index in `live` while ORDER_LIVE */
     uint8_t state, side;
@@ -311,7 +312,7 @@ static int64_t send_new(session_t *session, bool immediate, uint64_t due_ns)
 {
     order_t *order = &session->orders[session->unused[session->unused_count - 1]];
     uint8_t side = random_below(2) == 0 ? SIDE_BUY : SIDE_SELL;
-    bool crossing = immediate || random_below(3) == 0;
+    bool crossing = immediate || random_below(16) == 0;
     int64_t quantity = 1 + (int64_t)random_below((uint64_t)load.options.quantity);
     new_order_single_t request = bullring_limit_order(load.options.instrument, side, price_for(side, crossing), quantity);
 
@@ -324,6 +325,7 @@ static int64_t send_new(session_t *session, bool immediate, uint64_t due_ns)
     session->unused_count--;
     order->state = ORDER_PENDING;
     order->side = side;
+    order->price = request.price;
     return seq_num;
 }
 
@@ -337,10 +339,14 @@ static int64_t send_change(session_t *session, bool cancel, uint64_t due_ns)
             .orig_cl_ord_id = ORDER_ID_OPT_NULL, .order_id = order->id, .instrument_id = load.options.instrument};
         seq_num = bullring_send_cancel(&session->client, &request);
     } else {
+        int64_t price = price_for(order->side, false);
+        if (price == order->price) /* a move that moves nothing is refused */
+            price += order->side == SIDE_BUY ? -1 : 1;
+        order->price = price;
         order_replace_request_t request = {
             .orig_cl_ord_id = ORDER_ID_OPT_NULL,
             .order_id = order->id,
-            .price = price_for(order->side, false),
+            .price = price,
             .order_qty = QTY_OPT_NULL,
             .display_qty = QTY_OPT_NULL,
             .instrument_id = load.options.instrument,
