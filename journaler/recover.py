@@ -162,6 +162,8 @@ def _walk_last(walk: _Walk, segment: Segment, data: Buffer) -> tuple[int, TornTa
     if segment.first_sequence != sequence:
         raise _refuse(f"the records before it end at sequence {sequence}", segment.path, 0, segment.first_sequence)
     if not walk.header(data, adopt=False):
+        if lib.journal_walk_header(ffi.new("journal_walk_t *"), ffi.from_buffer(data), len(data), True):
+            raise _refuse("the segment's header continues another journal", segment.path, 0, sequence)
         # Header and first batch are one write: a crash may have left any part of it.
         return 0, _tail(walk, data, segment.path, 0, "an incomplete segment header")
     walk.run(data, segment.path)

@@ -1,0 +1,92 @@
+"""`bullring journal verify` and `show`: what an operator sees."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from journaler import inspect
+from journaler.segments import list_segments
+from ringbuf.wire.messages import NewOrderSingle, OrdType, Side, Template, TimeInForce
+from tests.kit import journals
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+    code = inspect.run([str(argument) for argument in arguments])
+    return code, capsys.readouterr().out
+
+
+def test_verify_says_how_far_the_log_goes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    journals.write_journal(tmp_path, [3, 4])
+
+    assert run(capsys, "verify", tmp_path)[0] == 0
+    code, text = run(capsys, "verify", tmp_path, "--json")
+
+    result = json.loads(text)
+    assert code == 0
+    assert (result["verdict"], result["end"], result["batches"], result["marked"]) == ("clean", 7, 2, 7)
+
+
+def test_verify_refuses_damage_and_names_file_and_sequence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    journals.write_journal(tmp_path, [3, 4])
+    path = list_segments(tmp_path)[0].path
+    data = bytearray(path.read_bytes())
+    data[600] ^= 1
+    path.write_bytes(data)
+
+    code, text = run(capsys, "verify", tmp_path)
+
+    assert code == 1
+    assert "REFUSED" in text and str(path) in text and "sequence 0" in text
+    assert json.loads(run(capsys, "verify", tmp_path, "--json")[1])["verdict"] == "refused"
+
+
+def test_verify_tells_of_a_torn_batch_and_an_earlier_panic(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    journals.write_journal(tmp_path, [3])
+    path = list_segments(tmp_path)[0].path
+    with path.open("r+b") as file:
+        file.seek(30_000)
+        file.write(b"x")
+    (tmp_path / "panic").write_text("journaler: fdatasync failed\n")
+
+    code, text = run(capsys, "verify", tmp_path)
+
+    assert code == 0
+    assert "torn" in text and "fdatasync failed" in text
+
+
+def test_show_decodes_the_fields_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    order = NewOrderSingle(
+        instrument_id=4, side=Side.SELL, ord_type=OrdType.LIMIT, time_in_force=TimeInForce.GTC, price=12345, order_qty=7
+    )
+    with journals.log_ring() as ring, journals.opened(tmp_path, ring) as journaler:
+        journals.publish(ring, journals.slot(0))
+        journals.publish(
+            ring, journals.slot(1, template=Template.NEW_ORDER_SINGLE, block=order.pack(), flags=3 << 8 | 4)
+        )
+        journals.publish(ring, journals.slot(2, template=9999, block=b"\xab" * 80))
+        journals.poll_all(journaler, ring)
+
+    code, text = run(capsys, "show", tmp_path, "--json")
+    records = [json.loads(line) for line in text.splitlines()]
+
+    assert code == 0
+    assert [record["template"] for record in records] == ["Tick", "NewOrderSingle", 9999]
+    fields = records[1]["fields"]
+    assert (fields["side"], fields["price"], fields["order_qty"], fields["instrument_id"]) == ("SELL", 12345, 7, 4)
+    assert (records[1]["flags"], records[1]["tier"], records[1]["seq_num"]) == (["reject"], 3, 7)
+    assert records[2]["block"] == "ab" * 80
+    lines = run(capsys, "show", tmp_path)[1].splitlines()
+    assert "NewOrderSingle" in lines[1] and "side=SELL" in lines[1] and "price=12345" in lines[1]
+
+
+def test_show_takes_a_range(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    journals.write_journal(tmp_path, [30])
+    text = run(capsys, "show", tmp_path, "--from", 7, "--to", 9, "--json")[1]
+    assert [json.loads(line)["sequence"] for line in text.splitlines()] == [7, 8]
+
+
+def test_wrong_arguments_are_told_apart_from_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "verify")[0] == 2
+    assert run(capsys, "repair", tmp_path)[0] == 2
+    assert run(capsys, "verify", tmp_path / "nothing")[0] == 2
