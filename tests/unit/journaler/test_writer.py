@@ -105,7 +105,7 @@ def test_second_journaler_on_a_directory_is_refused_at_once(tmp_path: Path) -> N
         journals.opened(tmp_path, ring),
         pytest.raises(JournalLocked),
     ):
-            Journaler(journals.config(tmp_path), other, {})
+        Journaler(journals.config(tmp_path), other, {})
 
 
 def test_lock_is_free_after_a_refused_start(tmp_path: Path) -> None:

@@ -1,0 +1,163 @@
+"""Each rule of the journal has a test that fails when the rule is broken: one line is changed, the test must notice."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.kit import mutants
+
+pytestmark = pytest.mark.slow
+
+STAGE = "journal_stage"
+ORDER = "journal_order"
+PYTEST_FAILED = 1
+QUICK = ("-k", "not every_byte and not every_flipped")  # the others are enough, and there are many faults
+
+IN_C = {
+    "commit before write and sync": (
+        ORDER,
+        "journal.c",
+        "    write_batch(journaler, count);\n",
+        "    ring_store_commit(journaler->log, (int64_t)position->sequence + count);\n"
+        "    journaler->commit = (int64_t)position->sequence + count;\n    write_batch(journaler, count);\n",
+    ),
+    "no sync at all": (ORDER, "journal.c", "config.sync && fdatasync(journaler->segment_fd) != 0)", "config.sync > 1)"),
+    "a second sync after a failed one": (
+        ORDER,
+        "journal.c",
+        "config.sync && fdatasync(journaler->segment_fd) != 0)",
+        "config.sync && fdatasync(journaler->segment_fd) != 0 && fdatasync(journaler->segment_fd) != 0)",
+    ),
+    "a new segment's name not synced": (
+        ORDER,
+        "journal.c",
+        "config.sync && fsync(journaler->directory_fd) != 0)",
+        "config.sync > 1)",
+    ),
+    "two batches before a sync": (
+        ORDER,
+        "journal.c",
+        "if (journaler->config.sync && fdatasync(",
+        "if (journaler->stats.batches % 2 && fdatasync(",
+    ),
+    "batch ends inside a group": (
+        STAGE,
+        "journal.c",
+        "        if ((slot->flags & SLOT_FLAG_MORE) == 0)\n            whole = i + 1;",
+        "        whole = i + 1;",
+    ),
+    "epoch begins inside a batch": (STAGE, "journal.c", "i > 0 && log_epoch_after(slot, 0) != 0", "i < 0"),
+    "commit runs ahead of the standby": (
+        STAGE,
+        "journal.c",
+        "durable < replicated ? durable : replicated",
+        "durable + 0 * replicated",
+    ),
+    "lazy records are written at once": (
+        STAGE,
+        "journal.c",
+        ">= journaler->config.lazy_ns;",
+        ">= 0 * journaler->config.lazy_ns;",
+    ),
+    "wanted is ignored": (STAGE, "journal.c", "(int64_t)journaler->position.sequence < wanted", "wanted < 0"),
+    "marks are not written": (STAGE, "keeper.c", "position.sequence != journaler->mark_sequence", "0"),
+    "archive at the wrong place": (
+        STAGE,
+        "archive.c",
+        "(off_t)archive->next * JOURNAL_SLOT_SIZE",
+        "(off_t)(archive->next + 1) * JOURNAL_SLOT_SIZE",
+    ),
+    "reader splits groups": (STAGE, "walk.c", "count = journal_whole_groups(from, room);", "count = room;"),
+    "long lanes of the checksum joined wrongly": (
+        STAGE,
+        "crc32c.c",
+        "#define LANE_LONG 2048",
+        "#define LANE_LONG 2044",
+    ),
+}
+
+IN_PYTHON = {
+    "damage two batches before the end is cut": (
+        "recover.py",
+        "walk.chain.batch + 2",
+        "walk.chain.batch + 3",
+        "recover",
+    ),
+    "the mark is not looked at": (
+        "recover.py",
+        "if mark is not None and sequence < mark.sequence:",
+        "if mark is not None and sequence < 0:",
+        "recover",
+    ),
+    "the mark's checksum is not compared": ("recover.py", "if here != (mark", "if not here and (mark", "recover"),
+    "a torn tail is left in the file": ("recover.py", "bytes(torn.end - torn.offset)", "b''", "recover"),
+    "a gap between segments is accepted": (
+        "recover.py",
+        "    if chain.sequence != following.first_sequence:",
+        "    if chain.sequence > following.first_sequence:",
+        "recover",
+    ),
+    "a lapped follower reads above commit": ("reader.py", "self._files.read(durable)", "self._files.read()", "reader"),
+    "damage below the durable end ends the log": (
+        "reader.py",
+        "if limit is not None:\n",
+        "if limit == -1:\n",
+        "reader",
+    ),
+    "other bytes in the archive are overwritten": ("archive.py", "if old != ZERO_SLOT:", "if old is None:", "archive"),
+}
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    return mutants.copy_package("journaler", tmp_path)
+
+
+@pytest.mark.parametrize("test", [STAGE, ORDER])
+def test_native_tests_pass_without_a_fault(package: Path, test: str) -> None:
+    done = mutants.native(package, test)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("fault", IN_C)
+def test_fault_in_c_is_noticed(package: Path, fault: str) -> None:
+    test, name, old, new = IN_C[fault]
+    mutants.change(package / name, old, new)
+
+    done = mutants.native(package, test)
+
+    assert done.returncode == -signal.SIGABRT, done.stdout + done.stderr
+    assert "invariant broken" in done.stderr
+
+
+@pytest.mark.parametrize("test", sorted({test for _, _, _, test in IN_PYTHON.values()}))
+def test_unit_tests_pass_without_a_fault(package: Path, test: str) -> None:
+    done = mutants.unit(package, f"tests/unit/journaler/test_{test}.py", *QUICK)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("fault", IN_PYTHON)
+def test_fault_in_python_is_noticed(package: Path, fault: str) -> None:
+    name, old, new, test = IN_PYTHON[fault]
+    mutants.change(package / name, old, new)
+
+    done = mutants.unit(package, f"tests/unit/journaler/test_{test}.py", *QUICK)
+
+    assert done.returncode == PYTEST_FAILED, done.stdout
+    assert " passed" in done.stdout or " failed" in done.stdout
+
+
+def test_checksum_not_chained_is_noticed(package: Path) -> None:
+    """Writer and reader agree with each other, but not with the format."""
+    mutants.change(
+        package / "journal.c",
+        "crc32c(header, sizeof *header, header->prev_crc);\n    for",
+        "crc32c(header, sizeof *header, 0);\n    for",
+    )
+    mutants.change(package / "walk.c", "crc32c(&copy, sizeof copy, seed)", "crc32c(&copy, sizeof copy, seed * 0)")
+    mutants.build_module(package, "_journal")
+
+    done = mutants.unit(package, "tests/unit/journaler/test_recover.py", *QUICK)
+
+    assert done.returncode == PYTEST_FAILED, done.stdout
