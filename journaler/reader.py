@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from journaler._journal import ffi, lib
 from journaler.errors import JournalRefused
 from journaler.segments import Segment, list_segments
-from ringbuf._ring import ffi as ring_ffi
+from ringbuf.wait import address
 
 SLOT_SIZE = 128
 BATCH_SLOTS_MAX = 8192
@@ -33,7 +33,7 @@ class RingLike(Protocol):
 
 def ring_pointer(ring: RingLike) -> Any:
     """Return the ring for this package's C. Each extension has types of its own, so the address crosses."""
-    return ffi.cast("ring_t *", int(ring_ffi.cast("uintptr_t", ring.ptr)))
+    return ffi.cast("ring_t *", address(ring.ptr))
 
 
 class LogCursor:

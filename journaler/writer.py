@@ -13,6 +13,7 @@ from journaler.errors import JournalError, JournalHalted, JournalLocked
 from journaler.reader import SLOT_SIZE, RingLike, ring_pointer
 from journaler.recover import Position, Recovery, cut, panicked, recover, remove_temporaries
 from journaler.segments import PANIC_FILE, lock_directory, sync_directory
+from ringbuf.wait import Stage, address
 
 MEBIBYTE = 1 << 20
 
@@ -79,10 +80,14 @@ class Journaler:
             raise
 
     @property
-    def stage(self) -> tuple[int, int]:
-        """Poll function and state, as addresses: a stage_t."""
-        function = int(ffi.cast("intptr_t", lib.journaler_poll_function()))
-        return function, int(ffi.cast("intptr_t", self._journaler))
+    def stage(self) -> Stage:
+        """The stage for a Runner; valid until close()."""
+        return Stage(address(lib.journaler_poll_function()), address(self._journaler))
+
+    @property
+    def idle_timeout_ns(self) -> int:
+        """The longest a runner of this stage may sleep: nothing but time says when a lazy record must be written."""
+        return max(self.config.lazy_us, 100) * 1000
 
     def poll(self, limit: int = 1024) -> int:
         """Run the stage once; for tests and tools. Raises JournalHalted when no segment can be prepared (J9)."""

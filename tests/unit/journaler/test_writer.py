@@ -11,7 +11,7 @@ from journaler.errors import JournalError, JournalRefused
 from journaler.format import BatchHeader
 from journaler.recover import recover
 from journaler.segments import list_segments
-from ringbuf.ring import Mode
+from ringbuf import Mode, Runner, RunStatus
 from tests.kit import journals, waiting
 
 
@@ -182,8 +182,11 @@ def test_d0_is_journaled_too_and_flagged(tmp_path: Path) -> None:
     assert b"".join(slots for _, slots in LogReader(tmp_path)) == journals.singles(0, 5)
 
 
-def test_stage_is_a_function_and_a_state(tmp_path: Path) -> None:
+def test_stage_runs_in_a_runner(tmp_path: Path) -> None:
     with journals.log_ring() as ring, journals.opened(tmp_path, ring) as journaler:
-        function, state = journaler.stage
-        assert function and state and function != state
-        assert journaler.housekeep()["records"] == 0
+        runner = Runner([journaler.stage], "yield", idle_timeout_ns=journaler.idle_timeout_ns)
+        for _ in range(20):
+            journals.publish(ring, journals.singles(ring.published, 50))
+            waiting.eventually(lambda: runner.run(1_000_000).status == RunStatus.TIME and ring.commit == ring.published)
+        assert journaler.housekeep()["records"] == 1000
+    assert b"".join(slots for _, slots in LogReader(tmp_path)) == journals.singles(0, 1000)
