@@ -1,7 +1,7 @@
 """`bullring bench journal`: what group commit costs beside the disk's own price for the same bytes.
 
 Each round commits one batch through the journaler and, in turn, writes and syncs a block of the same size in a file of
-the same kind beside it, so that both see the same disk at the same time. One JSON line for each batch size, then one for
+the same kind beside it: both see the same disk at the same time. One JSON line for each batch size, then one for
 reading.
 """
 
