@@ -106,6 +106,14 @@ matcher_t *matcher_new(const matcher_config_t *config)
     return matcher;
 }
 
+void matcher_prefault(matcher_t *matcher)
+{
+    volatile uint8_t *page = (volatile uint8_t *)matcher->store.orders;
+    const volatile uint8_t *end = (const volatile uint8_t *)(matcher->store.cold + matcher->config.orders_max);
+    for (; page < end; page += ARENA_ALIGNMENT)
+        *page = *page;
+}
+
 void matcher_free(matcher_t *matcher)
 {
     if (matcher == NULL)

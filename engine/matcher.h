@@ -45,6 +45,8 @@ typedef struct matcher_order {
 /* NULL if the memory cannot be had. Wrong configuration is a broken invariant. */
 matcher_t *matcher_new(const matcher_config_t *config);
 void matcher_free(matcher_t *matcher);
+/* Touch the pages of all orders, so that no record pays for a page fault. The rest is touched as it is used. */
+void matcher_prefault(matcher_t *matcher);
 /* The handles stay the caller's and must outlive the matcher; log may be NULL if matcher_poll() is not used. */
 void matcher_attach(matcher_t *matcher, ring_t *log, ring_t *reports, ring_t *market);
 
