@@ -113,6 +113,8 @@ const char *book_check(const book_store_t *store)
             return broken;
         in_books += store->books[i].order_count;
     }
+    if (live != store->live)
+        return "the count of live orders is wrong";
     if (live != in_books + off_book)
         return "a live order is in no book";
     return check_accounts(store, live);

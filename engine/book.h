@@ -107,6 +107,7 @@ typedef struct book_store {
     uint32_t orders_max;
     uint32_t books_max;
     uint32_t accounts_max;
+    uint32_t live; /* orders in slots: decides whether prefetching pays */
 } book_store_t;
 
 /* NULL, or which invariant is broken. For tests and audits; linear in everything. */
@@ -140,7 +141,7 @@ static inline uint32_t level_front(const level_t *level)
 
 /* ---- account lists ---------------------------------------------------------------------------------------------------- */
 
-static inline void book_account_link(const book_store_t *store, uint32_t index, uint32_t account_id)
+static inline void book_account_link(book_store_t *store, uint32_t index, uint32_t account_id)
 {
     account_t *account = store->accounts + account_id;
     order_cold_t *cold = store->cold + index;
@@ -150,9 +151,10 @@ static inline void book_account_link(const book_store_t *store, uint32_t index, 
         store->cold[account->head].account_prev = index;
     account->head = index;
     account->open++;
+    store->live++;
 }
 
-static inline void book_account_unlink(const book_store_t *store, uint32_t index, uint32_t account_id)
+static inline void book_account_unlink(book_store_t *store, uint32_t index, uint32_t account_id)
 {
     account_t *account = store->accounts + account_id;
     const order_cold_t *cold = store->cold + index;
@@ -164,6 +166,7 @@ static inline void book_account_unlink(const book_store_t *store, uint32_t index
     if (cold->account_next != ORDER_NONE)
         store->cold[cold->account_next].account_prev = cold->account_prev;
     account->open--;
+    store->live--;
 }
 
 /* ---- levels and FIFOs -------------------------------------------------------------------------------------------------- */
@@ -194,12 +197,9 @@ static inline void book_append(const book_store_t *store, book_t *book, uint32_t
 }
 
 /* The order leaves its level with all its leaves. */
-static inline void book_detach(const book_store_t *store, book_t *book, uint32_t index)
+static inline void book_detach_from(const book_store_t *store, book_t *book, level_t *level, uint32_t index)
 {
     order_t *order = store->orders + index;
-    levels_t *side = &book->side[order_side(order)];
-    level_t *level = levels_find(&store->levels, side, order->price);
-    INVARIANT(level != NULL);
     INVARIANT(level->quantity >= (uint64_t)order->leaves);
     if (order->prev != ORDER_NONE)
         store->orders[order->prev].next = order->next;
@@ -213,7 +213,15 @@ static inline void book_detach(const book_store_t *store, book_t *book, uint32_t
     state_hash_remove(&book->hash, order_mix(order));
     book->order_count--;
     if (level->quantity == 0)
-        levels_close(&store->levels, side, order->price);
+        levels_close(&store->levels, &book->side[order_side(order)], order->price);
+}
+
+static inline void book_detach(const book_store_t *store, book_t *book, uint32_t index)
+{
+    const order_t *order = store->orders + index;
+    level_t *level = levels_find(&store->levels, &book->side[order_side(order)], order->price);
+    INVARIANT(level != NULL);
+    book_detach_from(store, book, level, index);
 }
 
 /* The order keeps its place with less quantity, and not nothing. */
@@ -233,7 +241,7 @@ static inline void book_reduce(const book_store_t *store, book_t *book, level_t 
 }
 
 /* The slot becomes free. */
-static inline void book_release(const book_store_t *store, uint32_t index)
+static inline void book_release(book_store_t *store, uint32_t index)
 {
     order_t *order = store->orders + index;
     book_account_unlink(store, index, order->account);

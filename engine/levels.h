@@ -69,7 +69,7 @@ typedef struct levels {
     int64_t best; /* price of the best level while there is any */
     int64_t base;
     int64_t slide_target; /* base wanted, while sliding */
-    uint64_t window_offset; /* arena offset of bits2, bits1, bits0, levels */
+    uint64_t window_offset; /* arena offset of levels, bits0, bits1, bits2 */
     uint32_t near_count;
     uint32_t far_count;
     uint32_t far_root; /* valid while far_count > 0 */
@@ -115,24 +115,24 @@ static inline uint32_t levels_count(const levels_t *side)
     return side->near_count + side->far_count;
 }
 
-static inline uint64_t *levels_bits2(const level_store_t *store, const levels_t *side)
+static inline level_t *levels_window(const level_store_t *store, const levels_t *side)
 {
-    return (uint64_t *)(store->arena + side->window_offset);
-}
-
-static inline uint64_t *levels_bits1(const level_store_t *store, const levels_t *side)
-{
-    return levels_bits2(store, side) + 8; /* a cache line of its own */
+    return (level_t *)(store->arena + side->window_offset);
 }
 
 static inline uint64_t *levels_bits0(const level_store_t *store, const levels_t *side)
 {
-    return levels_bits1(store, side) + store->bits1_words;
+    return (uint64_t *)(levels_window(store, side) + (store->mask + 1));
 }
 
-static inline level_t *levels_window(const level_store_t *store, const levels_t *side)
+static inline uint64_t *levels_bits1(const level_store_t *store, const levels_t *side)
 {
-    return (level_t *)(levels_bits0(store, side) + store->bits0_words);
+    return levels_bits0(store, side) + store->bits0_words;
+}
+
+static inline uint64_t *levels_bits2(const level_store_t *store, const levels_t *side)
+{
+    return levels_bits1(store, side) + store->bits1_words;
 }
 
 static inline bool levels_is_near(const level_store_t *store, const levels_t *side, int64_t price)
@@ -156,7 +156,11 @@ static inline level_t *levels_find(const level_store_t *store, const levels_t *s
 static inline void levels_mark(const level_store_t *store, const levels_t *side, int64_t price)
 {
     uint64_t tick = (uint64_t)price & store->mask;
-    levels_bits0(store, side)[tick >> 6] |= UINT64_C(1) << (tick & 63);
+    uint64_t *word = levels_bits0(store, side) + (tick >> 6);
+    uint64_t before = *word;
+    *word = before | UINT64_C(1) << (tick & 63);
+    if (LIKELY(before != 0))
+        return;
     levels_bits1(store, side)[tick >> 12] |= UINT64_C(1) << (tick >> 6 & 63);
     *levels_bits2(store, side) |= UINT64_C(1) << (tick >> 12);
 }

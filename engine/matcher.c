@@ -6,7 +6,7 @@
 
 #define ARENA_ALIGNMENT 4096
 #define HUGE_PAGE_SIZE (2u << 20)
-#define L2_SIZE (1u << 20) /* beyond it a batch's next orders are prefetched (LIMITS section 9) */
+#define L2_SIZE (1u << 20) /* live orders beyond half of it: a batch's next ones are prefetched, below that costs more than it saves */
 #define WINDOW_LOG2_DEFAULT 16
 
 /* ---- construction ------------------------------------------------------------------------------------------------------ */
@@ -79,6 +79,7 @@ static void place(matcher_t *matcher, const arena_layout_t *layout)
     store->books_max = matcher->config.instruments_max;
     store->accounts_max = matcher->config.accounts_max;
     matcher->exec_high = (uint64_t)matcher->config.partition << 56;
+    matcher->report_head = (uint64_t)matcher->config.partition << 56 | (uint64_t)ORDERS_SCHEMA_VERSION << 48;
 }
 
 matcher_t *matcher_new(const matcher_config_t *config)
@@ -152,16 +153,6 @@ static void publish(matcher_t *matcher)
         ring_publish(matcher->market, market);
     matcher->reports_published = reports;
     matcher->market_published = market;
-}
-
-static void finish_input(matcher_t *matcher)
-{
-    if (matcher->last_report != NULL)
-        matcher->last_report->flags |= REPORT_FLAG_LAST_OF_INPUT;
-    if (matcher->last_event_flags != NULL)
-        *matcher->last_event_flags |= EVENT_FLAGS_END_OF_EVENT;
-    matcher->last_report = NULL;
-    matcher->last_event_flags = NULL;
 }
 
 /* Give the step its budget; false = no room in the report ring for even the smallest. */
@@ -319,39 +310,71 @@ static void prefetch(const matcher_t *matcher, const log_slot_t *slots, int64_t 
         prefetch_neighbours(matcher, slots + at + PREFETCH_NEIGHBOURS_AHEAD);
 }
 
+/* Few live orders, but ids walk through all slots, and output streams through the cache: only the nodes themselves. */
+static void prefetch_nodes(const matcher_t *matcher, const log_slot_t *slots, int64_t at, int64_t count)
+{
+    if (at + PREFETCH_NEIGHBOURS_AHEAD < count && touched_order(slots + at + PREFETCH_NEIGHBOURS_AHEAD) != 0)
+        prefetch_node(matcher, slots + at + PREFETCH_NEIGHBOURS_AHEAD);
+}
+
+/* The input is done. */
+static void finish_input(matcher_t *matcher)
+{
+    book_follow(&matcher->store, matcher->store.books + matcher->state->input.book);
+    if (matcher->last_report != NULL)
+        matcher->last_report->flags |= REPORT_FLAG_LAST_OF_INPUT;
+    if (matcher->last_event_flags != NULL)
+        *matcher->last_event_flags |= EVENT_FLAGS_END_OF_EVENT;
+    matcher->last_report = NULL;
+    matcher->last_event_flags = NULL;
+}
+
+/* Go on with the unfinished input: one step. False = no room. */
+static bool continue_input(matcher_t *matcher)
+{
+    if (!start_step(matcher))
+        return false;
+    if (resume(matcher))
+        finish_input(matcher);
+    publish(matcher);
+    return true;
+}
+
 /* Take records until `count` are taken, `limit` units of work are done, or there is no room. Returns records taken. */
 static int64_t run(matcher_t *matcher, const log_slot_t *slots, int64_t count, int64_t limit, int64_t *work_done)
 {
     matcher_state_t *state = matcher->state;
-    bool cold = (uint64_t)matcher->config.orders_max * sizeof(order_t) > L2_SIZE;
+    bool cold = (uint64_t)matcher->store.live * sizeof(order_t) > L2_SIZE / 2;
+    bool cold_slots = (uint64_t)matcher->config.orders_max * sizeof(order_t) > L2_SIZE;
     int64_t taken = 0;
     int64_t done = 0;
-    while (done < limit && (taken < count || state->work.kind != WORK_NONE)) {
-        bool fresh = state->work.kind == WORK_NONE;
-        if (fresh && cold)
-            prefetch(matcher, slots, taken, count);
-        if (fresh && !is_ours(matcher, slots + taken)) {
-            taken++;
-            state->position++;
-            done++;
+    matcher->outputs_left = 0;
+    for (; done < limit; done++) {
+        if (UNLIKELY(state->work.kind != WORK_NONE)) {
+            if (!continue_input(matcher))
+                break;
             continue;
         }
-        if (!start_step(matcher))
+        if (taken == count)
             break;
-        if (fresh) {
-            take(matcher, slots + taken, state->position);
-            taken++;
-            state->position++;
-        } else {
-            (void)resume(matcher);
+        if (cold)
+            prefetch(matcher, slots, taken, count);
+        else if (cold_slots)
+            prefetch_nodes(matcher, slots, taken, count);
+        const log_slot_t *slot = slots + taken;
+        if (LIKELY(is_ours(matcher, slot))) {
+            /* One budget may serve many short inputs; what they wrote is published with it. */
+            if (UNLIKELY(matcher->outputs_left < MATCHER_STEP_OUTPUTS_MAX)) {
+                publish(matcher);
+                if (!start_step(matcher))
+                    break;
+            }
+            take(matcher, slot, state->position);
+            if (LIKELY(state->work.kind == WORK_NONE))
+                finish_input(matcher);
         }
-        done++;
-        if (LIKELY(state->work.kind == WORK_NONE)) {
-            book_follow(&matcher->store, matcher->store.books + state->input.book);
-            finish_input(matcher);
-        }
-        if (matcher->reports->claimed - matcher->reports_published >= (int64_t)matcher->config.step_budget)
-            publish(matcher);
+        taken++;
+        state->position++;
     }
     publish(matcher);
     *work_done = done;

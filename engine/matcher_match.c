@@ -8,10 +8,21 @@ static uint8_t live_status(const order_t *order)
     return order->cum > 0 ? ORD_STATUS_PARTIALLY_FILLED : ORD_STATUS_NEW;
 }
 
-static void report_accepted(matcher_t *matcher, const taker_t *taker)
+/* What only the answers to a new order say. */
+typedef struct terms {
+    uint64_t client_tag;
+    uint8_t ord_type;
+    uint8_t time_in_force;
+} terms_t;
+
+static terms_t taker_terms(const taker_t *taker)
+{
+    return (terms_t){taker->client_tag, taker->ord_type, taker->time_in_force};
+}
+
+static void report_accepted(matcher_t *matcher, const order_t *order, terms_t terms)
 {
     const input_t *input = &matcher->state->input;
-    const order_t *order = &taker->order;
     uint64_t exec_id;
     order_accepted_t *block =
         report_numbered(matcher, TEMPLATE_ORDER_ACCEPTED, order->session, order->account, 0, &exec_id);
@@ -22,21 +33,20 @@ static void report_accepted(matcher_t *matcher, const taker_t *taker)
     block->ingress_time = input->ingress_ns;
     block->ref_seq_num = input->seq_num;
     /* A market order's price is the sequencer's protection price, not the client's. */
-    block->price = taker->ord_type == ORD_TYPE_MARKET ? PX_OPT_NULL : order->price;
+    block->price = terms.ord_type == ORD_TYPE_MARKET ? PX_OPT_NULL : order->price;
     block->order_qty = order->leaves;
-    block->client_tag = taker->client_tag;
+    block->client_tag = terms.client_tag;
     block->instrument_id = order->book + 1u;
     block->account_id = order->account;
     block->side = order_side_code(order);
-    block->ord_type = taker->ord_type;
-    block->time_in_force = taker->time_in_force;
+    block->ord_type = terms.ord_type;
+    block->time_in_force = terms.time_in_force;
     block->ord_status = ORD_STATUS_NEW;
 }
 
-static void report_rejected(matcher_t *matcher, const taker_t *taker, uint16_t code, int64_t limit)
+static void report_rejected(matcher_t *matcher, const order_t *order, uint64_t client_tag, uint16_t code, int64_t limit)
 {
     const input_t *input = &matcher->state->input;
-    const order_t *order = &taker->order;
     uint64_t exec_id;
     order_rejected_t *block = report_numbered(matcher, TEMPLATE_ORDER_REJECTED, order->session, order->account,
                                               REPORT_FLAG_FINAL, &exec_id);
@@ -46,7 +56,7 @@ static void report_rejected(matcher_t *matcher, const taker_t *taker, uint16_t c
     block->transact_time = input->ts_ns;
     block->ingress_time = input->ingress_ns;
     block->ref_seq_num = input->seq_num;
-    block->client_tag = taker->client_tag;
+    block->client_tag = client_tag;
     block->limit = limit;
     block->instrument_id = order->book + 1u;
     block->account_id = order->account;
@@ -165,7 +175,7 @@ static void event_replace(matcher_t *matcher, book_t *book, const order_t *order
 
 void matcher_cancel_resting(matcher_t *matcher, uint32_t index, uint16_t reason, uint8_t status, uint64_t ref_seq_num)
 {
-    const book_store_t *store = &matcher->store;
+    book_store_t *store = &matcher->store;
     order_t *order = store->orders + index;
     book_t *book = store->books + order->book;
     cancellation_t cancellation = {.session = order->session,
@@ -274,7 +284,7 @@ static void event_execute(matcher_t *matcher, book_t *book, const order_t *maker
 /* One trade with the front order of the best level. */
 static void trade(matcher_t *matcher, book_t *book, level_t *level, taker_t *taker)
 {
-    const book_store_t *store = &matcher->store;
+    book_store_t *store = &matcher->store;
     uint32_t index = level->head;
     order_t *maker = store->orders + index;
     int64_t quantity = maker->leaves < taker->order.leaves ? maker->leaves : taker->order.leaves;
@@ -289,7 +299,7 @@ static void trade(matcher_t *matcher, book_t *book, level_t *level, taker_t *tak
     taker->order.cum += quantity;
     bool maker_done = quantity == maker->leaves;
     if (maker_done) {
-        book_detach(store, book, index);
+        book_detach_from(store, book, level, index);
         maker->leaves = 0;
     } else {
         book_reduce(store, book, level, index, quantity);
@@ -352,16 +362,16 @@ static void prevent_self_trade(matcher_t *matcher, book_t *book, level_t *level,
 
 /* ---- the taker's course ---------------------------------------------------------------------------------------------- */
 
-static bool crosses(const levels_t *opposite, const order_t *taker)
+static bool crosses(const levels_t *opposite, bool sells, int64_t price)
 {
     if (levels_count(opposite) == 0)
         return false;
-    return order_side(taker) ? opposite->best >= taker->price : opposite->best <= taker->price;
+    return sells ? opposite->best >= price : opposite->best <= price;
 }
 
 static void rest(matcher_t *matcher, book_t *book, const taker_t *taker)
 {
-    const book_store_t *store = &matcher->store;
+    book_store_t *store = &matcher->store;
     uint32_t index = order_index(store, taker->order.id);
     order_t *order = store->orders + index;
     *order = taker->order;
@@ -398,8 +408,9 @@ bool matcher_match(matcher_t *matcher)
     work_t *work = &matcher->state->work;
     taker_t *taker = &work->taker;
     book_t *book = matcher->store.books + taker->order.book;
-    levels_t *opposite = &book->side[order_side(&taker->order) ^ 1];
-    while (taker->order.leaves > 0 && crosses(opposite, &taker->order)) {
+    bool sells = order_side(&taker->order) != 0;
+    levels_t *opposite = &book->side[!sells];
+    while (taker->order.leaves > 0 && crosses(opposite, sells, taker->order.price)) {
         if (matcher->outputs_left < MATCHER_STEP_OUTPUTS_MAX) {
             work->kind = WORK_MATCH;
             return false;
@@ -447,7 +458,7 @@ bool matcher_fok_scan(matcher_t *matcher)
             work->scan_order = work->scan.level != NULL ? work->scan.level->head : ORDER_NONE;
         }
     }
-    report_accepted(matcher, taker);
+    report_accepted(matcher, &taker->order, taker_terms(taker));
     if (work->scan_quantity < wanted) {
         report_taker_canceled(matcher, taker, taker->order.leaves, CANCEL_REASON_FOK_NOT_FILLABLE, ORD_STATUS_EXPIRED);
         work->kind = WORK_NONE;
@@ -471,24 +482,46 @@ static uint16_t state_reject(const book_t *book)
     }
 }
 
-static void taker_from_new(taker_t *taker, const log_slot_t *slot)
+static void order_from_record(order_t *order, const log_slot_t *slot)
 {
     const new_order_single_t *block = (const new_order_single_t *)slot->block;
     bool group = block->stp_group_id != 0;
-    taker->order = (order_t){
-        .id = slot->aux,
-        .price = block->price,
-        .leaves = block->order_qty,
-        .cl_ord_id = block->cl_ord_id,
-        .account = block->account_id,
-        .session = slot->session,
-        .stp_key = group ? block->stp_group_id : block->account_id,
-        .book = (uint16_t)(block->instrument_id - 1),
-        .tier = (uint8_t)(slot->flags >> SLOT_TIER_SHIFT),
-        .flags = (uint8_t)((block->side == SIDE_SELL ? ORDER_SELL : 0) | (group ? ORDER_STP_GROUP : 0) |
-                           (block->exec_inst & EXEC_INST_POST_ONLY ? ORDER_POST_ONLY : 0) |
-                           block->stp_mode << ORDER_STP_MODE_SHIFT),
-    };
+    order->id = slot->aux;
+    order->price = block->price;
+    order->leaves = block->order_qty;
+    order->cum = 0;
+    order->cl_ord_id = block->cl_ord_id;
+    order->account = block->account_id;
+    order->session = slot->session;
+    order->stp_key = group ? block->stp_group_id : block->account_id;
+    order->book = (uint16_t)(block->instrument_id - 1);
+    order->tier = (uint8_t)(slot->flags >> SLOT_TIER_SHIFT);
+    order->flags = (uint8_t)((block->side == SIDE_SELL ? ORDER_SELL : 0) | (group ? ORDER_STP_GROUP : 0) |
+                             (block->exec_inst & EXEC_INST_POST_ONLY ? ORDER_POST_ONLY : 0) |
+                             block->stp_mode << ORDER_STP_MODE_SHIFT);
+}
+
+/* The common case, built where it stays: a limit order that meets nobody. */
+static void new_passive(matcher_t *matcher, book_t *book, const log_slot_t *slot, uint32_t index)
+{
+    const new_order_single_t *block = (const new_order_single_t *)slot->block;
+    book_store_t *store = &matcher->store;
+    order_t *order = store->orders + index;
+    order_from_record(order, slot);
+    report_accepted(matcher, order, (terms_t){block->client_tag, block->ord_type, block->time_in_force});
+    store->cold[index].client_tag = block->client_tag;
+    book_account_link(store, index, order->account);
+    book_append(store, book, index);
+    event_add(matcher, book, order);
+}
+
+/* Everything else goes through the taker's course. */
+static void new_taker(matcher_t *matcher, const log_slot_t *slot, const levels_t *opposite)
+{
+    const new_order_single_t *block = (const new_order_single_t *)slot->block;
+    work_t *work = &matcher->state->work;
+    taker_t *taker = &work->taker;
+    order_from_record(&taker->order, slot);
     taker->client_tag = block->client_tag;
     taker->stp_mode = block->stp_mode;
     taker->ord_type = block->ord_type;
@@ -497,31 +530,6 @@ static void taker_from_new(taker_t *taker, const log_slot_t *slot)
     if (block->ord_type == ORD_TYPE_MARKET && block->time_in_force != TIME_IN_FORCE_FOK)
         taker->time_in_force = TIME_IN_FORCE_IOC;
     taker->was_resting = false;
-}
-
-void matcher_new_order(matcher_t *matcher, const log_slot_t *slot)
-{
-    const new_order_single_t *block = (const new_order_single_t *)slot->block;
-    work_t *work = &matcher->state->work;
-    taker_t *taker = &work->taker;
-    book_t *book = matcher_book(matcher, block->instrument_id);
-    INVARIANT(slot->aux != 0);
-    INVARIANT(block->account_id <= matcher->config.accounts_max);
-    INVARIANT(block->order_qty > 0);
-    INVARIANT(block->stp_mode <= STP_MODE_TRANSFER);
-    INVARIANT(matcher->store.orders[order_index(&matcher->store, slot->aux)].id == 0);
-    taker_from_new(taker, slot);
-    matcher->state->input.book = taker->order.book;
-    uint16_t code = state_reject(book);
-    const levels_t *opposite = &book->side[order_side(&taker->order) ^ 1];
-    if (UNLIKELY(code != 0)) {
-        report_rejected(matcher, taker, code, 0);
-        return;
-    }
-    if ((taker->order.flags & ORDER_POST_ONLY) != 0 && crosses(opposite, &taker->order)) {
-        report_rejected(matcher, taker, REJECT_CODE_WOULD_TAKE_LIQUIDITY, opposite->best);
-        return;
-    }
     if (taker->time_in_force == TIME_IN_FORCE_FOK) {
         work->kind = WORK_FOK_SCAN;
         work->scan_quantity = 0;
@@ -530,8 +538,39 @@ void matcher_new_order(matcher_t *matcher, const log_slot_t *slot)
         (void)matcher_fok_scan(matcher);
         return;
     }
-    report_accepted(matcher, taker);
+    report_accepted(matcher, &taker->order, taker_terms(taker));
     (void)matcher_match(matcher);
+}
+
+void matcher_new_order(matcher_t *matcher, const log_slot_t *slot)
+{
+    const new_order_single_t *block = (const new_order_single_t *)slot->block;
+    book_t *book = matcher_book(matcher, block->instrument_id);
+    uint32_t index = order_index(&matcher->store, slot->aux);
+    bool sells = block->side == SIDE_SELL;
+    const levels_t *opposite = &book->side[!sells];
+    INVARIANT(slot->aux != 0);
+    INVARIANT(block->account_id <= matcher->config.accounts_max);
+    INVARIANT(block->order_qty > 0);
+    INVARIANT(block->stp_mode <= STP_MODE_TRANSFER);
+    INVARIANT(matcher->store.orders[index].id == 0);
+    matcher->state->input.book = block->instrument_id - 1;
+    uint16_t code = state_reject(book);
+    int64_t limit = 0;
+    bool crossing = crosses(opposite, sells, block->price);
+    if (code == 0 && crossing && (block->exec_inst & EXEC_INST_POST_ONLY) != 0) {
+        code = REJECT_CODE_WOULD_TAKE_LIQUIDITY;
+        limit = opposite->best;
+    }
+    if (UNLIKELY(code != 0)) {
+        order_t order;
+        order_from_record(&order, slot);
+        report_rejected(matcher, &order, block->client_tag, code, limit);
+    } else if (!crossing && block->ord_type == ORD_TYPE_LIMIT && block->time_in_force == TIME_IN_FORCE_GTC) {
+        new_passive(matcher, book, slot, index);
+    } else {
+        new_taker(matcher, slot, opposite);
+    }
 }
 
 /* ---- cancel and replace ---------------------------------------------------------------------------------------------- */
@@ -580,22 +619,27 @@ static uint64_t given_or_zero(uint64_t cl_ord_id)
     return cl_ord_id == ORDER_ID_OPT_NULL ? 0 : cl_ord_id;
 }
 
+__attribute__((noinline, cold)) static void refuse_cancel(matcher_t *matcher, const order_cancel_request_t *block)
+{
+    refusal_t refusal = {.cl_ord_id = block->cl_ord_id,
+                         .orig_cl_ord_id = given_or_zero(block->orig_cl_ord_id),
+                         .order_id = block->order_id,
+                         .instrument = block->instrument_id,
+                         .account = block->account_id,
+                         .code = REJECT_CODE_TOO_LATE_TO_CANCEL,
+                         .response_to = RESPONSE_TO_CANCEL,
+                         .status = ORD_STATUS_REJECTED};
+    report_refused(matcher, &refusal);
+}
+
 void matcher_cancel(matcher_t *matcher, const log_slot_t *slot)
 {
     const order_cancel_request_t *block = (const order_cancel_request_t *)slot->block;
-    const book_store_t *store = &matcher->store;
+    book_store_t *store = &matcher->store;
     INVARIANT(block->account_id <= matcher->config.accounts_max);
     order_t *order = live_order(matcher, block->order_id);
-    if (order == NULL) {
-        refusal_t refusal = {.cl_ord_id = block->cl_ord_id,
-                             .orig_cl_ord_id = given_or_zero(block->orig_cl_ord_id),
-                             .order_id = block->order_id,
-                             .instrument = block->instrument_id,
-                             .account = block->account_id,
-                             .code = REJECT_CODE_TOO_LATE_TO_CANCEL,
-                             .response_to = RESPONSE_TO_CANCEL,
-                             .status = ORD_STATUS_REJECTED};
-        report_refused(matcher, &refusal);
+    if (UNLIKELY(order == NULL)) {
+        refuse_cancel(matcher, block);
         return;
     }
     uint32_t index = order_index(store, order->id);
@@ -651,23 +695,28 @@ static uint16_t replace_reject(const book_t *book, const order_t *order, int64_t
     if (price == order->price && total == order->leaves + order->cum)
         return REJECT_CODE_REPLACE_NO_CHANGE;
     const levels_t *opposite = &book->side[order_side(order) ^ 1];
-    order_t moved = {.price = price, .flags = order->flags};
-    if ((order->flags & ORDER_POST_ONLY) != 0 && crosses(opposite, &moved)) {
+    if ((order->flags & ORDER_POST_ONLY) != 0 && crosses(opposite, order_side(order) != 0, price)) {
         *limit = opposite->best;
         return REJECT_CODE_WOULD_TAKE_LIQUIDITY;
     }
     return 0;
 }
 
-/* Out of its level, back in as a taker under the same id. */
+/* Out of its level, to the back of the new one; where it crosses, as a taker under the same id. */
 static void replace_moved(matcher_t *matcher, book_t *book, uint32_t index, int64_t price, int64_t total, uint64_t orig)
 {
     const book_store_t *store = &matcher->store;
     order_t *order = store->orders + index;
-    taker_t *taker = &matcher->state->work.taker;
     book_detach(store, book, index);
     order->price = price;
     order->leaves = total - order->cum;
+    report_replaced(matcher, order, orig, false);
+    if (LIKELY(!crosses(&book->side[order_side(order) ^ 1], order_side(order) != 0, price))) {
+        book_append(store, book, index);
+        event_replace(matcher, book, order);
+        return;
+    }
+    taker_t *taker = &matcher->state->work.taker;
     taker->order = *order;
     order->flags |= ORDER_OFF_BOOK;
     taker->client_tag = store->cold[index].client_tag;
@@ -675,8 +724,22 @@ static void replace_moved(matcher_t *matcher, book_t *book, uint32_t index, int6
     taker->ord_type = ORD_TYPE_LIMIT;
     taker->time_in_force = TIME_IN_FORCE_GTC;
     taker->was_resting = true;
-    report_replaced(matcher, order, orig, false);
     (void)matcher_match(matcher);
+}
+
+__attribute__((noinline, cold)) static void refuse_replace(matcher_t *matcher, const order_replace_request_t *block,
+                                                           const order_t *order, uint16_t code, int64_t limit)
+{
+    refusal_t refusal = {.cl_ord_id = block->cl_ord_id,
+                         .orig_cl_ord_id = order != NULL ? order->cl_ord_id : given_or_zero(block->orig_cl_ord_id),
+                         .order_id = block->order_id,
+                         .limit = limit,
+                         .instrument = block->instrument_id,
+                         .account = block->account_id,
+                         .code = code,
+                         .response_to = RESPONSE_TO_REPLACE,
+                         .status = order != NULL ? live_status(order) : ORD_STATUS_REJECTED};
+    report_refused(matcher, &refusal);
 }
 
 void matcher_replace(matcher_t *matcher, const log_slot_t *slot)
@@ -685,16 +748,8 @@ void matcher_replace(matcher_t *matcher, const log_slot_t *slot)
     const book_store_t *store = &matcher->store;
     INVARIANT(block->account_id <= matcher->config.accounts_max);
     order_t *order = live_order(matcher, block->order_id);
-    refusal_t refusal = {.cl_ord_id = block->cl_ord_id,
-                         .orig_cl_ord_id = order != NULL ? order->cl_ord_id : given_or_zero(block->orig_cl_ord_id),
-                         .order_id = block->order_id,
-                         .instrument = block->instrument_id,
-                         .account = block->account_id,
-                         .code = REJECT_CODE_TOO_LATE_TO_CANCEL,
-                         .response_to = RESPONSE_TO_REPLACE,
-                         .status = order != NULL ? live_status(order) : ORD_STATUS_REJECTED};
-    if (order == NULL) {
-        report_refused(matcher, &refusal);
+    if (UNLIKELY(order == NULL)) {
+        refuse_replace(matcher, block, NULL, REJECT_CODE_TOO_LATE_TO_CANCEL, 0);
         return;
     }
     book_t *book = store->books + order->book;
@@ -703,9 +758,10 @@ void matcher_replace(matcher_t *matcher, const log_slot_t *slot)
     int64_t old_total = order->leaves + order->cum;
     int64_t price = block->price == PX_OPT_NULL ? order->price : block->price;
     int64_t total = block->order_qty == QTY_OPT_NULL ? old_total : block->order_qty;
-    refusal.code = replace_reject(book, order, price, total, &refusal.limit);
-    if (refusal.code != 0) {
-        report_refused(matcher, &refusal);
+    int64_t limit = 0;
+    uint16_t code = replace_reject(book, order, price, total, &limit);
+    if (UNLIKELY(code != 0)) {
+        refuse_replace(matcher, block, order, code, limit);
         return;
     }
     uint64_t orig = order->cl_ord_id;

@@ -18,7 +18,7 @@
 #include "orders.h"
 
 #define TICKS (1u << 21)
-#define CHUNK_DEFAULT 4096
+#define CHUNK_DEFAULT 1024
 #define ROUNDS_DEFAULT 7
 #define ROUNDS_MAX 101
 #define MARKET_SLOTS (1u << 16)
@@ -56,10 +56,11 @@ typedef struct bench {
     uint32_t accounts;
 } bench_t;
 
+/* Time of this thread alone: other work on the machine still disturbs its caches, but takes nothing from its account. */
 static uint64_t now_ns(void)
 {
     struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
