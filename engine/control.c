@@ -253,7 +253,7 @@ static void apply_limits(registry_t *registry, const instrument_limits_t *reques
     instrument->max_ticks = request->max_px;
     instrument->band_up_bps = request->band_up_bps;
     instrument->band_down_bps = request->band_down_bps;
-    if (request->reference_px != PX_NULL)
+    if (!instrument->traded)
         instrument->reference_ticks = request->reference_px;
 }
 

@@ -40,6 +40,7 @@ typedef struct instrument {
     uint32_t open_orders;
     uint8_t partition;
     uint8_t exists;
+    uint8_t traded; /* reference_ticks is a trade; a configured reference no longer replaces it */
     uint8_t type;
     uint8_t state; /* as last ordered; the matcher's is the exact one */
     int8_t price_exponent;

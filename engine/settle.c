@@ -88,6 +88,7 @@ static void settle_execution(sequencer_t *sequencer, order_line_t *line, const o
         balance_change(accounts, accounts_obtain(accounts, ACCOUNT_VENUE, fill->fee_asset_id), fill->fee, 0);
     }
     instrument->reference_ticks = fill->last_px;
+    instrument->traded = 1;
     trim_hold(sequencer, line);
 }
 

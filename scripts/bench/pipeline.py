@@ -1,0 +1,227 @@
+"""`bullring bench pipeline`: client frame → binary gateway → sequencer → journal → matcher → gateway → client, over TCP.
+
+Starts the real exchange (its own processes, a data folder of its own) once a case, drives it with the C load generator, and
+measures a bare TCP echo and a bare fdatasync of the same size between the cases. One JSON object a line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ringbuf.wire import messages as wire
+from scripts.admin.key import create_hmac_key
+from scripts.admin.link import AdminLink
+from scripts.config import load
+from scripts.exit_codes import CommandError, ExitCode
+from scripts.native import binary
+
+FRAME_BYTES = 112  # a NewOrderSingle with its frame header
+SYNC_BYTES = 4096
+READY_TIMEOUT_S = 60.0
+UNITS = 10**15
+
+
+@dataclass(frozen=True)
+class Case:
+    """One start of the exchange. `window` is per session; 1 = one order in flight in all."""
+
+    mode: str
+    layout: str
+    wait: str
+    window: int
+    archive: bool
+
+    @property
+    def sessions(self) -> int:
+        return 1 if self.window == 1 else 4
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run all cases; exit 1 if a case lost an order."""
+    options = _options(arguments)
+    cases = [
+        Case(mode, layout, wait, window, not options.no_archive)
+        for mode in options.modes.split(",")
+        for layout in options.layouts.split(",")
+        for wait in options.waits.split(",")
+        for window in (int(text) for text in options.windows.split(","))
+    ]
+    results: dict[Case, list[dict[str, Any]]] = {case: [] for case in cases}
+    echoes: list[dict[str, Any]] = []
+    syncs: list[dict[str, Any]] = []
+    root = Path(tempfile.mkdtemp(prefix="bullring-bench-", dir=options.dir))
+    try:
+        for _ in range(options.rounds):
+            echoes.append(_reference("echo", "1", str(FRAME_BYTES)))
+            syncs.append(_reference("fdatasync", "1", str(SYNC_BYTES), str(root / "sync.dat")))
+            for case in cases:
+                results[case].append(_measure(case, root, options))
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    print(json.dumps({"bench": "pipeline", "reference": "tcp_echo", **_medians(echoes)}), flush=True)
+    print(json.dumps({"bench": "pipeline", "reference": "fdatasync", **_medians(syncs)}), flush=True)
+    for case, rounds in results.items():
+        print(json.dumps(_summary(case, rounds, echoes, syncs)), flush=True)
+    return ExitCode.OK if all(round_["lost"] == 0 for rounds in results.values() for round_ in rounds) else 1
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bullring bench pipeline", description=__doc__)
+    parser.add_argument("--modes", default="D0,D1", help="durability modes, comma-separated (default %(default)s)")
+    parser.add_argument("--layouts", default="fused", help="fused,stages (default %(default)s)")
+    parser.add_argument("--waits", default="yield", help="spin,yield,park of the order path (default %(default)s)")
+    parser.add_argument("--windows", default="1,512", help="orders in flight per session (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="measured time of one case (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds; medians are printed")
+    parser.add_argument("--no-archive", action="store_true", help="journal inputs only, no report archive")
+    parser.add_argument("--dir", default=None, help="where to put the data folders (the disk that is measured)")
+    parser.add_argument("--json", action="store_true", help="accepted for uniformity: output is always JSON lines")
+    return parser.parse_args(arguments)
+
+
+def _reference(*words: str) -> dict[str, Any]:
+    done = subprocess.run([binary("references"), *words], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise CommandError(f"reference {words[0]} failed: {done.stderr.strip()}", ExitCode.UNAVAILABLE)
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def _medians(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    names = ("min_ns", "p50_ns", "p99_ns", "p999_ns")
+    return {name: statistics.median(sample[name] for sample in samples) for name in names} | {"rounds": len(samples)}
+
+
+@contextmanager
+def _exchange(case: Case, root: Path) -> Iterator[tuple[str, Path]]:
+    """Run the exchange of a case; yields (address of the binary gateway, its configuration file)."""
+    data = Path(tempfile.mkdtemp(prefix=f"{case.mode}-{case.layout}-", dir=root))
+    config = data / "bench.toml"
+    config.write_text(
+        f"""
+[node]
+data_dir = "{data}/data"
+run_dir = "{data}/run"
+mode = "{case.mode}"
+[journal]
+archive = {"true" if case.archive else "false"}
+[placement]
+layout = "{case.layout}"
+partitions = 1
+wait_order_path = "{case.wait}"
+core_journaler = {0 if (os.cpu_count() or 1) > 1 else -1}
+core_sequencer = {1 if (os.cpu_count() or 1) > 1 and case.layout == "fused" else -1}
+[gateway.binary]
+listen = "127.0.0.1:0"
+""",
+        encoding="utf-8",
+    )
+    command = [sys.executable, "-m", "scripts.cli", "run", "--config", str(config), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield _wait_ready(process), config
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=READY_TIMEOUT_S)
+            shutil.rmtree(data, ignore_errors=True)
+
+
+def _wait_ready(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    for line in process.stdout:
+        event = json.loads(line)
+        if event.get("event") == "ready":
+            return str(event["binary_gateway"])
+    raise CommandError("the exchange of a bench case did not start", ExitCode.UNAVAILABLE)
+
+
+def _populate(config_file: Path, sessions: int) -> tuple[int, list[tuple[int, str, str]]]:
+    """Create a pair and funded accounts; returns (instrument, [(session, key id, secret in hex)])."""
+    config = load(config_file)
+    logons: list[tuple[int, str, str]] = []
+    with AdminLink.open(config) as link:
+        base = link.command(wire.AssetAdd(exponent=-8, symbol="BASE"), "asset BASE")
+        quote = link.command(wire.AssetAdd(exponent=-8, symbol="QUOTE"), "asset QUOTE")
+        instrument = link.command(
+            wire.InstrumentAdd(
+                tick_size=1,
+                lot_size=1,
+                quote_per_tick_lot=1,
+                base_per_lot=1,
+                base_asset_id=base,
+                quote_asset_id=quote,
+                symbol="BASE-QUOTE",
+            ),
+            "pair",
+        )
+        link.command(wire.FeeTierSet(maker_rate=100, taker_rate=300), "fees")
+        for _ in range(sessions):
+            account = link.command(wire.AccountCreate(), "account")
+            for asset in (base, quote):
+                deposit = wire.BalanceAdjust(
+                    amount=UNITS, account_id=account, asset_id=asset, kind=wire.BalanceKind.DEPOSIT
+                )
+                link.command(deposit, "deposit")
+            key_id, secret = create_hmac_key(link, config, account)
+            session = link.command(wire.SessionCreate(account_id=account), "session")
+            logons.append((session, key_id, secret.hex()))
+    return instrument, logons
+
+
+def _measure(case: Case, root: Path, options: argparse.Namespace) -> dict[str, Any]:
+    with _exchange(case, root) as (address, config_file):
+        instrument, logons = _populate(config_file, case.sessions)
+        words = ["--address", address, "--instrument", str(instrument), "--seconds", str(options.seconds)]
+        words += ["--window", str(case.window)]
+        for session, key_id, secret in logons:
+            words += ["--session", f"{session}:{key_id}:{secret}"]
+        if (os.cpu_count() or 1) > 1:
+            words += ["--core", "0"]
+        done = subprocess.run([binary("loadgen"), *words], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise CommandError(f"load generator failed: {done.stderr.strip()}", ExitCode.UNAVAILABLE)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def _summary(
+    case: Case, rounds: list[dict[str, Any]], echoes: list[dict[str, Any]], syncs: list[dict[str, Any]]
+) -> dict[str, Any]:
+    def median(name: str) -> float:
+        return float(statistics.median(round_[name] for round_ in rounds))
+
+    echo_us = statistics.median(echo["p50_ns"] for echo in echoes) / 1000
+    sync_us = statistics.median(sync["p50_ns"] for sync in syncs) / 1000
+    floor_us = echo_us if case.mode == "D0" else echo_us + sync_us
+    return {
+        "bench": "pipeline",
+        "mode": case.mode,
+        "placement": case.layout,
+        "wait": case.wait,
+        "window": case.window,
+        "sessions": case.sessions,
+        "archive": case.archive,
+        "mix": rounds[0].get("mix", ""),
+        "rounds": len(rounds),
+        "orders_per_s": round(median("orders_per_s")),
+        "reports_per_order": round(median("reports_per_order"), 3),
+        "lost": sum(round_["lost"] for round_ in rounds),
+        "rtt_us_p50": round(median("rtt_us_p50"), 2),
+        "rtt_us_p99": round(median("rtt_us_p99"), 2),
+        "rtt_us_p999": round(median("rtt_us_p999"), 2),
+        "reference_us_p50": round(floor_us, 2),
+        "ratio_p50": round(median("rtt_us_p50") / floor_us, 2) if case.window == 1 else None,
+    }
