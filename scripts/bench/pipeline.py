@@ -32,6 +32,7 @@ FRAME_BYTES = 112  # a NewOrderSingle with its frame header
 SYNC_BYTES = 4096
 READY_TIMEOUT_S = 60.0
 UNITS = 10**15
+PERMISSIONS = wire.Permissions.READ | wire.Permissions.TRADE
 
 
 @dataclass(frozen=True)
@@ -175,9 +176,9 @@ def _populate(config_file: Path, sessions: int) -> tuple[int, list[tuple[int, st
                     amount=UNITS, account_id=account, asset_id=asset, kind=wire.BalanceKind.DEPOSIT
                 )
                 link.command(deposit, "deposit")
-            key_id, secret = create_hmac_key(link, config, account)
+            key_id, secret_file = create_hmac_key(link, config, account, PERMISSIONS)
             session = link.command(wire.SessionCreate(account_id=account), "session")
-            logons.append((session, key_id, secret.hex()))
+            logons.append((session, key_id, secret_file.read_text(encoding="ascii").strip()))
     return instrument, logons
 
 
