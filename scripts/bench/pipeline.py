@@ -32,6 +32,7 @@ FRAME_BYTES = 112  # a NewOrderSingle with its frame header
 SYNC_BYTES = 4096
 READY_TIMEOUT_S = 60.0
 UNITS = 10**15
+CORES = len(os.sched_getaffinity(0))
 PERMISSIONS = wire.Permissions.READ | wire.Permissions.TRADE
 
 
@@ -76,7 +77,8 @@ def run(arguments: Sequence[str]) -> int:
     print(json.dumps({"bench": "pipeline", "reference": "fdatasync", **_medians(syncs)}), flush=True)
     for case, rounds in results.items():
         print(json.dumps(_summary(case, rounds, echoes, syncs)), flush=True)
-    return ExitCode.OK if all(round_["lost"] == 0 for rounds in results.values() for round_ in rounds) else 1
+    lost = sum(round_["unanswered"] for rounds in results.values() for round_ in rounds)
+    return ExitCode.OK if lost == 0 else ExitCode.NEGATIVE
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -87,6 +89,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--windows", default="1,512", help="orders in flight per session (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=4.0, help="measured time of one case (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds; medians are printed")
+    parser.add_argument("--orders", type=int, default=1000, help="resting orders aimed at (default %(default)s)")
     parser.add_argument("--no-archive", action="store_true", help="journal inputs only, no report archive")
     parser.add_argument("--dir", default=None, help="where to put the data folders (the disk that is measured)")
     parser.add_argument("--json", action="store_true", help="accepted for uniformity: output is always JSON lines")
@@ -123,8 +126,8 @@ archive = {"true" if case.archive else "false"}
 layout = "{case.layout}"
 partitions = 1
 wait_order_path = "{case.wait}"
-core_journaler = {0 if (os.cpu_count() or 1) > 1 else -1}
-core_sequencer = {1 if (os.cpu_count() or 1) > 1 and case.layout == "fused" else -1}
+core_journaler = {0 if CORES > 1 else -1}
+core_sequencer = {1 if CORES > 1 and case.layout == "fused" else -1}
 [gateway.binary]
 listen = "127.0.0.1:0"
 """,
@@ -185,28 +188,36 @@ def _populate(config_file: Path, sessions: int) -> tuple[int, list[tuple[int, st
 def _measure(case: Case, root: Path, options: argparse.Namespace) -> dict[str, Any]:
     with _exchange(case, root) as (address, config_file):
         instrument, logons = _populate(config_file, case.sessions)
-        words = ["--address", address, "--instrument", str(instrument), "--seconds", str(options.seconds)]
-        words += ["--window", str(case.window)]
-        for session, key_id, secret in logons:
-            words += ["--session", f"{session}:{key_id}:{secret}"]
-        if (os.cpu_count() or 1) > 1:
-            words += ["--core", "0"]
-        done = subprocess.run([binary("loadgen"), *words], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
+        command = [str(binary("loadgen")), "--address", address, "--instrument", str(instrument), "--sessions", "-"]
+        command += ["--seconds", str(options.seconds), "--window", str(case.window), "--orders", str(options.orders)]
+        done = subprocess.run(
+            command,
+            input="".join(f"{session} {key_id} {secret}\n" for session, key_id, secret in logons),
+            capture_output=True,
+            text=True,
+            check=False,
+            preexec_fn=_pin_load if CORES > 1 else None,  # noqa: PLW1509 - no threads here
+        )
+    if not done.stdout:
         raise CommandError(f"load generator failed: {done.stderr.strip()}", ExitCode.UNAVAILABLE)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
 
 
+def _pin_load() -> None:
+    os.sched_setaffinity(0, {0})
+
+
 def _summary(
     case: Case, rounds: list[dict[str, Any]], echoes: list[dict[str, Any]], syncs: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    def median(name: str) -> float:
-        return float(statistics.median(round_[name] for round_ in rounds))
+    def median_us(name: str) -> float:
+        return round(statistics.median(round_["rtt_ns"][name] for round_ in rounds) / 1000, 2)
 
     echo_us = statistics.median(echo["p50_ns"] for echo in echoes) / 1000
     sync_us = statistics.median(sync["p50_ns"] for sync in syncs) / 1000
     floor_us = echo_us if case.mode == "D0" else echo_us + sync_us
+    rates = sorted(round_["orders_per_s"] for round_ in rounds)
     return {
         "bench": "pipeline",
         "mode": case.mode,
@@ -215,14 +226,21 @@ def _summary(
         "window": case.window,
         "sessions": case.sessions,
         "archive": case.archive,
-        "mix": rounds[0].get("mix", ""),
         "rounds": len(rounds),
-        "orders_per_s": round(median("orders_per_s")),
-        "reports_per_order": round(median("reports_per_order"), 3),
-        "lost": sum(round_["lost"] for round_ in rounds),
-        "rtt_us_p50": round(median("rtt_us_p50"), 2),
-        "rtt_us_p99": round(median("rtt_us_p99"), 2),
-        "rtt_us_p999": round(median("rtt_us_p999"), 2),
+        "orders_per_s": round(statistics.median(rates)),
+        "orders_per_s_best": round(rates[-1]),
+        "commands_per_fill": statistics.median(round_["commands_per_fill"] for round_ in rounds),
+        "reports_per_order": round(statistics.median(_per_order(round_) for round_ in rounds), 3),
+        "mix": rounds[0]["mix"],
+        "rejects": rounds[0]["rejects"],
+        "lost": sum(round_["unanswered"] for round_ in rounds),
+        "rtt_us_p50": median_us("p50"),
+        "rtt_us_p99": median_us("p99"),
+        "rtt_us_p999": median_us("p999"),
         "reference_us_p50": round(floor_us, 2),
-        "ratio_p50": round(median("rtt_us_p50") / floor_us, 2) if case.window == 1 else None,
+        "ratio_p50": round(median_us("p50") / floor_us, 2) if case.window == 1 else None,
     }
+
+
+def _per_order(round_: dict[str, Any]) -> float:
+    return float(round_["reports"]) / max(1, round_["orders"])
