@@ -1,7 +1,8 @@
-"""`bullring bench pipeline`: client frame → binary gateway → sequencer → journal → matcher → gateway → client, over TCP.
+"""`bullring bench pipeline`: client frame → gateway → sequencer → journal → matcher → gateway → client, over TCP.
 
-Starts the real exchange (its own processes, a data folder of its own) once a case, drives it with the C load generator, and
-measures a bare TCP echo and a bare fdatasync of the same size between the cases. One JSON object a line.
+Starts the real exchange (its own processes, a data folder of its own) once a case, drives it with the C load generator,
+and measures a bare TCP echo and a bare fdatasync in the same round. One JSON object a line. The mix is the generator's
+(82 % moves, 9 % new, 3 % IOC, 6 % cancels; about one trade in 17 commands); each line says what was really sent.
 """
 
 from __future__ import annotations
@@ -196,7 +197,7 @@ def _measure(case: Case, root: Path, options: argparse.Namespace) -> dict[str, A
             capture_output=True,
             text=True,
             check=False,
-            preexec_fn=_pin_load if CORES > 1 else None,  # noqa: PLW1509 - no threads here
+            preexec_fn=_pin_load if CORES > 1 else None,
         )
     if not done.stdout:
         raise CommandError(f"load generator failed: {done.stderr.strip()}", ExitCode.UNAVAILABLE)
