@@ -22,7 +22,7 @@ class EngineSite:
         folder: Path,
         *,
         partitions: int = 1,
-        slots: int = 1 << 16,
+        slots: int = 1 << 14,
         seal_key: bytes | None = None,
         config: ServerConfig | None = None,
         wait: str = "yield",
