@@ -282,7 +282,7 @@ static void event_execute(matcher_t *matcher, book_t *book, const order_t *maker
 }
 
 /* One trade with the front order of the best level. */
-static void trade(matcher_t *matcher, book_t *book, level_t *level, taker_t *taker)
+FLAT static void trade(matcher_t *matcher, book_t *book, level_t *level, taker_t *taker)
 {
     book_store_t *store = &matcher->store;
     uint32_t index = level->head;
@@ -502,7 +502,7 @@ static void order_from_record(order_t *order, const log_slot_t *slot)
 }
 
 /* The common case, built where it stays: a limit order that meets nobody. */
-static void new_passive(matcher_t *matcher, book_t *book, const log_slot_t *slot, uint32_t index)
+FLAT static void new_passive(matcher_t *matcher, book_t *book, const log_slot_t *slot, uint32_t index)
 {
     const new_order_single_t *block = (const new_order_single_t *)slot->block;
     book_store_t *store = &matcher->store;
@@ -632,7 +632,7 @@ __attribute__((noinline, cold)) static void refuse_cancel(matcher_t *matcher, co
     report_refused(matcher, &refusal);
 }
 
-void matcher_cancel(matcher_t *matcher, const log_slot_t *slot)
+FLAT void matcher_cancel(matcher_t *matcher, const log_slot_t *slot)
 {
     const order_cancel_request_t *block = (const order_cancel_request_t *)slot->block;
     book_store_t *store = &matcher->store;
@@ -702,8 +702,24 @@ static uint16_t replace_reject(const book_t *book, const order_t *order, int64_t
     return 0;
 }
 
+/* A replaced order that crosses is a taker under the same id; its node waits, off the book. */
+__attribute__((noinline)) static void replace_taking(matcher_t *matcher, uint32_t index)
+{
+    const book_store_t *store = &matcher->store;
+    order_t *order = store->orders + index;
+    taker_t *taker = &matcher->state->work.taker;
+    taker->order = *order;
+    order->flags |= ORDER_OFF_BOOK;
+    taker->client_tag = store->cold[index].client_tag;
+    taker->stp_mode = order->flags >> ORDER_STP_MODE_SHIFT;
+    taker->ord_type = ORD_TYPE_LIMIT;
+    taker->time_in_force = TIME_IN_FORCE_GTC;
+    taker->was_resting = true;
+    (void)matcher_match(matcher);
+}
+
 /* Out of its level, to the back of the new one; where it crosses, as a taker under the same id. */
-static void replace_moved(matcher_t *matcher, book_t *book, uint32_t index, int64_t price, int64_t total, uint64_t orig)
+FLAT static void replace_moved(matcher_t *matcher, book_t *book, uint32_t index, int64_t price, int64_t total, uint64_t orig)
 {
     const book_store_t *store = &matcher->store;
     order_t *order = store->orders + index;
@@ -716,15 +732,7 @@ static void replace_moved(matcher_t *matcher, book_t *book, uint32_t index, int6
         event_replace(matcher, book, order);
         return;
     }
-    taker_t *taker = &matcher->state->work.taker;
-    taker->order = *order;
-    order->flags |= ORDER_OFF_BOOK;
-    taker->client_tag = store->cold[index].client_tag;
-    taker->stp_mode = order->flags >> ORDER_STP_MODE_SHIFT;
-    taker->ord_type = ORD_TYPE_LIMIT;
-    taker->time_in_force = TIME_IN_FORCE_GTC;
-    taker->was_resting = true;
-    (void)matcher_match(matcher);
+    replace_taking(matcher, index);
 }
 
 __attribute__((noinline, cold)) static void refuse_replace(matcher_t *matcher, const order_replace_request_t *block,

@@ -142,6 +142,7 @@ static inline void slot_clear(void *slot, size_t size)
 
 /* ---- output ---------------------------------------------------------------------------------------------------------- */
 
+#define FLAT __attribute__((flatten)) /* hot paths: everything they call from headers and this file, in line */
 #define INLINE static inline __attribute__((always_inline)) /* a report is a handful of stores: a call would double it */
 
 /* The first 32 bytes are written as four words, in the layout of slots.h. */
