@@ -350,8 +350,10 @@ int journaler_start(journaler_t *journaler)
 
 void journaler_stop(journaler_t *journaler)
 {
-    /* The end of the world for this stage: all that is published goes out, lazy or not. */
-    while (ring_published(journaler->log) > (int64_t)journaler->position.sequence) {
+    /* What is published by now goes out, lazy or not; a producer that goes on does not keep this from ending. */
+    int64_t end = ring_published(journaler->log);
+
+    while ((int64_t)journaler->position.sequence < end) {
         journaler->lazy_since_ns = 1;
         int64_t done = log_step(journaler);
         if (done < 0)

@@ -11,11 +11,12 @@ import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from journaler._journal import ffi, lib
 from journaler.errors import JournalRefused
 from journaler.segments import Segment, list_segments
+from ringbuf import Ring
 from ringbuf.wait import address
 
 SLOT_SIZE = 128
@@ -25,14 +26,11 @@ UNBOUNDED = 2**64 - 1
 Batch = tuple[int, bytes]  # first sequence, n * 128 bytes of whole linked groups
 
 
-class RingLike(Protocol):
-    """A ringbuf.Ring, of which only `ptr`, the `ring_t *`, is used; it must stay open as long as its user."""
+def ring_pointer(ring: Ring) -> Any:
+    """Return the ring for this package's C; it must stay open as long as that uses it.
 
-    ptr: Any
-
-
-def ring_pointer(ring: RingLike) -> Any:
-    """Return the ring for this package's C. Each extension has types of its own, so the address crosses."""
+    Each extension has types of its own, so the address crosses.
+    """
     return ffi.cast("ring_t *", address(ring.ptr))
 
 
@@ -197,7 +195,7 @@ class LogFollower:
     Sees a record only when the ring shows it (commit in D1 and D2, pub in D0), also when it comes from a file.
     """
 
-    def __init__(self, ring: RingLike, directory: Path, start: int = 0, *, slots_max: int = BATCH_SLOTS_MAX) -> None:
+    def __init__(self, ring: Ring, directory: Path, start: int = 0, *, slots_max: int = BATCH_SLOTS_MAX) -> None:
         self._ring = ring
         self._handle = ring_pointer(ring)
         self._directory = Path(directory)

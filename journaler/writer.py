@@ -10,12 +10,15 @@ from typing import Any, Literal, Self
 
 from journaler._journal import ffi, lib
 from journaler.errors import JournalError, JournalHalted, JournalLocked
-from journaler.reader import SLOT_SIZE, RingLike, ring_pointer
+from journaler.reader import SLOT_SIZE, ring_pointer
 from journaler.recover import Position, Recovery, cut, panicked, recover, remove_temporaries
 from journaler.segments import PANIC_FILE, lock_directory, sync_directory
-from ringbuf.wait import Stage, address
+from ringbuf import Ring, Stage
+from ringbuf.wait import address
 
 MEBIBYTE = 1 << 20
+CONSUMER = 0  # the journaler's place among the gating consumers of log and report rings
+NAME = "journaler"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class Journaler:
     where the files end or hold the records after that. Raises JournalLocked, JournalRefused or JournalError.
     """
 
-    def __init__(self, config: JournalerConfig, log_ring: RingLike, report_rings: Mapping[int, RingLike]) -> None:
+    def __init__(self, config: JournalerConfig, log_ring: Ring, report_rings: Mapping[int, Ring]) -> None:
         self.config = config
         self._rings = (log_ring, dict(report_rings))  # keeps their memory mapped
         self._journaler: Any = None
@@ -153,7 +156,7 @@ class Journaler:
         remove_temporaries(directory)
         return recovery
 
-    def _check_log(self, ring: RingLike, end: int) -> None:
+    def _check_log(self, ring: Ring, end: int) -> None:
         """The ring must not know of durable records the files lack, nor begin behind a gap."""
         view = _view(ring)
         if view.panic:
@@ -172,7 +175,7 @@ class Journaler:
         if view.claim - view.capacity > end:
             raise JournalError(f"the log ring has overwritten sequence {end}, the first one missing in the journal")
 
-    def _open(self, log_ring: RingLike, report_rings: Mapping[int, RingLike]) -> None:
+    def _open(self, log_ring: Ring, report_rings: Mapping[int, Ring]) -> None:
         config = self.config
         directory = ffi.new("char[]", os.fsencode(config.directory))
         raw = ffi.new("journal_config_t *")
@@ -186,13 +189,14 @@ class Journaler:
         raw.node, raw.cluster, raw.schema_hash = config.node, config.cluster, config.schema_hash
         raw.mark_counter = self.recovery.mark.counter if self.recovery.mark else 0
         position = ffi.new("journal_position_t *", self._raw_position())
+        log_ring.gate(CONSUMER, NAME, at=self.recovery.position.sequence)
         journaler = lib.journaler_new(raw, position, ring_pointer(log_ring))
         if journaler == ffi.NULL:
             raise _os_error(config.directory)
         self._journaler = journaler
         if config.archive:
             for partition, ring in sorted(report_rings.items()):
-                start = self._archive_start(partition, ring)
+                start = ring.gate(CONSUMER, NAME, at=self._archive_start(partition, ring))
                 if lib.journaler_add_reports(journaler, partition, ring_pointer(ring), start) != 0:
                     raise _os_error(config.directory / "reports" / str(partition))
         if lib.journaler_start(journaler) != 0:
@@ -203,7 +207,7 @@ class Journaler:
         position = self.recovery.position
         return {name: getattr(position, name) for name in Position.__dataclass_fields__}
 
-    def _archive_start(self, partition: int, ring: RingLike) -> int:
+    def _archive_start(self, partition: int, ring: Ring) -> int:
         """Go on at the cursor of an earlier run, else where the file ends, as far as the ring still has the slots."""
         view = _view(ring)
         if view.gating:
@@ -213,7 +217,7 @@ class Journaler:
         return int(max(view.base, view.claim - view.capacity, min(there, view.published)))
 
 
-def _view(ring: RingLike) -> Any:
+def _view(ring: Ring) -> Any:
     view = ffi.new("journal_ring_view_t *")
     lib.journal_view_ring(ring_pointer(ring), view)
     return view

@@ -31,6 +31,7 @@ static struct {
     int syncs;
     int failed;
     int calls_after_failure;
+    _Atomic int disk_full; /* the keeper's writes find no space */
 } seen;
 
 static int by_stage(void)
@@ -51,6 +52,15 @@ ssize_t pwritev(int fd, const struct iovec *parts, int count, off_t offset)
         }
     }
     return syscall(SYS_pwritev, fd, parts, (unsigned long)count, (unsigned long)offset, 0ul);
+}
+
+ssize_t pwrite(int fd, const void *data, size_t size, off_t offset)
+{
+    if (atomic_load(&seen.disk_full) && size > MARK_SLOT_SIZE) {
+        errno = ENOSPC;
+        return -1;
+    }
+    return syscall(SYS_pwrite64, fd, data, size, (unsigned long)offset);
 }
 
 int fdatasync(int fd)
@@ -159,6 +169,39 @@ static void test_commit_follows_the_sync(void)
     empty_directory();
 }
 
+/* J9: with no space for the next segment the stage stops, all it acknowledged durable, and goes on when there is space. */
+static void test_full_disk_halts_and_recovers(void)
+{
+    ring_t *log = make_ring();
+    journaler_t *journaler = start(log);
+    run(journaler, log, 100);
+    atomic_store(&seen.disk_full, 1);
+    int64_t done;
+    do {
+        if (ring_published(log) - ring_commit(log) < 300)
+            publish(log, 50);
+        done = journaler_poll(journaler, 1);
+    } while (done >= 0);
+    INVARIANT(done == STAGE_FAILED);
+    INVARIANT(ring_commit(log) == seen.synced && ring_commit(log) < ring_published(log));
+    INVARIANT(ring_commit(log) > 500); /* the segments prepared before were used up first */
+    journal_stats_t stats;
+    journaler_stats(journaler, &stats);
+    INVARIANT(stats.halted == ENOSPC && atomic_load(&log->header->panic) == 0);
+
+    atomic_store(&seen.disk_full, 0);
+    int64_t halted_at = ring_commit(log);
+    for (int i = 0; i < 3000 && ring_commit(log) == halted_at; i++) {
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        journaler_poll(journaler, 1);
+    }
+    INVARIANT(ring_commit(log) > halted_at);
+    is_stage = 0;
+    journaler_stop(journaler);
+    journaler_free(journaler);
+    empty_directory();
+}
+
 static void test_failed_sync_ends_the_process_with_nothing_acknowledged(int fail_at)
 {
     ring_t *log = make_ring();
@@ -196,6 +239,7 @@ int main(void)
 {
     INVARIANT(mkdtemp(directory) != NULL);
     test_commit_follows_the_sync();
+    test_full_disk_halts_and_recovers();
     test_failed_sync_ends_the_process_with_nothing_acknowledged(1);
     test_failed_sync_ends_the_process_with_nothing_acknowledged(2);
     test_failed_sync_ends_the_process_with_nothing_acknowledged(17);

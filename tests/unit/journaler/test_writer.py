@@ -1,5 +1,6 @@
 """The journaler as an object: what it refuses to start on, restarts, groups, epochs, a full disk."""
 
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from journaler.errors import JournalError, JournalRefused
 from journaler.format import BatchHeader
 from journaler.recover import recover
 from journaler.segments import list_segments
-from ringbuf import Mode, Runner, RunStatus
+from ringbuf import Mode, Ring, Runner, RunStatus
 from tests.kit import journals, waiting
 
 
@@ -96,6 +97,17 @@ def test_lazy_record_waits_for_company_until_its_time(tmp_path: Path) -> None:
         assert 0 < journaler.patience_ns <= 50_000_000
 
         waiting.eventually(lambda: (journaler.poll(), ring.commit)[1] == 1)
+
+
+def test_rings_say_who_gates_them(tmp_path: Path) -> None:
+    with (
+        journals.log_ring() as ring,
+        Ring.private(slot_size=128, slot_count=64) as reports,
+        Journaler(journals.config(tmp_path), ring, {1: reports}),
+    ):
+        for each in (ring, reports):
+            consumer = each.consumer(0)
+            assert (consumer.name, consumer.gating, consumer.pid) == ("journaler", True, os.getpid())
 
 
 def test_second_journaler_on_a_directory_is_refused_at_once(tmp_path: Path) -> None:
