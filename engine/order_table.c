@@ -180,6 +180,11 @@ uint64_t orders_client_hash(const orders_t *orders, uint32_t account, uint32_t i
     return hash == 0 ? 1 : hash;
 }
 
+void orders_prefetch_client(const orders_t *orders, uint32_t account, uint32_t instrument, uint64_t client_id)
+{
+    PREFETCH(&orders->clients[orders_client_hash(orders, account, instrument, client_id) & orders->clients_mask]);
+}
+
 static bool owns_client_id(const orders_t *orders, const order_line_t *line, uint64_t client_id)
 {
     if (line->client_id == client_id)

@@ -97,6 +97,7 @@ void orders_link(orders_t *orders, const order_line_t *line, uint32_t *head);
 void orders_unlink(orders_t *orders, const order_line_t *line, uint32_t *head);
 
 uint64_t orders_client_hash(const orders_t *orders, uint32_t account, uint32_t instrument, uint64_t client_id);
+void orders_prefetch_client(const orders_t *orders, uint32_t account, uint32_t instrument, uint64_t client_id);
 /* The open order of that client id (its own or one of a replace in flight), or NULL. */
 order_line_t *orders_find_client(const orders_t *orders, uint32_t account, uint32_t instrument, uint64_t client_id);
 void orders_register_client(orders_t *orders, const order_line_t *line, uint64_t client_id);

@@ -337,25 +337,47 @@ static void take_command(sequencer_t *sequencer, const log_slot_t *request, uint
     seal(sequencer, slot);
 }
 
+static void warm_order(const orders_t *orders, uint32_t account, uint32_t instrument, uint64_t order_id,
+                       uint64_t orig_client_id, uint64_t client_id)
+{
+    if (order_id != U64_NULL)
+        PREFETCH(orders_line(orders, order_id));
+    else
+        orders_prefetch_client(orders, account, instrument, orig_client_id);
+    if (client_id != 0)
+        orders_prefetch_client(orders, account, instrument, client_id);
+}
+
+/* Touch what a request further down the ring will need: the tables are larger than the caches. Only hints: nothing is judged. */
 static void warm(const sequencer_t *sequencer, const log_slot_t *request)
 {
+    const session_t *session = registry_session(&sequencer->registry, request->session);
+    const void *block = request->block;
+
+    if (session == NULL)
+        return;
     if (request->template_id == TEMPLATE_NEW_ORDER_SINGLE) {
-        const new_order_single_t *order = (const new_order_single_t *)request->block;
+        const new_order_single_t *order = block;
         const instrument_t *instrument = registry_instrument(&sequencer->registry, order->instrument_id);
-        const session_t *session = registry_session(&sequencer->registry, request->session);
-        if (instrument == NULL || session == NULL)
+        if (instrument == NULL)
             return;
         uint32_t account = order->account_id != 0 ? order->account_id : session->account;
-        const orders_t *orders = &sequencer->orders[instrument->partition];
-        uint32_t asset = order->side == SIDE_SELL ? instrument->base_asset : instrument->quote_asset;
-        accounts_prefetch(&sequencer->accounts, account, asset);
-        PREFETCH(&orders->clients[orders_client_hash(orders, account, order->instrument_id, order->cl_ord_id) &
-                                  orders->clients_mask]);
+        accounts_prefetch(&sequencer->accounts, account,
+                          order->side == SIDE_SELL ? instrument->base_asset : instrument->quote_asset);
+        orders_prefetch_client(&sequencer->orders[instrument->partition], account, order->instrument_id,
+                               order->cl_ord_id);
     } else if (request->template_id == TEMPLATE_ORDER_CANCEL_REQUEST) {
-        const order_cancel_request_t *cancel = (const order_cancel_request_t *)request->block;
+        const order_cancel_request_t *cancel = block;
         const instrument_t *instrument = registry_instrument(&sequencer->registry, cancel->instrument_id);
-        if (instrument != NULL && cancel->order_id != U64_NULL)
-            PREFETCH(orders_line(&sequencer->orders[instrument->partition], cancel->order_id));
+        if (instrument != NULL)
+            warm_order(&sequencer->orders[instrument->partition], session->account, cancel->instrument_id,
+                       cancel->order_id, cancel->orig_cl_ord_id, 0);
+    } else if (request->template_id == TEMPLATE_ORDER_REPLACE_REQUEST) {
+        const order_replace_request_t *replace = block;
+        const instrument_t *instrument = registry_instrument(&sequencer->registry, replace->instrument_id);
+        if (instrument != NULL)
+            warm_order(&sequencer->orders[instrument->partition], session->account, replace->instrument_id,
+                       replace->order_id, replace->orig_cl_ord_id, replace->cl_ord_id);
     }
 }
 

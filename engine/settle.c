@@ -153,7 +153,15 @@ void settle_prefetch(const sequencer_t *sequencer, uint8_t partition, const repo
     uint64_t order_id = order_id_of(report);
     if (order_id == 0)
         return;
-    PREFETCH(orders_line(&sequencer->orders[partition], order_id));
+    const orders_t *orders = &sequencer->orders[partition];
+    PREFETCH(orders_line(orders, order_id));
+    if (report->template_id == TEMPLATE_ORDER_REPLACED) {
+        const order_replaced_t *replaced = (const order_replaced_t *)report->block;
+        orders_prefetch_client(orders, replaced->account_id, replaced->instrument_id, replaced->orig_cl_ord_id);
+    } else if (report->template_id == TEMPLATE_ORDER_CANCELED) {
+        const order_canceled_t *canceled = (const order_canceled_t *)report->block;
+        orders_prefetch_client(orders, canceled->account_id, canceled->instrument_id, canceled->orig_cl_ord_id);
+    }
     if (report->template_id == TEMPLATE_ORDER_EXECUTED) {
         const order_executed_t *fill = (const order_executed_t *)report->block;
         const instrument_t *instrument = &sequencer->registry.instruments[fill->instrument_id];
