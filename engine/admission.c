@@ -66,6 +66,18 @@ static verdict_t check_quantity(const instrument_t *instrument, int64_t lots)
     return ADMITTED;
 }
 
+/* Money bounds what may rest in a book, except at price 0, where a bid costs nothing: there the quantity itself is capped, so
+ * that a level's sum cannot overflow. */
+static int64_t free_lots_max(const sequencer_t *sequencer)
+{
+    return AMOUNT_LIMIT / sequencer->config.orders_per_partition;
+}
+
+static verdict_t check_free(const sequencer_t *sequencer, int64_t ticks, int64_t lots)
+{
+    return ticks == 0 && lots > free_lots_max(sequencer) ? refuse(REJECT_CODE_MAX_QTY) : ADMITTED;
+}
+
 static verdict_t check_notional(const instrument_t *instrument, int64_t ticks, int64_t lots)
 {
     int128_t notional = (int128_t)ticks * lots * instrument->quote_per_tick_lot;
@@ -138,7 +150,7 @@ static verdict_t protection_price(const instrument_t *instrument, bool sell, int
     return ADMITTED;
 }
 
-static verdict_t check_terms(const instrument_t *instrument, new_order_single_t *order)
+static verdict_t check_terms(const sequencer_t *sequencer, const instrument_t *instrument, new_order_single_t *order)
 {
     bool sell = order->side == SIDE_SELL;
     verdict_t verdict;
@@ -147,6 +159,8 @@ static verdict_t check_terms(const instrument_t *instrument, new_order_single_t 
         if ((verdict = check_price(instrument, order->price)).rejected)
             return verdict;
         if ((verdict = check_quantity(instrument, order->order_qty)).rejected)
+            return verdict;
+        if ((verdict = check_free(sequencer, order->price, order->order_qty)).rejected)
             return verdict;
         if ((verdict = check_notional(instrument, order->price, order->order_qty)).rejected)
             return verdict;
@@ -219,7 +233,7 @@ static verdict_t admit_new_order(const sequencer_t *sequencer, const session_t *
         return verdict;
     /* Completed before it is judged, on a copy: a refused request stays in the log as the client sent it. */
     new_order_single_t complete = *order;
-    if ((verdict = check_terms(instrument, &complete)).rejected)
+    if ((verdict = check_terms(sequencer, instrument, &complete)).rejected)
         return verdict;
     uint64_t order_id = 0;
     if ((verdict = check_capacity_and_money(sequencer, instrument, &complete, &order_id)).rejected)
@@ -297,9 +311,11 @@ bool replace_needs(const sequencer_t *sequencer, const order_line_t *line, const
     return true;
 }
 
-static verdict_t check_replace_terms(const instrument_t *instrument, const order_line_t *line,
-                                     const order_replaces_t *replaces, const order_replace_request_t *request)
+static verdict_t check_replace_terms(const sequencer_t *sequencer, const order_line_t *line,
+                                     const order_replace_request_t *request)
 {
+    const instrument_t *instrument = &sequencer->registry.instruments[line->instrument];
+    const order_replaces_t *replaces = orders_replaces(&sequencer->orders[instrument->partition], line);
     const replace_version_t *newest = replaces == NULL ? NULL : &replaces->versions[replaces->count - 1];
     int64_t ticks = newest == NULL ? line->limit_ticks : newest->limit_ticks;
     int64_t lots = newest == NULL ? line->total_lots : newest->total_lots;
@@ -315,6 +331,8 @@ static verdict_t check_replace_terms(const instrument_t *instrument, const order
         if ((verdict = check_quantity(instrument, lots)).rejected)
             return verdict;
     }
+    if ((verdict = check_free(sequencer, ticks, lots)).rejected)
+        return verdict;
     if ((verdict = check_notional(instrument, ticks, lots)).rejected)
         return verdict;
     return request->price == PX_NULL ? ADMITTED : check_band(instrument, (line->flags & LINE_SELL) != 0, ticks);
@@ -341,7 +359,7 @@ static verdict_t admit_replace(const sequencer_t *sequencer, const session_t *se
         resolve_order(sequencer, account, request->instrument_id, request->order_id, request->orig_cl_ord_id);
     if (line == NULL)
         return refuse(REJECT_CODE_UNKNOWN_ORDER);
-    if ((verdict = check_replace_terms(instrument, line, orders_replaces(orders, line), request)).rejected)
+    if ((verdict = check_replace_terms(sequencer, line, request)).rejected)
         return verdict;
     if (!orders_can_replace(orders, line))
         return refuse(REJECT_CODE_PENDING_REQUEST);
@@ -421,7 +439,8 @@ static int64_t limit_of_terms(const sequencer_t *sequencer, const instrument_t *
     case REJECT_CODE_MIN_QTY:
         return instrument->min_lots;
     case REJECT_CODE_MAX_QTY:
-        return instrument->max_lots;
+        return ticks == 0 && free_lots_max(sequencer) < instrument->max_lots ? free_lots_max(sequencer)
+                                                                              : instrument->max_lots;
     case REJECT_CODE_MIN_NOTIONAL:
         return instrument->min_notional;
     case REJECT_CODE_MAX_NOTIONAL:
