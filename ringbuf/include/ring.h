@@ -276,6 +276,12 @@ static inline void ring_store_commit(ring_t *ring, int64_t sequence)
     ring_wake(ring, &ring->header->commit_waiters);
 }
 
+/* How far a consumer has come: what a stage behind it in the same ring may read. Acquire: what it wrote elsewhere before. */
+static inline int64_t ring_cursor(const ring_t *ring, int consumer)
+{
+    return atomic_load_explicit(&ring->header->consumers[consumer].cursor, memory_order_acquire);
+}
+
 /* A gating consumer is done with everything below `sequence`. Release: its reads happened before. */
 static inline void ring_advance(ring_t *ring, int consumer, int64_t sequence)
 {

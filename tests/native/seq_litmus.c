@@ -16,7 +16,7 @@
 #include "ringbuf/segment.h"
 
 #define ROUNDS_DEFAULT 400000
-#define ROUNDS_QUICK 100000
+#define ROUNDS_QUICK 30000
 #define SPINS_BEFORE_YIELD 2000
 
 typedef struct litmus {
