@@ -86,6 +86,15 @@ static int disk_full(int error)
     return error == ENOSPC || error == EDQUOT;
 }
 
+/* Mode D0 syncs nothing, so written zeros would save nothing: the space is only reserved. Returns as zero_fill(). */
+static int reserve(journaler_t *journaler, int fd)
+{
+    int error = posix_fallocate(fd, 0, (off_t)journaler->config.segment_size);
+    if (error != 0 && !disk_full(error))
+        journal_panic(journaler, "reserving a segment", error);
+    return error;
+}
+
 /* Write zeros over the whole file, chunk by chunk, each synced: a big flush would stand before the stage's small ones.
  * Returns 0, an errno of a full disk, or -1 if told to stop. */
 static int zero_fill(journaler_t *journaler, int fd, const uint8_t *zero)
@@ -101,7 +110,7 @@ static int zero_fill(journaler_t *journaler, int fd, const uint8_t *zero)
                 journal_panic(journaler, "zero-filling a segment", error);
             return error;
         }
-        if (journaler->config.sync && fdatasync(fd) != 0) {
+        if (fdatasync(fd) != 0) {
             if (!disk_full(errno))
                 journal_panic(journaler, "fdatasync of a segment being prepared", errno);
             return errno;
@@ -130,7 +139,7 @@ static void prepare(journaler_t *journaler, unsigned number, const uint8_t *zero
     if (fd >= 0)
         close(fd);
     fd = openat(journaler->directory_fd, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    int error = fd < 0 ? errno : zero_fill(journaler, fd, zero);
+    int error = fd < 0 ? errno : journaler->config.sync ? zero_fill(journaler, fd, zero) : reserve(journaler, fd);
     if (error == 0 && renameat(journaler->directory_fd, temporary, journaler->directory_fd, name) != 0)
         error = errno;
     if (error == 0 && fsync(journaler->directory_fd) != 0)

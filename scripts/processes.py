@@ -212,8 +212,8 @@ def run_journaler(process: Process, ready: Ready) -> None:
     )
     ready({})
     try:
-        # A lazy record waits at most a millisecond: the sleep may not be longer.
-        process.serve([_stage(journaler.stage)], bell, idle_ns=IDLE_RUN_NS, quiet=behind)
+        # Nothing but time says when a lazy record must be written: the sleep may not be longer than it may wait.
+        process.serve([_stage(journaler.stage)], bell, idle_ns=journaler.idle_timeout_ns, quiet=behind)
     finally:
         journaler.close()
 
