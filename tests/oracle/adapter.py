@@ -19,6 +19,19 @@ REPORT_FLAG_FINAL = 1 << 2
 # Answers to binding, and marks: not part of what the model tells.
 IGNORED_REPORTS = {"SessionBound", "SessionNegotiated", "BookHash", "AccountPosition"}
 IGNORED_EVENTS = {"BookDigest"}
+# What describe_line calls a value -> what the engine's order table calls it.
+ENGINE_COLUMNS = {
+    "order_id": "order_id",
+    "cl_ord_id": "client_id",
+    "price": "limit_ticks",
+    "order_qty": "total_lots",
+    "cum_qty": "filled_lots",
+    "hold": "hold_units",
+    "instrument_id": "instrument",
+    "account_id": "account",
+    "session_id": "session",
+    "side": "side",
+}
 Levels = list[tuple[int, int, int]]
 OpenOrder = dict[str, Any]
 
@@ -103,18 +116,15 @@ def describe_line(line: Any) -> OpenOrder:
 class EngineTarget:
     """The C engine composed in this process."""
 
-    # What the world calls a capacity -> what EngineConfig may call it.
-    CAPACITIES = ("orders_max", "orders_per_partition")
-
     def __init__(self, world: World, time_ns: int = 1_700_000_000_000_000_000) -> None:
         # Late and untyped: the model's own tests run where the extension is not built.
         package: Any = import_module("engine")
-        known = {item.name for item in fields(package.EngineConfig)}
-        capacity = next(name for name in self.CAPACITIES if name in known)
-        config = package.EngineConfig(**{"partitions": world.partitions, capacity: world.orders_max})
+        config = package.EngineConfig(partitions=world.partitions, orders_per_partition=world.orders_max)
         self.engine: Any = package.ComposedEngine(config)
         self.time_ns = time_ns
         self.engine.set_time(time_ns)
+        self.engine.start()
+        self.engine.market_events()
 
     def bind(self, session_id: int) -> None:
         self.engine.bind(session_id)
@@ -128,9 +138,9 @@ class EngineTarget:
             reports=[report for report in reports if report.name not in IGNORED_REPORTS],
             replies=[self.reply(reply) for reply in self.engine.replies()],
             market_events=[
-                self.market_event(*event)
+                self.market_event(event.partition, event.update_id, event.message)
                 for event in self.engine.market_events()
-                if type(event[2]).__name__ not in IGNORED_EVENTS
+                if type(event.message).__name__ not in IGNORED_EVENTS
             ],
         )
 
@@ -162,8 +172,8 @@ class EngineTarget:
         return [(a, b, c) for a, b, c in bids], [(a, b, c) for a, b, c in asks]
 
     def open_orders(self, account_id: int) -> list[OpenOrder]:
-        replies: list[Any] = [getattr(reply, "message", reply) for reply in self.engine.open_orders(account_id)]
-        return [{item.name: getattr(reply, item.name) for item in fields(reply)} for reply in replies]
+        rows = self.engine.open_orders(account_id)
+        return [{name: row[column] for name, column in ENGINE_COLUMNS.items()} for row in rows]
 
     def check(self) -> None:
         self.engine.check()

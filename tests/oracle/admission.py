@@ -125,7 +125,7 @@ def check_price(instrument: Instrument, price: int | None) -> int:
 def check_quantity(instrument: Instrument, quantity: int) -> None:
     limits = instrument.limits
     if quantity <= 0:
-        raise Refusal(RejectCode.INVALID_QTY)
+        raise Refusal(RejectCode.INVALID_QTY, limits.min_qty)
     if quantity < limits.min_qty:
         raise Refusal(RejectCode.MIN_QTY, limits.min_qty)
     if quantity > limits.max_qty:
@@ -136,7 +136,7 @@ def check_notional(instrument: Instrument, price: int, quantity: int) -> None:
     limits = instrument.limits
     notional = instrument.notional(price, quantity)
     if notional >= MONEY_LIMIT or (limits.max_notional > 0 and notional > limits.max_notional):
-        raise Refusal(RejectCode.MAX_NOTIONAL, limits.max_notional)
+        raise Refusal(RejectCode.MAX_NOTIONAL, limits.max_notional or MONEY_LIMIT - 1)
     if notional < limits.min_notional:
         raise Refusal(RejectCode.MIN_NOTIONAL, limits.min_notional)
 
@@ -164,7 +164,7 @@ def protection_price(instrument: Instrument, side: int) -> int:
     """Return the price a market order never trades beyond."""
     bound = band_limit(instrument, side)
     if bound is not None:
-        return max(bound, instrument.limits.min_px)
+        return min(max(bound, instrument.limits.min_px), instrument.limits.max_px)
     if side == Side.BUY:
         raise Refusal(RejectCode.NO_REFERENCE_PRICE)
     return instrument.limits.min_px

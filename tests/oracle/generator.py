@@ -37,7 +37,7 @@ from tests.oracle.world import Command, World, limits_of
 
 INT64_MAX = (1 << 63) - 1
 STP_MODES = tuple(StpMode)
-OPEN_ORDERS_AIM = 60
+OPEN_ORDERS_AIM = 110
 
 
 class Generator:
@@ -256,7 +256,7 @@ class Generator:
         message = command.message
         for _ in range(self.random.choice((1, 1, 2))):
             message = replace(message, **self.random.choice(self.defects()))
-        if self.random.random() < 0.05:
+        if "drop copy" not in self.world.avoid and self.random.random() < 0.05:
             session = self.world.drop_copy_session
         return Command(session, message)
 
@@ -378,7 +378,7 @@ class Generator:
     def odd_sequence(self) -> Command:
         """Repeat a number, leave a gap, or skip numbers."""
         command = self.limit_order()
-        if self.random.random() < 0.3:
+        if "sequence" not in self.world.avoid and self.random.random() < 0.3:
             last = self.exchange.next_seq(command.session) - 1
             return Command(command.session, Sequence(next_seq_no=max(1, last + self.random.randint(-2, 6))))
         shift = self.random.choice((-1, -2, 1, 5))
@@ -417,8 +417,8 @@ class Generator:
 
     def change_fees(self) -> Command:
         pick = self.random.choice
-        taker = pick((0, 1, 500, 2_500, 100_000, 1_000_000))
-        maker = pick((0, 1, taker, 1_000, -taker, -(taker // 2), -(taker // 3)))
+        taker = pick((0, 1, 500, 2_500, 33_333, 99_999, 100_000, 100_001))
+        maker = pick((0, 1, taker, 1_000, -taker, -(taker // 2), -(taker // 3), -taker - 1))
         message = FeeTierSet(
             tier=pick((0, 1, 2)), instrument_id=pick((0, 0, 1, 2, 3, 4, 99)), maker_rate=maker, taker_rate=taker
         )

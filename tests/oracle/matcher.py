@@ -114,7 +114,7 @@ class Matcher:
         if code == RejectCode.NONE and order.post_only and self.would_cross(market, order.side, order.price):
             code = RejectCode.WOULD_TAKE_LIQUIDITY
         if code != RejectCode.NONE:
-            self.order_rejected(record, message, order, code)
+            self.order_rejected(record, message, order, code, self.bound_of(market, order, code))
             return
         self.order_accepted(record, message, order)
         if message.time_in_force == TimeInForce.FOK and not self.is_fillable(market, order):
@@ -134,6 +134,13 @@ class Matcher:
     def would_cross(self, market: Market, side: int, price: int) -> bool:
         best = market.book.best(opposite(side))
         return best is not None and crosses(side, price, best.price)
+
+    def bound_of(self, market: Market, order: BookOrder, code: int) -> int:
+        """Return the bound a reject names: what is filled, or the touch a post-only order would have met."""
+        if code == RejectCode.QTY_BELOW_FILLED:
+            return order.cum
+        best = market.book.best(opposite(order.side))
+        return best.price if code == RejectCode.WOULD_TAKE_LIQUIDITY and best is not None else 0
 
     def is_fillable(self, market: Market, order: BookOrder) -> bool:
         """Return True if a fill-or-kill order would fill completely."""
@@ -387,7 +394,9 @@ class Matcher:
             ord_status=OrdStatus.NEW,
         )
 
-    def order_rejected(self, record: Record, message: NewOrderSingle, order: BookOrder, code: int) -> None:
+    def order_rejected(
+        self, record: Record, message: NewOrderSingle, order: BookOrder, code: int, limit: int
+    ) -> None:
         self.report(
             order.session,
             "OrderRejected",
@@ -396,7 +405,7 @@ class Matcher:
             order_id=order.order_id,
             ref_seq_num=record.seq_num,
             client_tag=message.client_tag,
-            limit=0,
+            limit=limit,
             instrument_id=order.instrument_id,
             account_id=order.account_id,
             reject_code=code,
@@ -515,7 +524,7 @@ class Matcher:
             orig_cl_ord_id=order.cl_ord_id if order is not None else message.orig_cl_ord_id or 0,
             order_id=record.order_id,
             ref_seq_num=record.seq_num,
-            limit=0,
+            limit=0 if order is None else self.bound_of(self.markets[order.instrument_id], order, code),
             instrument_id=message.instrument_id,
             account_id=record.account_id,
             reject_code=code,

@@ -31,7 +31,13 @@ from ringbuf.wire.messages import (
 from tests.oracle import admission
 from tests.oracle.accounts import Account, Ledger
 from tests.oracle.admission import Instrument, Refusal
-from tests.oracle.choices import REPLACE_MAY_REPEAT_OWN_CL_ORD_ID, REPLACES_IN_FLIGHT_MAX
+from tests.oracle.choices import (
+    BAND_SCALE,
+    NEW_REFERENCE_REPLACES_LAST_TRADE,
+    RATE_MAX,
+    REPLACE_MAY_REPEAT_OWN_CL_ORD_ID,
+    REPLACES_IN_FLIGHT_MAX,
+)
 from tests.oracle.records import ALL_MATCHERS, SEQUENCER, ModelError, Record, Report
 
 ADMIN_SESSION = 1
@@ -98,6 +104,7 @@ class Sequencer:
         self.accounts = {ADMIN_ACCOUNT: Account(ADMIN_ACCOUNT)}
         self.assets: set[int] = set()
         self.instruments: dict[int, Instrument] = {}
+        self.rates: dict[tuple[int, int], tuple[int, int]] = {}
         self.sessions = {ADMIN_SESSION: Session(ADMIN_SESSION, ADMIN_ACCOUNT, SessionKind.PRIVILEGED, True)}
         self.lines: dict[tuple[int, int], OrderLine] = {}
         self.slots: dict[int, set[int]] = {partition: set() for partition in range(1, partitions + 1)}
@@ -294,14 +301,17 @@ class Sequencer:
         self.log.append(record)
 
     def checked_version(self, line: OrderLine, message: OrderReplaceRequest) -> Version:
-        """Run checks 6 to 9 on the new terms; a null field is as in the newest version."""
+        """Run checks 6 to 9: price, band and quantity only where the request names them, the notional always."""
         newest = line.pending[-1] if line.pending else line
         price = newest.price if message.price is None else message.price
         total = newest.total if message.order_qty is None else message.order_qty
-        admission.check_price(line.instrument, price)
-        admission.check_quantity(line.instrument, total)
+        if message.price is not None:
+            admission.check_price(line.instrument, price)
+        if message.order_qty is not None:
+            admission.check_quantity(line.instrument, total)
         admission.check_notional(line.instrument, price, total)
-        admission.check_band(line.instrument, line.side, price)
+        if message.price is not None:
+            admission.check_band(line.instrument, line.side, price)
         if len(line.pending) >= REPLACES_IN_FLIGHT_MAX:
             raise Refusal(RejectCode.PENDING_REQUEST)
         return Version(price, total, message.cl_ord_id)
@@ -394,7 +404,12 @@ class Sequencer:
 
     def apply_change(self, session: Session, seq_num: int, message: Any) -> None:
         if isinstance(message, InstrumentLimits):
-            self.instrument_for(message.instrument_id).limits = message
+            instrument = self.instrument_for(message.instrument_id)
+            if message.band_down_bps > BAND_SCALE:
+                raise Refusal(RejectCode.OUT_OF_RANGE)
+            instrument.limits = message
+            if message.reference_px is not None and NEW_REFERENCE_REPLACES_LAST_TRADE:
+                instrument.last_trade_px = None
         elif isinstance(message, InstrumentState):
             instrument = self.instrument_for(message.instrument_id)
             partition = instrument.definition.assigned_partition
@@ -402,6 +417,7 @@ class Sequencer:
         elif isinstance(message, FeeTierSet):
             if message.instrument_id != 0:
                 self.instrument_for(message.instrument_id)
+            self.set_rates(message)
             self.log.append(Record(ALL_MATCHERS, session.session_id, seq_num, message))
         elif isinstance(message, AccountLimits):
             account = self.known_account(message.account_id)
@@ -414,6 +430,16 @@ class Sequencer:
             if message.amount < 0:
                 self.check_cover(message.account_id, message.asset_id, -message.amount)
             self.ledger.deposit(message.account_id, message.asset_id, message.amount)
+
+    def set_rates(self, message: FeeTierSet) -> None:
+        """Check the new rates: among the tiers of one scope no rebate may exceed the smallest taker fee."""
+        rates = {tier: rate for (tier, scope), rate in self.rates.items() if scope == message.instrument_id}
+        rates[message.tier] = (message.maker_rate, message.taker_rate)
+        largest_rebate = max(-maker for maker, _ in rates.values())
+        smallest_taker = min(taker for _, taker in rates.values())
+        if not 0 <= message.taker_rate <= RATE_MAX or message.maker_rate > RATE_MAX or largest_rebate > smallest_taker:
+            raise Refusal(RejectCode.OUT_OF_RANGE)
+        self.rates[message.tier, message.instrument_id] = (message.maker_rate, message.taker_rate)
 
     def known_account(self, account_id: int) -> Account:
         account = self.accounts.get(account_id)

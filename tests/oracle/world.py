@@ -52,6 +52,8 @@ class World:
         default_factory=lambda: {2: 1, 3: 1, 4: 2, 5: 2, 6: 3, 7: 4, 8: 5, 9: 6}
     )
     drop_copy_session: int = 10
+    # Known findings in the target that the generator steers around.
+    avoid: frozenset[str] = frozenset()
     groups: dict[int, int] = field(default_factory=lambda: {2: 7, 3: 7, 5: 1})
 
 
@@ -107,7 +109,7 @@ def setup(world: World) -> list[Command]:
         FeeTierSet(tier=1, maker_rate=-300, taker_rate=1_777),
         FeeTierSet(tier=2, maker_rate=0, taker_rate=400),
         FeeTierSet(tier=1, instrument_id=2, maker_rate=-400, taker_rate=400),
-        FeeTierSet(tier=2, instrument_id=3, maker_rate=333_333, taker_rate=999_999),
+        FeeTierSet(tier=2, instrument_id=3, maker_rate=33_333, taker_rate=99_999),
     ]
     messages += [SessionCreate(account_id=account_id) for account_id in world.sessions.values()]
     messages.append(SessionCreate(account_id=1, kind=SessionKind.DROP_COPY))
