@@ -175,11 +175,19 @@ static void route_reply(server_t *server, int64_t index, const report_slot_t *sl
 
 /* ---- observing --------------------------------------------------------------------------------------------------- */
 
-/* The records are gone for us. On a report ring clients see the gap in the numbers and ask; on the reply ring they ask again. */
-static void skip_lapped(server_t *server, observed_t *source, int64_t published)
+/* The records are gone for us. On the reply ring who asked asks again. On a report ring they may have said that a session has
+ * moved or begun anew, so that nothing known here about any session can be trusted: all must log on again. */
+static void skip_lapped(server_t *server, observed_t *source, uint32_t partition, int64_t published)
 {
     server->counters.laps++;
     source->cursor = published;
+    if (partition == REPLY_RING || server->config.admin)
+        return;
+    for (uint32_t i = 0; i < server->config.connections_max; i++) {
+        connection_t *connection = &server->connections[i];
+        if (connection->state == CONNECTION_LOGGED || connection->state == CONNECTION_ESTABLISHED)
+            connection_terminate(server, connection, TERMINATE_CODE_UNSPECIFIED, DOWN_CAUSE_GATEWAY_DEAD);
+    }
 }
 
 static int64_t observe(server_t *server, observed_t *source, uint32_t partition, int64_t limit)
@@ -190,7 +198,7 @@ static int64_t observe(server_t *server, observed_t *source, uint32_t partition,
     while (source->cursor < published && done < limit) {
         int64_t count = published - source->cursor < OBSERVE_BATCH ? published - source->cursor : OBSERVE_BATCH;
         if (report_read(server, source, partition, source->cursor, count, server->batch) != RING_OK) {
-            skip_lapped(server, source, published);
+            skip_lapped(server, source, partition, published);
             return done;
         }
         for (int64_t i = 0; i < count; i++) {
