@@ -94,10 +94,12 @@ struct matcher {
     log_slot_t batch[MATCHER_BATCH];
 };
 
-/* matcher_match.c */
+/* matcher_orders.c */
 void matcher_new_order(matcher_t *matcher, const log_slot_t *slot);
 void matcher_cancel(matcher_t *matcher, const log_slot_t *slot);
 void matcher_replace(matcher_t *matcher, const log_slot_t *slot);
+
+/* matcher_match.c */
 /* Continue; false = budget used up, work is left. */
 bool matcher_match(matcher_t *matcher);
 bool matcher_fok_scan(matcher_t *matcher);
@@ -115,6 +117,13 @@ void matcher_fee_tier_set(matcher_t *matcher, const log_slot_t *slot);
 void matcher_session_bind(matcher_t *matcher, const log_slot_t *slot);
 void matcher_session_negotiate(matcher_t *matcher, const log_slot_t *slot);
 void matcher_settled_mark(matcher_t *matcher, const log_slot_t *slot);
+
+static inline bool crosses(const levels_t *opposite, bool sells, int64_t price)
+{
+    if (levels_count(opposite) == 0)
+        return false;
+    return sells ? opposite->best >= price : opposite->best <= price;
+}
 
 /* The sequencer sends only orders of instruments that this partition has. */
 static inline book_t *matcher_book(const matcher_t *matcher, uint32_t instrument)

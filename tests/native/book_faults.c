@@ -6,6 +6,7 @@
 #include "engine/matcher.c"
 #include "engine/matcher_control.c"
 #include "engine/matcher_match.c"
+#include "engine/matcher_orders.c"
 
 #include "book_fuzz.h"
 

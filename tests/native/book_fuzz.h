@@ -462,6 +462,15 @@ static inline log_slot_t fuzz_command(fuzz_t *fuzz)
 
 /* ---- comparison ---- */
 
+static inline void fuzz_decode_rare(const report_slot_t *slot, expected_t *found)
+{
+    const void *block = slot->block;
+    if (slot->template_id == TEMPLATE_MASS_CANCEL_REPORT)
+        found->quantity = ((const mass_cancel_report_t *)block)->total_affected;
+    if (slot->template_id == TEMPLATE_INSTRUMENT_STATE_REPORT)
+        found->code = ((const instrument_state_report_t *)block)->state;
+}
+
 static inline expected_t fuzz_decode(const report_slot_t *slot)
 {
     expected_t found = {.template_id = slot->template_id,
@@ -522,13 +531,8 @@ static inline expected_t fuzz_decode(const report_slot_t *slot)
         found.code = report->reject_code;
         break;
     }
-    case TEMPLATE_MASS_CANCEL_REPORT:
-        found.quantity = ((const mass_cancel_report_t *)block)->total_affected;
-        break;
-    case TEMPLATE_INSTRUMENT_STATE_REPORT:
-        found.code = ((const instrument_state_report_t *)block)->state;
-        break;
     default:
+        fuzz_decode_rare(slot, &found);
         break;
     }
     return found;

@@ -24,7 +24,7 @@
 #define MARKET_SLOTS (1u << 16)
 #define REPORT_SLOTS (1u << 16)
 #define ACCOUNTS 64
-#define WINDOW_LOG2 17
+#define WINDOW_LOG2 18
 
 enum { OP_NEW, OP_IOC, OP_MARKET, OP_CANCEL, OP_REPLACE };
 
