@@ -108,6 +108,7 @@ typedef struct server {
     int epoll_fd, listen_fd;
     int port;
     bool listen_tcp, stopping;
+    bool log_looked_at, log_busy; /* of this turn */
     ring_t *ingress, *log;
     int64_t ingress_published;
     observed_t reports[SERVER_PARTITIONS_MAX];

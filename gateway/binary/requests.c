@@ -47,6 +47,12 @@ bool session_down_write(server_t *server, connection_t *connection)
     return true;
 }
 
+static bool log_is_behind(const ring_t *log)
+{
+    int64_t gating = log == NULL ? INT64_MAX : ring_gating_minimum(log);
+    return gating != INT64_MAX && (ring_published(log) - gating) * 4 >= ring_capacity(log) * 3;
+}
+
 /* Slots left for cancels only: the last quarter of the ring, and everything while the journaler is far behind. */
 static bool server_busy(server_t *server)
 {
@@ -54,10 +60,11 @@ static bool server_busy(server_t *server)
 
     if (ring_room(server->ingress, reserve) < reserve)
         return true;
-    if (server->log == NULL)
-        return false;
-    int64_t gating = ring_gating_minimum(server->log);
-    return gating != INT64_MAX && (ring_published(server->log) - gating) * 4 >= ring_capacity(server->log) * 3;
+    if (!server->log_looked_at) { /* once a turn: these are other processes' cache lines */
+        server->log_looked_at = true;
+        server->log_busy = log_is_behind(server->log);
+    }
+    return server->log_busy;
 }
 
 /* ---- requests ---------------------------------------------------------------------------------------------------- */

@@ -626,6 +626,7 @@ int64_t server_poll(void *state, int64_t limit)
 
     server->now_ns = monotonic_ns();
     server->wall_ns = 0;
+    server->log_looked_at = false;
     work += reports_poll(server, limit);
     if (server->jobs_running > 0)
         work += retransmit_poll(server);

@@ -363,6 +363,24 @@ def test_last_quarter_of_the_ring_takes_cancels_and_refuses_orders(make_site: Ma
     assert slots[50].aux == 0
 
 
+def test_orders_are_refused_and_cancels_taken_while_the_journaler_is_far_behind(site: Site) -> None:
+    client = site.logged_on()
+    site.loop.call(lambda: site.exchange.log.publish(*[b""] * 47))
+    client.send(order(), seq_num=1)
+    accepted = client.message()
+
+    site.loop.call(lambda: site.exchange.log.publish(b""))
+    client.send(order(), seq_num=2)
+    refused = client.message()
+    client.send(OrderCancelRequest(instrument_id=1), seq_num=3)
+    slots = eventually(lambda: len(site.exchange.requests()) == 3 and site.exchange.requests())
+
+    assert isinstance(accepted, OrderAccepted)
+    assert isinstance(refused, OrderRejected)
+    assert refused.reject_code == RejectCode.SYSTEM_BUSY
+    assert slots[2].aux == 0
+
+
 def test_throttle_refuses_what_is_too_much_and_leaves_cancels_twice_the_room(make_site: MakeSite) -> None:
     site = make_site(throttle_count=10, throttle_interval_ms=60_000)
     client = site.logged_on()
