@@ -315,7 +315,9 @@ static bool admissible(sequencer_t *sequencer, const log_slot_t *slot, uint16_t 
 static void take_command(sequencer_t *sequencer, const log_slot_t *request, uint16_t source, int64_t index, uint64_t now)
 {
     bool session_record = is_session_record(request->template_id);
+    bool linked = sequencer->ingress_linked[source];
 
+    sequencer->ingress_linked[source] = (request->flags & SLOT_FLAG_MORE) != 0;
     if (is_query(request->template_id)) {
         answer_query(sequencer, request);
         return;
@@ -324,6 +326,8 @@ static void take_command(sequencer_t *sequencer, const log_slot_t *request, uint
                        : !admissible(sequencer, request, source))
         return;
     log_slot_t *slot = copy_slot(sequencer, request, source, index, now);
+    if (linked) /* the last one of a group shares the fate of the others */
+        slot->flags |= SLOT_FLAG_MORE;
     verdict_t verdict = session_record ? session_admit(sequencer, slot) : admit(sequencer, slot);
     /* Never half a group in the log: a group is written whole or, as now, refused slot by slot. */
     slot->flags &= (uint16_t)~SLOT_FLAG_MORE;

@@ -51,6 +51,7 @@ struct sequencer {
     ring_t *ingress[SOURCES_MAX];
     int64_t ingress_next[SOURCES_MAX];
     int64_t ingress_noted[SOURCES_MAX];
+    bool ingress_linked[SOURCES_MAX]; /* the last slot taken said that the next one belongs to it */
     uint32_t sources_attached;
     uint32_t next_source; /* fair rotation */
     int64_t next_report0; /* next report sequence of ring 0; part of the state */

@@ -152,3 +152,32 @@ def test_a_flipped_amount_in_the_log_is_caught_by_the_hash_mark():
         assert "HASHMARK" in str(error)
     else:
         raise AssertionError("a different history was accepted")
+
+
+def test_skipped_numbers_are_not_answered_and_the_next_request_is_taken():
+    exchange = make_exchange()
+    buyer = exchange.account(quote=1000)
+    session = exchange.sessions[buyer]
+
+    skipped = exchange.engine.submit(session, wire.Sequence(next_seq_no=5), seq_num=0)
+    taken = exchange.engine.submit(session, wire.MassCancelRequest(cl_ord_id=1), seq_num=5)
+
+    assert skipped == []
+    assert [report.ref_seq_num for report in of(taken, wire.MassCancelReport)] == [5]
+
+
+def test_linked_requests_are_refused_together():
+    exchange = make_exchange()
+    buyer = exchange.account(quote=1000)
+    session = exchange.sessions[buyer]
+    order = {"price": 10, "order_qty": 1, "instrument_id": PAIR, "side": wire.Side.BUY, "ord_type": wire.OrdType.LIMIT}
+    order["time_in_force"] = wire.TimeInForce.GTC
+
+    outputs = exchange.engine.submit(session, wire.OrderDetails(client_text="text"), flags=1)
+    outputs += exchange.engine.submit(session, wire.NewOrderSingle(cl_ord_id=2, **order))
+    alone = exchange.engine.submit(session, wire.NewOrderSingle(cl_ord_id=3, **order))
+
+    assert [report.reject_code for report in of(outputs, wire.BusinessReject)] == [wire.RejectCode.INVALID_GROUP]
+    assert [report.reject_code for report in of(outputs, wire.OrderRejected)] == [wire.RejectCode.INVALID_GROUP]
+    assert of(outputs, wire.OrderAccepted) == []
+    assert [report.cl_ord_id for report in of(alone, wire.OrderAccepted)] == [3]
