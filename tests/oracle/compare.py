@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any
 
 from ringbuf.wire.messages import CancelReason, MassCancelRequest, RejectCode, Side
@@ -16,7 +17,8 @@ from tests.oracle.records import MarketEvent, Outcome, Report
 from tests.oracle.world import Command, World, setup
 
 MakeTarget = Callable[[World], Target]
-SHRINK_RUNS_MAX = 400
+SHRINK_SECONDS_MAX = 25.0
+NEVER = 1 << 62
 OPEN_FIELDS = {
     ("CancelReplaceReject", "orig_cl_ord_id"),
     ("CancelReplaceReject", "ord_status"),
@@ -359,15 +361,17 @@ def run_random(
 
 
 def shrink(world: World, commands: list[Command], make_target: MakeTarget) -> list[Command]:
-    """Drop commands while the run still fails; halves first, single commands last."""
-    runs = 0
+    """Drop commands while the run still fails; halves first, single commands last, until time is up."""
+    deadline = monotonic() + SHRINK_SECONDS_MAX
+    # Looking into the state after every command is slow: only where the reports alone do not show the fault.
+    deep_every = NEVER if run_commands(world, commands, make_target, deep_every=NEVER) is not None else 1
     size = max(1, len(commands) // 2)
-    while runs < SHRINK_RUNS_MAX:
+    while monotonic() < deadline:
         start, dropped = 0, False
-        while start < len(commands) and runs < SHRINK_RUNS_MAX:
+        while start < len(commands) and monotonic() < deadline:
             candidate = commands[:start] + commands[start + size :]
-            runs += 1
-            if run_commands(world, candidate, make_target) is not None:
+            difference = run_commands(world, candidate, make_target, deep_every=deep_every)
+            if difference is not None:
                 commands, dropped = candidate, True
             else:
                 start += size

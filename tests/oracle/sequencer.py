@@ -233,7 +233,7 @@ class Sequencer:
             raise Refusal(RejectCode.OPEN_ORDER_LIMIT, account.open_orders_max)
         self.check_client_id(account.account_id, message.instrument_id, message.cl_ord_id)
         if len(self.slots[instrument.definition.assigned_partition]) >= self.orders_max:
-            raise Refusal(RejectCode.ORDER_CAPACITY, self.orders_max)
+            raise Refusal(RejectCode.ORDER_CAPACITY)
 
     def check_client_id(self, account_id: int, instrument_id: int, cl_ord_id: int) -> None:
         if cl_ord_id != 0 and (account_id, instrument_id, cl_ord_id) in self.client_ids:

@@ -27,7 +27,7 @@ from ringbuf.wire.messages import (
     TimeInForce,
 )
 from tests.oracle.adapter import EngineTarget, Fault, ModelTarget
-from tests.oracle.compare import Lockstep, MakeTarget, explain, run_commands, run_random
+from tests.oracle.compare import NEVER, Lockstep, MakeTarget, explain, run_commands, run_random
 from tests.oracle.faults import FAULTS
 from tests.oracle.world import Command, World, setup
 
@@ -98,9 +98,10 @@ class OrderMachine(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.world = World(partitions=1, orders_max=64)
-        self.lockstep = Lockstep(self.world, type(self).make_target(self.world), deep_every=1)
+        self.lockstep = Lockstep(self.world, type(self).make_target(self.world), deep_every=NEVER)
         for command in setup(self.world):
             self.run(command)
+        self.lockstep.deep_every = 1
 
     def run(self, command: Command) -> None:
         difference = self.lockstep.run(command)
