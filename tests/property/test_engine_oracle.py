@@ -34,7 +34,7 @@ from tests.oracle.world import Command, World, setup
 COMMANDS_DEFAULT = 60_000
 COMMANDS_PER_SEED = 10_000
 # Findings not yet settled: the runs steer around them, and a test that must fail stands for each.
-FINDINGS = frozenset({"sequence", "drop copy"})
+FINDINGS = frozenset({"drop copy"})
 
 
 def make_engine(world: World) -> EngineTarget:
@@ -79,7 +79,6 @@ def compare_one(command: Command) -> None:
     assert difference is None, str(difference)
 
 
-@pytest.mark.xfail(reason="finding: a skip of numbers is applied, but also answered with BusinessReject")
 def test_skipping_numbers_is_not_answered(engine: MakeTarget) -> None:
     compare_one(Command(2, Sequence(next_seq_no=10)))
 
