@@ -71,7 +71,7 @@ int64_t composed_feed(sequencer_t *sequencer, matcher_t **matchers, int64_t coun
 void composed_scan_marks(const log_slot_t *slots, int64_t count, int64_t *settled, int64_t partitions)
 {
     for (int64_t i = 0; i < count; i++) {
-        if (slots[i].template_id != TEMPLATE_SETTLED)
+        if (slots[i].template_id != TEMPLATE_SETTLED || slots[i].session != 0)
             continue;
         const settled_t *mark = (const settled_t *)slots[i].block;
         if (mark->settled_partition <= partitions)

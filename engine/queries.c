@@ -28,6 +28,8 @@ static uint32_t balances(sequencer_t *sequencer, const log_slot_t *slot)
     uint32_t last = query->asset_id == 0 ? sequencer->registry.assets_used : query->asset_id;
     uint32_t rows = 0;
 
+    if (last > sequencer->registry.assets_used) /* the client's number: the largest would make the loop endless */
+        return 0;
     for (uint32_t asset = first; asset <= last && rows < QUERY_ROWS_MAX; asset++) {
         const balance_t *balance = accounts_find(&sequencer->accounts, query->account_id, asset);
         if (balance == NULL)
@@ -206,6 +208,8 @@ static uint32_t by_id(sequencer_t *sequencer, const log_slot_t *slot)
                     : slot->template_id == TEMPLATE_ACCOUNT_QUERY  ? registry->accounts_used
                                                                    : registry->sessions_used;
 
+    if (wanted > used) /* the client's number: the largest would make the loop endless */
+        return 0;
     for (uint32_t id = wanted == 0 ? 1 : wanted; id <= (wanted == 0 ? used : wanted) && rows < QUERY_ROWS_MAX; id++) {
         if (slot->template_id == TEMPLATE_INSTRUMENT_QUERY && registry_instrument(registry, id) != NULL)
             put_instrument(sequencer, slot, query->request_id, id);

@@ -614,9 +614,11 @@ int64_t sequencer_feed(sequencer_t *sequencer, const log_slot_t *slots, int64_t 
             if (sequencer->error != NULL)
                 return STAGE_FAILED;
         }
-        if (slot->template_id == TEMPLATE_SETTLED && !follow_mark(sequencer, (const settled_t *)slot->block))
+        /* Only what the sequencer wrote itself: a client's refused record may carry any template. */
+        bool own = slot->session == 0;
+        if (own && slot->template_id == TEMPLATE_SETTLED && !follow_mark(sequencer, (const settled_t *)slot->block))
             break;
-        if (slot->template_id == TEMPLATE_HASH_MARK) {
+        if (own && slot->template_id == TEMPLATE_HASH_MARK) {
             const hash_mark_t *mark = (const hash_mark_t *)slot->block;
             if (mark->accounts_hash_low != (uint64_t)sequencer->accounts.hash ||
                 mark->accounts_hash_high != (uint64_t)(sequencer->accounts.hash >> 64)) {
