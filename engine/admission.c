@@ -11,11 +11,25 @@ static verdict_t refuse(uint16_t code)
     return (verdict_t){.code = code, .rejected = true};
 }
 
+/* In two steps: the product of all three may not even fit in 128 bits. */
+static bool notional_of(const instrument_t *instrument, int64_t ticks, int64_t lots, int64_t *units)
+{
+    int128_t face = (int128_t)ticks * lots;
+    if (face < 0 || face >= AMOUNT_LIMIT)
+        return false;
+    int128_t notional = face * instrument->quote_per_tick_lot;
+    if (notional >= AMOUNT_LIMIT)
+        return false;
+    *units = (int64_t)notional;
+    return true;
+}
+
 /* Money an order of these terms may cost, in units of the asset it pays with. False when it does not fit. */
 bool hold_for(const instrument_t *instrument, bool sell, int64_t ticks, int64_t lots, int64_t *units)
 {
-    int128_t need = sell ? (int128_t)lots * instrument->base_per_lot
-                         : (int128_t)ticks * lots * instrument->quote_per_tick_lot;
+    if (!sell)
+        return notional_of(instrument, ticks, lots, units);
+    int128_t need = (int128_t)lots * instrument->base_per_lot;
     if (need >= AMOUNT_LIMIT || need < 0)
         return false;
     *units = (int64_t)need;
@@ -38,7 +52,7 @@ static bool band_bounds(const instrument_t *instrument, int64_t *lowest, int64_t
     *highest = instrument->max_ticks;
     if (reference == PX_NULL || (instrument->band_up_bps == 0 && instrument->band_down_bps == 0))
         return false;
-    int128_t up = (int128_t)reference * (10000 + instrument->band_up_bps) / 10000;
+    int128_t up = (int128_t)reference * (10000 + (int64_t)instrument->band_up_bps) / 10000;
     /* The lower bound rounds up: a price below it is outside. */
     int128_t down = ((int128_t)reference * (10000 - (int64_t)instrument->band_down_bps) + 9999) / 10000;
     if (instrument->band_up_bps != 0 && up < *highest)
@@ -50,7 +64,8 @@ static bool band_bounds(const instrument_t *instrument, int64_t *lowest, int64_t
 
 static verdict_t check_price(const instrument_t *instrument, int64_t ticks)
 {
-    if (ticks == PX_NULL || ticks < instrument->min_ticks || ticks > instrument->max_ticks)
+    /* Nothing is free: an order that costs nothing could have any quantity, and books sum quantities. */
+    if (ticks == PX_NULL || ticks < 1 || ticks < instrument->min_ticks || ticks > instrument->max_ticks)
         return refuse(REJECT_CODE_INVALID_PRICE);
     return ADMITTED;
 }
@@ -80,10 +95,9 @@ static verdict_t check_free(const sequencer_t *sequencer, int64_t ticks, int64_t
 
 static verdict_t check_notional(const instrument_t *instrument, int64_t ticks, int64_t lots)
 {
-    int128_t notional = (int128_t)ticks * lots * instrument->quote_per_tick_lot;
-    int64_t most = instrument->max_notional;
+    int64_t most = instrument->max_notional, notional = 0;
 
-    if (notional >= AMOUNT_LIMIT || (most != 0 && notional > most))
+    if (!notional_of(instrument, ticks, lots, &notional) || (most != 0 && notional > most))
         return refuse(REJECT_CODE_MAX_NOTIONAL);
     if (notional < instrument->min_notional)
         return refuse(REJECT_CODE_MIN_NOTIONAL);
@@ -146,6 +160,10 @@ static verdict_t protection_price(const instrument_t *instrument, bool sell, int
             return refuse(REJECT_CODE_NO_REFERENCE_PRICE);
         lowest = instrument->min_ticks;
     }
+    if (lowest < 1)
+        lowest = 1;
+    if (!sell && highest < 1)
+        return refuse(REJECT_CODE_NO_REFERENCE_PRICE);
     *ticks = sell ? lowest : highest;
     return ADMITTED;
 }

@@ -22,8 +22,9 @@ static uint16_t choose_id(uint32_t *id, uint32_t used, uint32_t max, bool exists
     return exists ? REJECT_CODE_ALREADY_EXISTS : REJECT_CODE_NONE;
 }
 
-static uint16_t admit_asset(const registry_t *registry, asset_add_t *request)
+static uint16_t admit_asset(const sequencer_t *sequencer, asset_add_t *request)
 {
+    const registry_t *registry = &sequencer->registry;
     bool exists = request->asset_id != 0 && registry_asset(registry, request->asset_id) != NULL;
 
     if (request->symbol[0] == 0)
@@ -33,6 +34,8 @@ static uint16_t admit_asset(const registry_t *registry, asset_add_t *request)
     for (uint32_t id = 1; id <= registry->assets_used; id++)
         if (memcmp(registry->assets[id].symbol, request->symbol, sizeof(request->symbol)) == 0)
             return REJECT_CODE_ALREADY_EXISTS;
+    if (!accounts_has_room(&sequencer->accounts, 1)) /* the venue's own balance */
+        return REJECT_CODE_BALANCE_CAPACITY;
     return choose_id(&request->asset_id, registry->assets_used, registry->assets_max, exists);
 }
 
@@ -120,7 +123,8 @@ static uint16_t admit_fees(const registry_t *registry, const fee_tier_set_t *req
         return REJECT_CODE_OUT_OF_RANGE;
     if (request->instrument_id != 0 && registry_instrument(registry, request->instrument_id) == NULL)
         return REJECT_CODE_UNKNOWN_INSTRUMENT;
-    if (request->taker_rate < 0 || request->taker_rate > RATE_MAX || request->maker_rate > RATE_MAX)
+    if (request->taker_rate < 0 || request->taker_rate > RATE_MAX || request->maker_rate < -RATE_MAX ||
+        request->maker_rate > RATE_MAX)
         return REJECT_CODE_OUT_OF_RANGE;
     int32_t smallest_taker = request->taker_rate, largest_rebate = -request->maker_rate;
     for (uint8_t tier = 0; tier < FEE_TIERS; tier++) {
@@ -149,7 +153,7 @@ static uint16_t admit_template(const sequencer_t *sequencer, log_slot_t *slot)
 
     switch (slot->template_id) {
     case TEMPLATE_ASSET_ADD:
-        return admit_asset(registry, block);
+        return admit_asset(sequencer, block);
     case TEMPLATE_INSTRUMENT_ADD:
         return admit_instrument(sequencer, block);
     case TEMPLATE_INSTRUMENT_LIMITS:
