@@ -101,11 +101,11 @@ static inline void flow_bind(flow_t *flow, uint32_t session, uint64_t version)
 
 static inline void flow_instrument(flow_t *flow, uint32_t id)
 {
-    instrument_add_t add = {.tick_size = 1, .lot_size = 1, .quote_per_tick_lot = id, .base_per_lot = id == 2 ? 1000 : 1,
+    instrument_add_t add = {.tick_size = 1, .lot_size = 1, .quote_per_tick_lot = id == FLOW_INSTRUMENTS ? 64 : id, .base_per_lot = id == 2 ? 1000 : 1,
                             .base_asset_id = id % 2 + 1, .quote_asset_id = 3};
     snprintf(add.symbol, sizeof(add.symbol), "PAIR-%u", id);
     flow_admin(flow, TEMPLATE_INSTRUMENT_ADD, &add, sizeof(add));
-    instrument_limits_t limits = {.min_qty = 1, .max_qty = 1000, .min_px = 1, .max_px = 5000, .reference_px = FLOW_MIDDLE,
+    instrument_limits_t limits = {.min_qty = 1, .max_qty = 1000, .min_px = id == 4 ? 0 : 1, .max_px = 5000, .reference_px = FLOW_MIDDLE,
                                   .instrument_id = id, .band_up_bps = id == 3 ? 100 : 2000, .band_down_bps = 2000};
     if (id != FLOW_INSTRUMENTS) /* the last one stays without limits */
         flow_admin(flow, TEMPLATE_INSTRUMENT_LIMITS, &limits, sizeof(limits));
