@@ -64,8 +64,7 @@ static bool band_bounds(const instrument_t *instrument, int64_t *lowest, int64_t
 
 static verdict_t check_price(const instrument_t *instrument, int64_t ticks)
 {
-    /* Nothing is free: an order that costs nothing could have any quantity, and books sum quantities. */
-    if (ticks == PX_NULL || ticks < 1 || ticks < instrument->min_ticks || ticks > instrument->max_ticks)
+    if (ticks == PX_NULL || ticks < instrument->min_ticks || ticks > instrument->max_ticks)
         return refuse(REJECT_CODE_INVALID_PRICE);
     return ADMITTED;
 }
@@ -160,10 +159,6 @@ static verdict_t protection_price(const instrument_t *instrument, bool sell, int
             return refuse(REJECT_CODE_NO_REFERENCE_PRICE);
         lowest = instrument->min_ticks;
     }
-    if (lowest < 1)
-        lowest = 1;
-    if (!sell && highest < 1)
-        return refuse(REJECT_CODE_NO_REFERENCE_PRICE);
     *ticks = sell ? lowest : highest;
     return ADMITTED;
 }

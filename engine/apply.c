@@ -43,8 +43,9 @@ static void apply_new_order(sequencer_t *sequencer, const log_slot_t *slot)
     account->open_orders++;
     instrument->open_orders++;
     move_to_hold(sequencer, order->account_id, sell ? instrument->base_asset : instrument->quote_asset, hold);
-    (void)accounts_obtain(&sequencer->accounts, order->account_id,
-                          sell ? instrument->quote_asset : instrument->base_asset);
+    /* Both entries, so that settling finds them: a bid at price 0 holds nothing and may come without money. */
+    (void)accounts_obtain(&sequencer->accounts, order->account_id, instrument->base_asset);
+    (void)accounts_obtain(&sequencer->accounts, order->account_id, instrument->quote_asset);
 }
 
 static void apply_replace(sequencer_t *sequencer, const log_slot_t *slot)

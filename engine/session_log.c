@@ -77,17 +77,23 @@ static verdict_t admit_bind(const sequencer_t *sequencer, const log_slot_t *slot
 verdict_t session_admit(const sequencer_t *sequencer, log_slot_t *slot)
 {
     verdict_t verdict = ADMITTED;
+    uint32_t named = 0;
 
     slot->partition = PARTITION_SEQUENCER;
-    if (slot->template_id == TEMPLATE_SESSION_NEGOTIATE)
+    if (slot->template_id == TEMPLATE_SESSION_NEGOTIATE) {
         verdict = admit_negotiate(sequencer, slot);
-    else if (slot->template_id == TEMPLATE_SESSION_BIND)
+        named = ((const session_negotiate_t *)slot->block)->session_id;
+    } else if (slot->template_id == TEMPLATE_SESSION_BIND) {
         verdict = admit_bind(sequencer, slot);
-    else
+        named = ((const session_bind_t *)slot->block)->session_id;
+    } else
         return verdict;
-    /* Matchers number per session too: they restart with a Negotiate and answer a Bind. */
-    if (!verdict.rejected)
+    /* Matchers number per session too: they restart with a Negotiate and answer a Bind. They index by the slot's session, which
+     * nobody has checked: the record's own was. */
+    if (!verdict.rejected) {
         slot->partition = PARTITION_ALL;
+        slot->session = named;
+    }
     return verdict;
 }
 

@@ -106,7 +106,7 @@ static inline void flow_instrument(flow_t *flow, uint32_t id)
     snprintf(add.symbol, sizeof(add.symbol), "PAIR-%u", id);
     flow_admin(flow, TEMPLATE_INSTRUMENT_ADD, &add, sizeof(add));
     instrument_limits_t limits = {.min_qty = 1, .max_qty = 1000, .min_px = id == 4 ? 0 : 1, .max_px = 5000, .reference_px = FLOW_MIDDLE,
-                                  .instrument_id = id, .band_up_bps = id == 3 ? 100 : 2000, .band_down_bps = 2000};
+                                  .instrument_id = id, .band_up_bps = id == 3 ? 100 : 2000, .band_down_bps = id == 4 ? 0 : 2000};
     if (id != FLOW_INSTRUMENTS) /* the last one stays without limits */
         flow_admin(flow, TEMPLATE_INSTRUMENT_LIMITS, &limits, sizeof(limits));
 }

@@ -223,10 +223,15 @@ static void edge_order(fuzz_source_t *source, flow_t *flow, log_slot_t *slot)
     new_order_single_t *order = (new_order_single_t *)slot->block;
 
     flow_new_order(flow, slot, 2 + draw(source, FLOW_SESSIONS - 1));
-    order->price = (int64_t)draw_edge(source);
-    order->order_qty = (int64_t)draw_edge(source);
     order->ord_type = ORD_TYPE_LIMIT;
     order->instrument_id = FLOW_INSTRUMENTS - draw(source, 2);
+    if (draw(source, 2) == 0) {
+        order->price = draw(source, 2);
+        order->order_qty = 1 + draw(source, 500);
+        return;
+    }
+    order->price = (int64_t)draw_edge(source);
+    order->order_qty = (int64_t)draw_edge(source);
 }
 
 /* A well-formed command. The flow's own chance decides on it, seeded from the bytes. */
