@@ -4,7 +4,7 @@
  *
  *   ring_bench TOPOLOGY WAIT MESSAGES [SLOT_COUNT]
  *     TOPOLOGY  1to1 | 1to3 | pipeline | diamond | pingpong | bare
- *     WAIT      spin | yield | park
+ *     WAIT      spin | yield | park; only park has doorbells: like the reference's YieldingWaitStrategy, yield never sleeps
  *
  * One JSON object on standard output; exit 0, or 1 if a sum is wrong or a process failed. */
 #include <sched.h>
@@ -150,7 +150,7 @@ static int64_t run_stage(bench_t *bench, int role, stage_poll_fn poll, void *sta
         .wait = bench->wait,
         .limit = POLL_LIMIT,
         .idle_timeout_ns = IDLE_TIMEOUT_NS,
-        .doorbell = bench->wait == RUNNER_SPIN ? NULL : &bench->doorbells.cells[bench->bells[role]],
+        .doorbell = bench->wait == RUNNER_PARK ? &bench->doorbells.cells[bench->bells[role]] : NULL,
         .fifo = -1,
         .socket = -1,
     };
@@ -278,7 +278,7 @@ static int consumer_role(bench_t *bench, int role, void *argument)
 /* Who sleeps until what: the producer until a last consumer moves, others until whom they are behind moves. */
 static void watch_throughput(bench_t *bench, ring_t *ring, const topology_t *topology)
 {
-    if (bench->wait == RUNNER_SPIN)
+    if (bench->wait != RUNNER_PARK)
         return;
     ring_watch(&ring->header->cursor_waiters, bench->bells[0]);
     for (int i = 0; i < topology->consumers; i++) {
@@ -415,7 +415,7 @@ static int run_pingpong(bench_t *bench)
     bench->parties = 2;
     ring_gate(&there, 0, 0);
     ring_gate(&back, 0, 0);
-    if (bench->wait != RUNNER_SPIN) {
+    if (bench->wait == RUNNER_PARK) {
         ring_watch(&there.header->pub_waiters, bench->bells[1]);
         ring_watch(&back.header->pub_waiters, bench->bells[0]);
     }
