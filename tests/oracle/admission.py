@@ -135,7 +135,9 @@ def check_quantity(instrument: Instrument, quantity: int) -> None:
 def check_notional(instrument: Instrument, price: int, quantity: int) -> None:
     limits = instrument.limits
     notional = instrument.notional(price, quantity)
-    if notional >= MONEY_LIMIT or (limits.max_notional > 0 and notional > limits.max_notional):
+    base_units = quantity * instrument.definition.base_per_lot
+    is_above_maximum = limits.max_notional > 0 and notional > limits.max_notional
+    if notional >= MONEY_LIMIT or base_units >= MONEY_LIMIT or is_above_maximum:
         raise Refusal(RejectCode.MAX_NOTIONAL, limits.max_notional or MONEY_LIMIT - 1)
     if notional < limits.min_notional:
         raise Refusal(RejectCode.MIN_NOTIONAL, limits.min_notional)

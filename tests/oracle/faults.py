@@ -163,6 +163,12 @@ def _notional_wraps(instrument: Any, price: int, quantity: int) -> None:
         raise Refusal(110, instrument.limits.min_notional)
 
 
+def _base_units_unbounded(instrument: Any, price: int, quantity: int) -> None:
+    if instrument.notional(price, quantity) >= MONEY_LIMIT:
+        raise Refusal(117, instrument.limits.max_notional or MONEY_LIMIT - 1)
+    _notional_without_bound(instrument, price, quantity)
+
+
 def _scope_without_side(self: Matcher, record: Record, message: Any, order: BookOrder) -> bool:
     same_account = order.account_id == record.account_id
     same_session = message.scope != 0 or order.session == record.session
@@ -243,6 +249,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("notional checked before quantity", _on(Sequencer, "checked_price", _notional_before_quantity)),
     Fault("notional without a bound", _on(admission, "check_notional", _notional_without_bound)),
     Fault("notional wraps at 64 bits", _on(admission, "check_notional", _notional_wraps)),
+    Fault("base units without a bound", _on(admission, "check_notional", _base_units_unbounded)),
     Fault("enums unchecked", _on(admission, "check_shape", _nothing)),
     Fault("unsupported features accepted", _on(admission, "check_features", _nothing)),
     Fault("price range unchecked", _on(admission, "check_price", lambda instrument, price: price or 0)),

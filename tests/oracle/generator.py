@@ -238,10 +238,15 @@ class Generator:
 
     def huge_order(self) -> Command:
         """Go near 2^62 of notional, or to the ends of int64."""
-        instrument = self.exchange.sequencer.instruments[4]
+        instrument = self.exchange.sequencer.instruments[self.random.choice((3, 4, 4))]
         side = self.side()
         price = self.random.choice((1, 1_000_003, 1 << 20, 1 << 31, 1 << 40))
-        quantity = (1 << 62) // price + self.random.randint(-2, 2)
+        quantity = (1 << 62) // instrument.notional(price, 1) + self.random.randint(-2, 2)
+        if self.random.random() < 0.3:
+            # What a sell holds passes 2^62, 2^63 or 2^64 before the notional does.
+            per_lot = instrument.definition.base_per_lot
+            quantity = (1 << self.random.choice((62, 63, 64))) // per_lot + self.random.choice((-1, 0, 1, 2, 40))
+            quantity, price, side = min(INT64_MAX, quantity), self.random.choice((1, 2)), Side.SELL
         if self.random.random() < 0.2:
             quantity = self.random.choice((0, -1, INT64_MAX, 1 << 61, (1 << 61) + 1, -INT64_MAX))
         if self.random.random() < 0.1:

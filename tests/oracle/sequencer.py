@@ -33,6 +33,7 @@ from tests.oracle.accounts import Account, Ledger
 from tests.oracle.admission import Instrument, Refusal
 from tests.oracle.choices import (
     BAND_SCALE,
+    MONEY_LIMIT,
     NEW_REFERENCE_REPLACES_LAST_TRADE,
     RATE_MAX,
     REPLACE_MAY_REPEAT_OWN_CL_ORD_ID,
@@ -328,7 +329,10 @@ class Sequencer:
         """
         price_max = max(line.price_max, version.price)
         total_max = max(line.total_max, version.total)
-        return price_max, total_max, line.instrument.hold_for(line.side, price_max, total_max - line.cum)
+        need = line.instrument.hold_for(line.side, price_max, total_max - line.cum)
+        if need >= MONEY_LIMIT:
+            raise Refusal(RejectCode.MAX_NOTIONAL, line.instrument.limits.max_notional or MONEY_LIMIT - 1)
+        return price_max, total_max, need
 
     def admit_mass_cancel(self, session: Session, seq_num: int, message: MassCancelRequest) -> None:
         account_id = message.account_id

@@ -64,7 +64,7 @@ def limits_of(instrument_id: int, **changes: Any) -> InstrumentLimits:
             "reference_px": 100, "band_up_bps": 1_500, "band_down_bps": 1_250},
         2: {"min_qty": 3, "max_qty": 1_000, "min_notional": 0, "max_notional": 0, "min_px": 1, "max_px": 30,
             "reference_px": None, "band_up_bps": 0, "band_down_bps": 0},
-        3: {"min_qty": 1, "max_qty": 40, "min_notional": 0, "max_notional": 0, "min_px": 1, "max_px": 1_000_000,
+        3: {"min_qty": 1, "max_qty": 1 << 60, "min_notional": 0, "max_notional": 0, "min_px": 1, "max_px": 1_000_000,
             "reference_px": None, "band_up_bps": 777, "band_down_bps": 333},
         4: {"min_qty": 1, "max_qty": 1 << 61, "min_notional": 0, "max_notional": 0, "min_px": 1, "max_px": 1 << 40,
             "reference_px": 1_000_003, "band_up_bps": 5_000_000, "band_down_bps": 10_000},
