@@ -158,6 +158,7 @@ static inline bool connection_alive(const connection_t *connection)
 
 /* server.c: sockets and buffers */
 uint8_t *connection_reserve(server_t *server, connection_t *connection, uint32_t size);
+void connection_mark_dirty(server_t *server, connection_t *connection);
 bool connection_send(server_t *server, connection_t *connection, uint16_t template_id, uint16_t flags, uint64_t seq_num,
                      const void *block);
 void connection_terminate(server_t *server, connection_t *connection, uint8_t code, uint8_t down_cause);

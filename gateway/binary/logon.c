@@ -369,6 +369,7 @@ static void logon_established(server_t *server, connection_t *connection, const 
     if (connection->held) {
         connection->held = false;
         frame_write(server, connection->out + connection->hole, TEMPLATE_ESTABLISH_ACK, 0, 0, server_wall(server), &ack);
+        connection_mark_dirty(server, connection); /* flushes have passed it over while it was held */
     } else {
         connection_send(server, connection, TEMPLATE_ESTABLISH_ACK, 0, 0, &ack);
     }

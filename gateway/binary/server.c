@@ -262,7 +262,8 @@ void frame_write(const server_t *server, uint8_t *target, uint16_t template_id, 
     memcpy(target + FRAME_HEADER_SIZE, block, length);
 }
 
-static void connection_mark_dirty(server_t *server, connection_t *connection)
+/* It has output: flush it this turn. */
+void connection_mark_dirty(server_t *server, connection_t *connection)
 {
     if (connection->dirty)
         return;

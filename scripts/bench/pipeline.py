@@ -119,7 +119,6 @@ def _exchange(case: Case, root: Path) -> Iterator[tuple[str, Path]]:
         f"""
 [node]
 data_dir = "{data}/data"
-run_dir = "{data}/run"
 mode = "{case.mode}"
 [journal]
 archive = {"true" if case.archive else "false"}
@@ -213,7 +212,7 @@ def _summary(
     case: Case, rounds: list[dict[str, Any]], echoes: list[dict[str, Any]], syncs: list[dict[str, Any]]
 ) -> dict[str, Any]:
     def median_us(name: str) -> float:
-        return round(statistics.median(round_["rtt_ns"][name] for round_ in rounds) / 1000, 2)
+        return round(float(statistics.median(round_["rtt_ns"][name] for round_ in rounds)) / 1000, 2)
 
     echo_us = statistics.median(echo["p50_ns"] for echo in echoes) / 1000
     sync_us = statistics.median(sync["p50_ns"] for sync in syncs) / 1000
@@ -244,4 +243,4 @@ def _summary(
 
 
 def _per_order(round_: dict[str, Any]) -> float:
-    return float(round_["reports"]) / max(1, round_["orders"])
+    return float(round_["reports"]) / float(max(1, round_["orders"]))

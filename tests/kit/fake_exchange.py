@@ -81,7 +81,8 @@ class FakeExchange:
     report_slots: int = 1024
     ingress_slots: int = 256
     sources: tuple[int, ...] = (1, 2)
-    matchers_first: bool = False  # matchers' SessionBound becomes visible before that of partition 0
+    # Turns by which partition 0's SessionBound is seen later than those of the matchers; None = it is the first.
+    sequencer_late_turns: int | None = None
 
     def __post_init__(self) -> None:
         self.ingress = {
@@ -97,6 +98,8 @@ class FakeExchange:
         self.keys: dict[str, KeyReply] = {}
         self.received: list[IngressSlot] = []
         self.position = 1
+        self._late: list[tuple[int, int, SessionBound]] = []  # turn it is due, session, what to say
+        self._turn = 0
         self.paused = False
         self.report_log: dict[int, list[bytes]] = {partition: [] for partition in range(self.partitions + 1)}
 
@@ -106,6 +109,11 @@ class FakeExchange:
     def step(self) -> None:
         if self.paused:
             return
+        self._turn += 1
+        due = [item for item in self._late if item[0] <= self._turn]
+        self._late = [item for item in self._late if item[0] > self._turn]
+        for _, session, bound in due:
+            self.report(0, session, bound, number=False)
         for source, ring in self.ingress.items():
             cursor = ring.consumer(0).cursor
             while cursor < ring.published:
@@ -244,7 +252,7 @@ class FakeExchange:
         elif message.next_seq_no <= state.last_in:
             code = 11
         partitions = range(self.partitions + 1) if code == ACCEPTED else range(1)
-        for partition in reversed(partitions) if self.matchers_first else partitions:
+        for partition in partitions:
             bound = SessionBound(
                 session_ver_id=message.session_ver_id,
                 next_seq_no=state.numbers.get(partition, 0) + 1,
@@ -256,7 +264,10 @@ class FakeExchange:
                 code=code,
                 partition=partition,
             )
-            self.report(partition, message.session_id, bound, number=False)
+            if partition == 0 and self.sequencer_late_turns is not None:
+                self._late.append((self._turn + self.sequencer_late_turns, message.session_id, bound))
+            else:
+                self.report(partition, message.session_id, bound, number=False)
         if code == ACCEPTED:
             self._remember(message.access_key_id, message.timestamp)
             state.bound, state.source, state.connection = True, source, message.connection_id

@@ -48,8 +48,10 @@ def test_ed25519_key_logs_on_and_every_partition_tells_its_position(make_site: M
     assert all(isinstance(message, SessionBound) and header.seq_num == 0 for header, message in bound)
 
 
-def test_establish_ack_comes_first_even_if_matchers_answer_sooner(make_site: MakeSite) -> None:
-    site = make_site(exchange=FakeExchange(partitions=2, matchers_first=True))
+@pytest.mark.parametrize("turns", [0, 1, 20])
+def test_establish_ack_comes_first_even_if_matchers_answer_sooner(turns: int, make_site: MakeSite) -> None:
+    """With many turns between, nothing else makes the connection's held output move."""
+    site = make_site(exchange=FakeExchange(partitions=2, sequencer_late_turns=turns))
     client = site.client()
     client.negotiate(site.signer, SESSION)
 
