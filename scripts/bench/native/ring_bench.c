@@ -244,8 +244,10 @@ static int64_t consume(void *state, int64_t limit)
     int64_t end = readable_end(consumer);
     int64_t begin = consumer->next;
 
-    if (end == begin)
+    if (end == begin) {
+        ring_prefetch(&consumer->ring, begin);
         return 0;
+    }
     end = end < begin + limit ? end : begin + limit;
     for (int64_t sequence = begin; sequence < end; sequence++)
         consumer->sum += read_payload(ring_slot(&consumer->ring, sequence));
@@ -351,8 +353,10 @@ static int64_t play(void *state, int64_t limit)
     player_t *player = state;
 
     (void)limit;
-    if (ring_published(&player->in) == player->next)
+    if (ring_published(&player->in) == player->next) {
+        ring_prefetch(&player->in, player->next);
         return 0;
+    }
     player->sum += read_payload(ring_slot(&player->in, player->next));
     player->next++;
     bool last = player->next == player->messages;
