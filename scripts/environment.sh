@@ -91,6 +91,21 @@ system_packages() {
     ((${#missing[@]} == 0)) || die "still missing after apt-get install: ${missing[*]} (Python >= 3.11 is needed)"
 }
 
+# What some tests look through or compare with: without them those tests skip, and say so.
+test_tools() {
+    local missing=()
+    command -v g++ >/dev/null || missing+=(g++)
+    command -v strace >/dev/null || missing+=(strace)
+    command -v tshark >/dev/null || missing+=(tshark)
+    ((${#missing[@]} == 0)) && return
+    if is_root && command -v apt-get >/dev/null; then
+        shown "tools of the tests: ${missing[*]}" tools apt_install "${missing[@]}"
+    else
+        printf '  without %s some tests are skipped; to have them: sudo apt-get install -y %s\n' \
+            "${missing[*]}" "${missing[*]}" >&2
+    fi
+}
+
 # --- the Python environment -----------------------------------------------------------------------------------------
 
 stamp_is() { [[ -f $VENV/.stamp-$1 && $(<"$VENV/.stamp-$1") == "$2" ]]; }
