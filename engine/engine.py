@@ -161,7 +161,8 @@ class ComposedEngine:
 
     def submit_slots(self, slots: bytes) -> list[Output]:
         """Put raw ingress slots (n x 128 bytes) into the ring, run until idle, return the new outputs."""
-        self.ingress.publish(slots)
+        for offset in range(0, max(len(slots), 1), SLOT_SIZE):
+            self.ingress.publish(slots[offset : offset + SLOT_SIZE])
         self._run()
         return self._new_outputs()
 
