@@ -32,6 +32,7 @@ ENGINE_COLUMNS = {
     "session_id": "session",
     "side": "side",
 }
+Numbered = list[tuple[int, int, Any]]  # (session, number, message)
 Levels = list[tuple[int, int, int]]
 OpenOrder = dict[str, Any]
 
@@ -42,6 +43,8 @@ class Target(Protocol):
     def bind(self, session_id: int) -> None: ...
 
     def submit(self, session_id: int, message: Any, seq_num: int) -> Outcome: ...
+
+    def burst(self, commands: Numbered) -> Outcome: ...
 
     def balance(self, account_id: int, asset_id: int) -> tuple[int, int]: ...
 
@@ -83,6 +86,10 @@ class ModelTarget:
         with self.planted():
             return self.exchange.submit(session_id, message, seq_num=seq_num)
 
+    def burst(self, commands: Numbered) -> Outcome:
+        with self.planted():
+            return self.exchange.burst(commands)
+
     def balance(self, account_id: int, asset_id: int) -> tuple[int, int]:
         return self.exchange.balance(account_id, asset_id)
 
@@ -120,6 +127,7 @@ class EngineTarget:
         # Late and untyped: the model's own tests run where the extension is not built.
         package: Any = import_module("engine")
         config = package.EngineConfig(partitions=world.partitions, orders_per_partition=world.orders_max)
+        self.encode = import_module("engine.engine").encode_command
         self.engine: Any = package.ComposedEngine(config)
         self.time_ns = time_ns
         self.engine.set_time(time_ns)
@@ -132,7 +140,20 @@ class EngineTarget:
     def submit(self, session_id: int, message: Any, seq_num: int) -> Outcome:
         self.time_ns += 1_000
         self.engine.set_time(self.time_ns)
-        outputs = self.engine.submit(session_id, message, seq_num=seq_num)
+        return self.outcome(self.engine.submit(session_id, message, seq_num=seq_num))
+
+    def burst(self, commands: Numbered) -> Outcome:
+        """Put all commands into the ingress ring before the engine runs."""
+        self.time_ns += 1_000
+        self.engine.set_time(self.time_ns)
+        slots = b"".join(
+            self.encode(message, session=session, seq_num=number, ingress_ns=self.time_ns)
+            for session, number, message in commands
+        )
+        return self.outcome(self.engine.submit_slots(slots))
+
+    def outcome(self, outputs: list[Any]) -> Outcome:
+        """Return everything that became visible since the last command."""
         reports = [self.report(output) for output in outputs]
         return Outcome(
             reports=[report for report in reports if report.name not in IGNORED_REPORTS],

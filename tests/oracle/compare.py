@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -17,6 +18,8 @@ from tests.oracle.records import MarketEvent, Outcome, Report
 from tests.oracle.world import Command, World, setup
 
 MakeTarget = Callable[[World], Target]
+# One command settled before the next, or several in flight together.
+Step = Command | list[Command]
 SHRINK_SECONDS_MAX = 25.0
 NEVER = 1 << 62
 OPEN_FIELDS = {
@@ -33,14 +36,14 @@ class Difference:
     """The first thing the target did otherwise than the model."""
 
     step: int
-    command: Command
+    command: Step
     what: str
     expected: Any
     got: Any
 
     def __str__(self) -> str:
         return (
-            f"step {self.step}: {self.command}\n  {self.what}\n"
+            f"step {self.step}: {_lines(self.command)}\n  {self.what}\n"
             f"  expected: {_lines(self.expected)}\n  got:      {_lines(self.got)}"
         )
 
@@ -153,42 +156,46 @@ class Lockstep:
     def __post_init__(self) -> None:
         self.model = Exchange(partitions=self.world.partitions, orders_max=self.world.orders_max)
 
-    def run(self, command: Command) -> Difference | None:
-        """Give both the command; return the first difference."""
+    def run(self, step: Step) -> Difference | None:
+        """Give both the step; return the first difference."""
         self.step += 1
-        if command.bind:
-            self.model.bind(command.bind)
-            self.target.bind(command.bind)
+        if isinstance(step, list):
+            commands = numbered(self.model, step)
+            expected = self.model.burst(commands)
+            return self.catch(step, lambda: self.compare_burst(expected, self.target.burst(commands)))
+        if step.bind:
+            self.model.bind(step.bind)
+            self.target.bind(step.bind)
             return None
-        seq_num = max(1, self.model.next_seq(command.session) + command.seq_shift)
-        if isinstance(command.message, SkipNumbers):
+        seq_num = max(1, self.model.next_seq(step.session) + step.seq_shift)
+        if isinstance(step.message, SkipNumbers):
             seq_num = 0
-        expected = self.model.submit(command.session, command.message, seq_num=seq_num)
+        expected = self.model.submit(step.session, step.message, seq_num=seq_num)
+        is_mass = isinstance(step.message, MassCancelRequest)
+        return self.catch(
+            step,
+            lambda: self.compare(self.target.submit(step.session, step.message, seq_num), expected, is_mass=is_mass),
+        )
+
+    def catch(self, step: Step, act: Callable[[], None]) -> Difference | None:
+        """Act, look into the state when it is time; turn what goes wrong into a difference."""
         try:
-            got = self.target.submit(command.session, command.message, seq_num)
-            self.compare(command, expected, got)
+            act()
             if self.step % self.deep_every == 0:
                 self.compare_state()
         except Mismatch as mismatch:
-            return Difference(self.step, command, mismatch.what, mismatch.expected, mismatch.got)
+            return Difference(self.step, step, mismatch.what, mismatch.expected, mismatch.got)
         except Exception as error:  # whatever breaks in the target is the finding
-            return Difference(self.step, command, "the target failed", "no exception", repr(error))
+            return Difference(self.step, step, "the target failed", "no exception", repr(error))
         return None
 
-    def finish(self, command: Command) -> Difference | None:
+    def finish(self, last: Step) -> Difference | None:
         """Compare everything once more at the end of a run."""
-        try:
-            self.compare_state()
-        except Mismatch as mismatch:
-            return Difference(self.step, command, mismatch.what, mismatch.expected, mismatch.got)
-        except Exception as error:
-            return Difference(self.step, command, "the target failed", "no exception", repr(error))
-        return None
+        return self.catch(last, self.compare_state)
 
     # -- visible output --------------------------------------------------------------------------------------------
 
-    def compare(self, command: Command, expected: Outcome, got: Outcome) -> None:
-        is_mass = isinstance(command.message, MassCancelRequest)
+    def compare(self, got: Outcome, expected: Outcome, *, is_mass: bool) -> None:
         for partition in range(self.world.partitions + 1):
             wanted = [report for report in expected.reports if report.partition == partition]
             seen = [report for report in got.reports if report.partition == partition]
@@ -197,7 +204,14 @@ class Lockstep:
             else:
                 self.compare_reports(wanted, seen)
         self.compare_replies(expected, got)
-        self.compare_market(expected.market_events, got.market_events, is_mass=is_mass)
+        self.compare_market(expected.market_events, got.market_events, many_ends=is_mass)
+
+    def compare_burst(self, expected: Outcome, got: Outcome) -> None:
+        for partition in range(self.world.partitions + 1):
+            wanted = [report for report in expected.reports if report.partition == partition]
+            self.compare_reports(wanted, [report for report in got.reports if report.partition == partition])
+        self.compare_replies(expected, got)
+        self.compare_market(expected.market_events, got.market_events, many_ends=True)
 
     def compare_reports(self, wanted: list[Report], seen: list[Report]) -> None:
         for index in range(max(len(wanted), len(seen))):
@@ -229,7 +243,7 @@ class Lockstep:
         if not good:
             raise Mismatch("replies", wanted, seen)
 
-    def compare_market(self, wanted: list[MarketEvent], seen: list[MarketEvent], *, is_mass: bool) -> None:
+    def compare_market(self, wanted: list[MarketEvent], seen: list[MarketEvent], *, many_ends: bool) -> None:
         if bool(wanted) != bool(seen):
             raise Mismatch("market data", wanted, seen)
         trades = [[_trade(event) for event in events if event.name == "OrderExecute"] for events in (wanted, seen)]
@@ -240,7 +254,7 @@ class Lockstep:
             raise Mismatch("market states in market data", states[0], states[1])
         for partition in {event.partition for event in seen}:
             ends = [event.last for event in seen if event.partition == partition]
-            if not ends[-1] or (any(ends[:-1]) and not is_mass):
+            if not ends[-1] or (any(ends[:-1]) and not many_ends):
                 raise Mismatch("end-of-event flags", "only on the last event of the input", seen)
         for event in seen:
             self.replicas[event.instrument_id].apply(event)
@@ -307,7 +321,7 @@ def _state(event: MarketEvent) -> tuple[int, int]:
 class Result:
     """A finished random run."""
 
-    commands: list[Command]
+    steps: list[Step]
     difference: Difference | None
     seen: Counter[str] = field(default_factory=Counter)
 
@@ -323,15 +337,13 @@ def numbered(exchange: Exchange, commands: Iterable[Command]) -> list[tuple[int,
     return result
 
 
-def run_commands(
-    world: World, commands: Iterable[Command], make_target: MakeTarget, *, deep_every: int = 1
+def run_steps(
+    world: World, steps: Iterable[Step], make_target: MakeTarget, *, deep_every: int = 1
 ) -> Difference | None:
-    """Run the setup and these commands; return the first difference."""
+    """Run the setup and these steps; return the first difference."""
     lockstep = Lockstep(world, make_target(world), deep_every)
-    last = Command(0, None)
-    for last in [*setup(world), *commands]:
-        if not last.bind and last.session not in lockstep.model.sequencer.sessions:
-            continue
+    last: Step = []
+    for last in [*setup(world), *steps]:
         difference = lockstep.run(last)
         if difference is not None:
             return difference
@@ -339,9 +351,9 @@ def run_commands(
 
 
 def run_random(
-    seed: int, count: int, world: World, make_target: MakeTarget, *, deep_every: int = 16
+    seed: int, count: int, world: World, make_target: MakeTarget, *, deep_every: int = 16, bursts: bool = False
 ) -> Result:
-    """Run the setup and `count` generated commands."""
+    """Run the setup and `count` generated steps."""
     lockstep = Lockstep(world, make_target(world), deep_every)
     result = Result([], None)
     for command in setup(world):
@@ -350,40 +362,57 @@ def run_random(
             return result
     generator = Generator(seed, world, lockstep.model)
     for _ in range(count):
-        command = generator.next()
-        result.commands.append(command)
-        result.difference = lockstep.run(command)
+        step = generator.burst() if bursts else generator.next()
+        result.steps.append(step)
+        result.difference = lockstep.run(step)
         if result.difference is not None:
             return result
-    if result.commands:
-        result.difference = lockstep.finish(result.commands[-1])
+    if result.steps:
+        result.difference = lockstep.finish(result.steps[-1])
     return result
 
 
-def shrink(world: World, commands: list[Command], make_target: MakeTarget) -> list[Command]:
-    """Drop commands while the run still fails; halves first, single commands last, until time is up."""
+def shrink(world: World, steps: list[Step], make_target: MakeTarget) -> list[Step]:
+    """Drop steps while the run still fails, halves first; then commands inside bursts; until time is up."""
     deadline = monotonic() + SHRINK_SECONDS_MAX
-    # Looking into the state after every command is slow: only where the reports alone do not show the fault.
-    deep_every = NEVER if run_commands(world, commands, make_target, deep_every=NEVER) is not None else 1
-    size = max(1, len(commands) // 2)
+    # Looking into the state after every step is slow: only where the reports alone do not show the fault.
+    deep_every = NEVER if run_steps(world, steps, make_target, deep_every=NEVER) is not None else 1
+
+    def still_fails(candidate: list[Step]) -> bool:
+        return run_steps(world, candidate, make_target, deep_every=deep_every) is not None
+
+    steps = _drop(steps, still_fails, deadline)
+    for index, step in enumerate(steps):
+        if isinstance(step, list):
+            steps[index] = _drop(step, partial(_fails_with, still_fails, steps[:index], steps[index + 1 :]), deadline)
+    return steps
+
+
+def _fails_with(
+    still_fails: Callable[[list[Step]], bool], before: list[Step], after: list[Step], burst: list[Command]
+) -> bool:
+    return still_fails([*before, burst, *after])
+
+
+def _drop(items: list[Any], still_fails: Callable[[list[Any]], bool], deadline: float) -> list[Any]:
+    size = max(1, len(items) // 2)
     while monotonic() < deadline:
         start, dropped = 0, False
-        while start < len(commands) and monotonic() < deadline:
-            candidate = commands[:start] + commands[start + size :]
-            difference = run_commands(world, candidate, make_target, deep_every=deep_every)
-            if difference is not None:
-                commands, dropped = candidate, True
+        while start < len(items) and monotonic() < deadline:
+            candidate = items[:start] + items[start + size :]
+            if still_fails(candidate):
+                items, dropped = candidate, True
             else:
                 start += size
         if size == 1 and not dropped:
             break
         size = max(1, size // 2)
-    return commands
+    return items
 
 
-def explain(seed: int, world: World, commands: list[Command], make_target: MakeTarget) -> str:
+def explain(seed: int, world: World, steps: list[Step], make_target: MakeTarget) -> str:
     """Return a report of the smallest run found that still fails."""
-    small = shrink(world, commands, make_target)
-    difference = run_commands(world, small, make_target)
-    steps = "\n".join(f"  {command}" for command in small)
-    return f"seed {seed}, {len(commands)} commands, shrunk to {len(small)}:\n{steps}\n{difference}"
+    small = shrink(world, steps, make_target)
+    difference = run_steps(world, small, make_target)
+    shown = "\n".join(f"  {_lines(step)}" for step in small)
+    return f"seed {seed}, {len(steps)} steps, shrunk to {len(small)}:\n{shown}\n{difference}"

@@ -14,7 +14,7 @@ from tests.oracle.book import Book, BookOrder, is_better
 from tests.oracle.choices import MONEY_LIMIT, RATE_SCALE
 from tests.oracle.matcher import Market, Matcher
 from tests.oracle.records import Record
-from tests.oracle.sequencer import OrderLine, Sequencer
+from tests.oracle.sequencer import OrderLine, Sequencer, Version
 
 
 def _nothing(*_args: Any, **_kwargs: Any) -> None:
@@ -106,6 +106,16 @@ def _number_everything(self: Matcher, session: int, name: str, **options: Any) -
 
 def _hold_first_terms(self: Sequencer, line: OrderLine) -> int:
     return line.instrument.hold_for(line.side, line.price_max, line.total_max - line.cum)
+
+
+def _hold_newest_terms(self: Sequencer, line: OrderLine) -> int:
+    newest = line.pending[-1] if line.pending else line
+    return line.instrument.hold_for(line.side, newest.price, max(line.total, newest.total) - line.cum)
+
+
+def _cover_newest_terms(self: Sequencer, line: OrderLine, version: Version) -> tuple[int, int, int]:
+    price, total = version.price, version.total
+    return price, total, line.instrument.hold_for(line.side, price, max(0, total - line.cum))
 
 
 def _ids_without_slots(self: Sequencer, partition: int) -> int:
@@ -254,4 +264,12 @@ FAULTS: tuple[Fault, ...] = (
     Fault("unsupported features accepted", _on(admission, "check_features", _nothing)),
     Fault("price range unchecked", _on(admission, "check_price", lambda instrument, price: price or 0)),
     Fault("no replace may be in flight", _on(sequencer, "REPLACES_IN_FLIGHT_MAX", 0)),
+)
+
+# Only commands in flight together show these.
+BURST_FAULTS: tuple[Fault, ...] = (
+    Fault("hold of the newest terms only", _on(Sequencer, "required_hold", _hold_newest_terms)),
+    Fault("cover of the newest terms only", _on(Sequencer, "cover_with", _cover_newest_terms)),
+    Fault("five replaces in flight", _on(sequencer, "REPLACES_IN_FLIGHT_MAX", 5)),
+    Fault("three replaces in flight", _on(sequencer, "REPLACES_IN_FLIGHT_MAX", 3)),
 )

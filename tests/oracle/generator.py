@@ -80,7 +80,10 @@ class Generator:
         return make()
 
     def burst(self) -> list[Command]:
-        """Return commands that are in flight together; replaces and cancels of the same orders pile up."""
+        """Return commands that are in flight together; replaces and cancels of the same orders pile up.
+
+        No mass cancel: the order in which it finds its orders is free, and what follows depends on it.
+        """
         commands = [self.next() for _ in range(self.random.choice((2, 3, 5, 8, 20)))]
         extra = [command for command in commands if self.random.random() < 0.3]
         commands += [replace(command, seq_shift=0) for command in extra]
@@ -89,7 +92,7 @@ class Generator:
             line = self.random.choice(lines)
             commands += [self.replace_of(line) for _ in range(self.random.choice((1, 2, 3, 6)))]
         self.random.shuffle(commands)
-        return commands
+        return [command for command in commands if not isinstance(command.message, MassCancelRequest | Sequence)]
 
     # -- drawing ---------------------------------------------------------------------------------------------------
 

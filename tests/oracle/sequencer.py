@@ -314,7 +314,7 @@ class Sequencer:
         if message.price is not None:
             admission.check_band(line.instrument, line.side, price)
         if len(line.pending) >= REPLACES_IN_FLIGHT_MAX:
-            raise Refusal(RejectCode.PENDING_REQUEST)
+            raise Refusal(RejectCode.PENDING_REQUEST, REPLACES_IN_FLIGHT_MAX)
         return Version(price, total, message.cl_ord_id)
 
     def check_new_client_id(self, line: OrderLine, cl_ord_id: int) -> None:

@@ -27,7 +27,7 @@ from ringbuf.wire.messages import (
     TimeInForce,
 )
 from tests.oracle.adapter import EngineTarget, Fault, ModelTarget
-from tests.oracle.compare import NEVER, Lockstep, MakeTarget, explain, run_commands, run_random
+from tests.oracle.compare import NEVER, Lockstep, MakeTarget, explain, run_random, run_steps
 from tests.oracle.faults import FAULTS
 from tests.oracle.world import Command, World, setup
 
@@ -49,17 +49,23 @@ def engine() -> MakeTarget:
     return make_engine
 
 
-def compare(seed: int, count: int, world: World, make_target: MakeTarget) -> None:
-    result = run_random(seed, count, world, make_target)
+def compare(seed: int, count: int, world: World, make_target: MakeTarget, *, bursts: bool = False) -> None:
+    result = run_random(seed, count, world, make_target, bursts=bursts)
     if result.difference is not None:
         print(f"seed {seed}: {result.difference}")
-        pytest.fail(explain(seed, world, result.commands, make_target))
+        pytest.fail(explain(seed, world, result.steps, make_target))
 
 
 @pytest.mark.parametrize("orders_max", [64, 128, 1024])
 def test_engine_and_model_agree_on_short_runs(engine: MakeTarget, orders_max: int) -> None:
     for seed in range(3):
         compare(seed, 1_500, World(partitions=2, orders_max=orders_max, avoid=FINDINGS), engine)
+
+
+@pytest.mark.parametrize("orders_max", [64, 1024])
+def test_engine_and_model_agree_on_commands_in_flight_together(engine: MakeTarget, orders_max: int) -> None:
+    for seed in range(4):
+        compare(seed, 150, World(partitions=2, orders_max=orders_max, avoid=FINDINGS), engine, bursts=True)
 
 
 @pytest.mark.slow
@@ -75,7 +81,7 @@ def test_engine_and_model_agree_on_a_long_run(engine: MakeTarget) -> None:
 
 def compare_one(command: Command) -> None:
     world = World(partitions=1, orders_max=64)
-    difference = run_commands(world, [command], make_engine)
+    difference = run_steps(world, [command], make_engine)
     assert difference is None, str(difference)
 
 

@@ -73,7 +73,7 @@ def test_bursts_in_flight_never_overspend(seed: int) -> None:
 def test_replay_of_a_seed_gives_the_same_run() -> None:
     world = World(partitions=2, orders_max=64)
 
-    first, second = (run_random(9, 800, world, lambda world: ModelTarget(world)).commands for _ in range(2))
+    first, second = (run_random(9, 800, world, lambda world: ModelTarget(world)).steps for _ in range(2))
 
     assert first == second
 
