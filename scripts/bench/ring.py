@@ -3,8 +3,8 @@
 The work is a toy: 64 bytes written by the producer one message a publication, read by every consumer, sums compared.
 Ours is the native program ring_bench (ring.h and the runner, as in the exchange), the reference Debian's
 libdisruptor-java in a harness of ours (DisruptorBench.java). Case by case they take turns, round after round, so that
-both meet the same machine; the reference's process lives through a case and is warmed up before. Quoted are medians of
-the rounds, and the ratio is theirs.
+both meet the same machine; the reference's process lives through a case and is warmed up before. With a core for each,
+processes of ours and threads of the reference get one each. Quoted are medians of the rounds, and their ratio.
 """
 
 from __future__ import annotations
@@ -96,30 +96,54 @@ class Reference:
         command = ["java", *JVM_OPTIONS, "-cp", path, "DisruptorBench", topology, wait, str(SLOT_COUNT)]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         try:
-            yield Machine(process)
+            yield Machine(process, PARTIES[topology])
         finally:
             process.kill()
             process.communicate()
 
 
 class Machine:
-    """A running Java process that answers a number of messages with one line."""
+    """A running Java process; one run at a time."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], parties: int) -> None:
         self._process = process
+        self._parties = parties
 
     def run(self, messages: int) -> Json:
-        source, target = self._process.stdout, self._process.stdin
+        """Run with so many messages, its threads on the cores that the processes of ours get, too."""
+        self._say(str(messages))
+        if self._answer() != "ready":
+            raise ReferenceMissing("the Disruptor's harness did not get ready")
+        self._give_cores()
+        self._say("go")
+        return dict(json.loads(self._answer()))
+
+    def _say(self, text: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{text}\n".encode())
+        self._process.stdin.flush()
+
+    def _answer(self) -> str:
+        source = self._process.stdout
         assert source is not None
-        assert target is not None
-        target.write(f"{messages}\n".encode())
-        target.flush()
         if not select.select([source], [], [], RUN_DEADLINE_S)[0]:
             raise ReferenceMissing(f"the Disruptor did not finish within {RUN_DEADLINE_S} s")
-        line = source.readline()
+        line = source.readline().decode().strip()
         if not line:
             raise ReferenceMissing("the Disruptor's process ended")
-        return dict(json.loads(line))
+        return line
+
+    def _give_cores(self) -> None:
+        cores = sorted(os.sched_getaffinity(0))
+        if len(cores) < self._parties:
+            return
+        for task in Path(f"/proc/{self._process.pid}/task").iterdir():
+            try:
+                name = (task / "comm").read_text().strip()
+            except OSError:
+                continue  # a compiler thread of the JVM that has ended meanwhile; ours wait for us
+            if name.startswith("party-"):
+                os.sched_setaffinity(int(task.name), {cores[int(name.removeprefix("party-"))]})
 
 
 @dataclass(frozen=True)

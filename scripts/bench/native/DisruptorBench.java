@@ -9,6 +9,7 @@ import com.lmax.disruptor.WaitStrategy;
 import com.lmax.disruptor.YieldingWaitStrategy;
 
 import java.io.BufferedReader;
+import java.io.IOException;
 import java.io.InputStreamReader;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -20,8 +21,9 @@ import java.util.concurrent.CountDownLatch;
  * 64 bytes written by the producer one message a publication, read by every consumer, who must come to the right sum.
  *
  * <p>DisruptorBench TOPOLOGY WAIT [SLOT_COUNT]; TOPOLOGY is 1to1, 1to3, pipeline, diamond or pingpong, WAIT is spin
- * (BusySpinWaitStrategy), yield (YieldingWaitStrategy) or park (BlockingWaitStrategy). Each line of standard input is a number
- * of messages to run with; each run is answered by one JSON object. No thread of ours lives between two runs.
+ * (BusySpinWaitStrategy), yield (YieldingWaitStrategy) or park (BlockingWaitStrategy). A line of standard input is a number
+ * of messages to run with. The threads of the run, named party-0 (producer) and so on, are then there and "ready" is printed, so
+ * that they can be given cores; a second line starts the run, and one JSON object answers. No thread lives between two runs.
  */
 public final class DisruptorBench {
     private static final int WORDS = 8;
@@ -107,6 +109,8 @@ public final class DisruptorBench {
     private final String wait;
     private final int slotCount;
 
+    private final BufferedReader input = new BufferedReader(new InputStreamReader(System.in));
+
     private DisruptorBench(final String topology, final String wait, final int slotCount) {
         this.topology = topology;
         this.wait = wait;
@@ -140,10 +144,11 @@ public final class DisruptorBench {
         return messages * (messages - 1) / 2 * WORDS + messages * (WORDS * (WORDS - 1) / 2);
     }
 
-    private static List<Thread> startAll(final List<BatchEventProcessor<Payload>> processors) throws InterruptedException {
+    private List<Thread> startAll(final List<BatchEventProcessor<Payload>> processors, final int firstParty)
+            throws InterruptedException {
         final List<Thread> threads = new ArrayList<>();
         for (final BatchEventProcessor<Payload> processor : processors) {
-            final Thread thread = new Thread(processor);
+            final Thread thread = new Thread(processor, "party-" + (firstParty + threads.size()));
             thread.setDaemon(true);
             thread.start();
             threads.add(thread);
@@ -182,7 +187,15 @@ public final class DisruptorBench {
         }
     }
 
-    private String throughput(final int messages) throws InterruptedException {
+    private void awaitGo() throws IOException {
+        System.out.println("ready");
+        System.out.flush();
+        if (input.readLine() == null) {
+            throw new IOException("input ended before the run");
+        }
+    }
+
+    private String throughput(final int messages) throws Exception {
         final RingBuffer<Payload> ring = makeRing();
         final int[][] behind = behind();
         final CountDownLatch done = new CountDownLatch(behind.length);
@@ -204,13 +217,27 @@ public final class DisruptorBench {
                 ring.addGatingSequences(processors.get(i).getSequence());
             }
         }
-        final List<Thread> threads = startAll(processors);
-        final long began = System.nanoTime();
-        for (long i = 0; i < messages; i++) {
-            send(ring, i);
-        }
+        final List<Thread> threads = startAll(processors, 1);
+        final CountDownLatch go = new CountDownLatch(1);
+        final long[] began = new long[1];
+        final Thread producer = new Thread(() -> {
+            try {
+                go.await();
+            } catch (final InterruptedException e) {
+                return;
+            }
+            began[0] = System.nanoTime();
+            for (long i = 0; i < messages; i++) {
+                send(ring, i);
+            }
+        }, "party-0");
+        producer.setDaemon(true);
+        producer.start();
+        awaitGo();
+        go.countDown();
         done.await();
-        final double seconds = (System.nanoTime() - began) / 1e9;
+        final double seconds = (System.nanoTime() - began[0]) / 1e9;
+        producer.join();
         stopAll(processors, threads);
         for (final Summing handler : handlers) {
             if (handler.sum != expectedSum(messages)) {
@@ -221,7 +248,7 @@ public final class DisruptorBench {
                 topology, messages, seconds, messages / seconds);
     }
 
-    private String pingpong(final int messages) throws InterruptedException {
+    private String pingpong(final int messages) throws Exception {
         final RingBuffer<Payload> there = makeRing();
         final RingBuffer<Payload> back = makeRing();
         final CountDownLatch done = new CountDownLatch(2);
@@ -233,7 +260,8 @@ public final class DisruptorBench {
         back.addGatingSequences(serverProcessor.getSequence());
         there.addGatingSequences(otherProcessor.getSequence());
         final List<BatchEventProcessor<Payload>> processors = List.of(serverProcessor, otherProcessor);
-        final List<Thread> threads = startAll(processors);
+        final List<Thread> threads = startAll(processors, 0);
+        awaitGo();
         server.sentNs = System.nanoTime();
         send(there, 0);
         done.await();
@@ -251,8 +279,7 @@ public final class DisruptorBench {
     public static void main(final String[] arguments) throws Exception {
         final int slotCount = arguments.length > 2 ? Integer.parseInt(arguments[2]) : 16384;
         final DisruptorBench bench = new DisruptorBench(arguments[0], arguments[1], slotCount);
-        final BufferedReader input = new BufferedReader(new InputStreamReader(System.in));
-        for (String line = input.readLine(); line != null; line = input.readLine()) {
+        for (String line = bench.input.readLine(); line != null; line = bench.input.readLine()) {
             final int messages = Integer.parseInt(line.trim());
             System.out.println("pingpong".equals(bench.topology) ? bench.pingpong(messages) : bench.throughput(messages));
             System.out.flush();

@@ -6,6 +6,7 @@
  *     TOPOLOGY  1to1 | 1to3 | pipeline | diamond | pingpong | bare
  *     WAIT      spin | yield | park; only park has doorbells: like the reference's YieldingWaitStrategy, yield never sleeps
  *
+ * With a core for each process they get one each, in the order of their roles; otherwise the scheduler places them.
  * One JSON object on standard output; exit 0, or 1 if a sum is wrong or a process failed. */
 #include <sched.h>
 #include <signal.h>
@@ -162,6 +163,23 @@ static int64_t run_stage(bench_t *bench, int role, stage_poll_fn poll, void *sta
     return status;
 }
 
+/* The scheduler may start two spinning processes on one core and need milliseconds to see it. */
+static void take_core(const bench_t *bench, int role)
+{
+    cpu_set_t allowed;
+    cpu_set_t mine;
+    int seen = 0;
+
+    if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0 || CPU_COUNT(&allowed) < bench->parties)
+        return;
+    CPU_ZERO(&mine);
+    for (int core = 0; core < CPU_SETSIZE; core++) {
+        if (CPU_ISSET(core, &allowed) && seen++ == role)
+            CPU_SET(core, &mine);
+    }
+    (void)sched_setaffinity(0, sizeof(mine), &mine);
+}
+
 typedef int (*role_fn)(bench_t *bench, int role, void *argument);
 
 static pid_t start(bench_t *bench, int role, role_fn body, void *argument)
@@ -176,6 +194,7 @@ static pid_t start(bench_t *bench, int role, role_fn body, void *argument)
     if (getppid() != parent)
         _exit(1);
     (void)alarm(DEADLINE_S);
+    take_core(bench, role);
     _exit(body(bench, role, argument));
 }
 
