@@ -54,6 +54,8 @@ class Target(Protocol):
 
     def check(self) -> None: ...
 
+    def close(self) -> None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -102,6 +104,9 @@ class ModelTarget:
     def check(self) -> None:
         with self.planted():
             self.exchange.check()
+
+    def close(self) -> None:
+        """Nothing to give back."""
 
 
 def describe_line(line: Any) -> OpenOrder:
@@ -198,3 +203,12 @@ class EngineTarget:
 
     def check(self) -> None:
         self.engine.check()
+
+    def close(self) -> None:
+        """Give back the rings' memory: private rings live until they are closed."""
+        engine = self.engine
+        rings = [engine.log, engine.ingress, engine.reply, *engine.reports, *engine.market]
+        # The stages hold addresses inside the rings, so nothing may run after this.
+        self.engine = None
+        for ring in rings:
+            ring.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
@@ -341,20 +342,26 @@ def run_steps(
     world: World, steps: Iterable[Step], make_target: MakeTarget, *, deep_every: int = 1
 ) -> Difference | None:
     """Run the setup and these steps; return the first difference."""
-    lockstep = Lockstep(world, make_target(world), deep_every)
-    last: Step = []
-    for last in [*setup(world), *steps]:
-        difference = lockstep.run(last)
-        if difference is not None:
-            return difference
-    return lockstep.finish(last)
+    with closing(make_target(world)) as target:
+        lockstep = Lockstep(world, target, deep_every)
+        last: Step = []
+        for last in [*setup(world), *steps]:
+            difference = lockstep.run(last)
+            if difference is not None:
+                return difference
+        return lockstep.finish(last)
 
 
 def run_random(
     seed: int, count: int, world: World, make_target: MakeTarget, *, deep_every: int = 16, bursts: bool = False
 ) -> Result:
     """Run the setup and `count` generated steps."""
-    lockstep = Lockstep(world, make_target(world), deep_every)
+    with closing(make_target(world)) as target:
+        return _random_steps(seed, count, Lockstep(world, target, deep_every), bursts=bursts)
+
+
+def _random_steps(seed: int, count: int, lockstep: Lockstep, *, bursts: bool) -> Result:
+    world = lockstep.world
     result = Result([], None)
     for command in setup(world):
         result.difference = lockstep.run(command)

@@ -166,6 +166,10 @@ class OrderMachine(RuleBasedStateMachine):
     def mass_cancel(self, session: int, scope: int, side: int) -> None:
         self.run(Command(session, MassCancelRequest(instrument_id=1, scope=scope, side=side)))
 
+    def teardown(self) -> None:
+        if hasattr(self, "lockstep"):
+            self.lockstep.target.close()
+
     @invariant()
     def model_is_sound(self) -> None:
         if hasattr(self, "lockstep"):
