@@ -116,6 +116,7 @@ typedef struct server {
     connection_t *connections;
     uint32_t *free_list, free_count;
     uint32_t *by_session; /* connection index + 1, 0 = none here */
+    uint32_t *binding;    /* by session: connection whose SessionBind is under way, 0 = none; others' frames wait for its end */
     uint64_t *bind_seq;   /* by session: log sequence of the newest accepted bind or negotiate seen */
     uint32_t *dirty, dirty_count;
     uint32_t *stalled, stalled_count;

@@ -254,6 +254,7 @@ static bool bind_write(server_t *server, connection_t *connection)
         return false;
     memcpy(slot->block, &block, sizeof(block));
     ingress_publish(server);
+    server->binding[connection->session] = connection->id;
     connection->bound = true;
     return true;
 }
@@ -399,6 +400,8 @@ void logon_bound(server_t *server, uint32_t partition, const report_slot_t *slot
     memcpy(&bound, slot->block, sizeof(bound));
     if (bound.session_id == 0 || bound.session_id > server->config.sessions_max)
         return;
+    if (partition == 0 && server->binding[bound.session_id] == bound.connection_id)
+        server->binding[bound.session_id] = 0;
     connection_t *connection =
         logon_waiting(server, bound.connection_id, TEMPLATE_ESTABLISH, bound.session_id, bound.request_timestamp);
     bool accepted = bound.code == ESTABLISH_REJECT_CODE_NONE;

@@ -183,6 +183,7 @@ static void skip_lapped(server_t *server, observed_t *source, uint32_t partition
     source->cursor = published;
     if (partition == REPLY_RING || server->config.admin)
         return;
+    memset(server->binding, 0, ((size_t)server->config.sessions_max + 1) * sizeof(uint32_t));
     for (uint32_t i = 0; i < server->config.connections_max; i++) {
         connection_t *connection = &server->connections[i];
         if (connection->state == CONNECTION_LOGGED || connection->state == CONNECTION_ESTABLISHED)

@@ -341,6 +341,14 @@ static enum parse_verdict parse_one(server_t *server, connection_t *connection, 
     }
 }
 
+/* A newer connection's SessionBind is in the ring before what this one would add, and may have told its client already what the
+ * log holds: nothing of this one may follow. If the log refuses the newer one, this one goes on. */
+static bool yields_session(const server_t *server, const connection_t *connection)
+{
+    uint32_t binding = server->binding[connection->session];
+    return connection->state == CONNECTION_ESTABLISHED && binding != 0 && binding != connection->id;
+}
+
 /* Take all whole frames of the input; what waits for room stays in front. */
 void connection_parse(server_t *server, connection_t *connection)
 {
@@ -350,6 +358,10 @@ void connection_parse(server_t *server, connection_t *connection)
     while (verdict == PARSE_DONE && offset < connection->in_length) {
         if (connection->state != CONNECTION_OPEN && connection->state != CONNECTION_ESTABLISHED)
             break; /* a step of the logon is under way; it stalls the connection when it is done */
+        if (yields_session(server, connection)) {
+            verdict = PARSE_WAIT;
+            break;
+        }
         verdict = parse_one(server, connection, connection->in + offset, connection->in_length - offset, &length);
         if (verdict == PARSE_DONE && length == 0)
             break;

@@ -69,6 +69,7 @@ static bool server_allocate(server_t *server)
     server->dirty = calloc(2 * count, sizeof(uint32_t));
     server->stalled = calloc(2 * count, sizeof(uint32_t));
     server->by_session = calloc((size_t)config->sessions_max + 1, sizeof(uint32_t));
+    server->binding = calloc((size_t)config->sessions_max + 1, sizeof(uint32_t));
     server->bind_seq = calloc((size_t)config->sessions_max + 1, sizeof(uint64_t));
     server->buffers = aligned_alloc(64, count * stride);
     server->chains = calloc(count * config->report_rings, sizeof(report_chain_t));
@@ -78,7 +79,7 @@ static bool server_allocate(server_t *server)
     server->answers.items = calloc(queue, sizeof(server_answer_t));
     server->events.mask = server->answers.mask = queue - 1;
     if (!server->connections || !server->free_list || !server->dirty || !server->stalled || !server->by_session ||
-        !server->bind_seq || !server->buffers || !server->chains || !server->jobs || !server->positions || !server->events.items ||
+        !server->binding || !server->bind_seq || !server->buffers || !server->chains || !server->jobs || !server->positions || !server->events.items ||
         !server->answers.items)
         return false;
     for (uint32_t i = 0; i < count; i++) {
@@ -140,6 +141,7 @@ void server_free(server_t *server)
     free(server->dirty);
     free(server->stalled);
     free(server->by_session);
+    free(server->binding);
     free(server->bind_seq);
     free(server->buffers);
     free(server->chains);

@@ -14,6 +14,7 @@ from ringbuf.wire.messages import (
     EstablishReject,
     EstablishRejectCode,
     KeyReply,
+    MassCancelRequest,
     Negotiate,
     NegotiateReject,
     NegotiateRejectCode,
@@ -27,6 +28,7 @@ from ringbuf.wire.messages import (
 )
 from tests.kit import eventually
 from tests.kit.fake_exchange import FakeExchange, FakeSession
+from tests.kit.raw_client import RawClient
 from tests.kit.site import ACCOUNT, SESSION, MakeSite, Site
 
 SECOND_NS = 1_000_000_000
@@ -245,6 +247,58 @@ def test_newer_connection_takes_the_session_over_without_cancel_on_disconnect(si
     assert old.closed()
     assert not any(slot.template == SessionDown.TEMPLATE_ID for slot in site.exchange.received)
     assert site.exchange.sessions[SESSION].bound
+
+
+def establish_later(site: Site, *, next_seq: int) -> RawClient:
+    """Send an Establish whose answer comes many turns after its record is in the log; return its connection."""
+    binds = sum(slot.template == SessionBind.TEMPLATE_ID for slot in site.exchange.received)
+    site.exchange.sequencer_late_turns = 300
+    message = Establish(
+        session_id=SESSION,
+        keep_alive_interval_ms=60_000,
+        session_ver_id=1,
+        timestamp=time.time_ns(),
+        next_seq_no=next_seq,
+        credential_type=CredentialType.ED25519,
+        access_key_id="KEY",
+    )
+    client = site.client()
+    client.raw(signed_frame(message, site.signer, sending_time=0))
+    eventually(lambda: sum(slot.template == SessionBind.TEMPLATE_ID for slot in site.exchange.received) > binds)
+    return client
+
+
+def test_late_frame_of_the_old_connection_is_not_taken_after_the_new_one_is_told_what_the_log_holds(
+    make_site: MakeSite,
+) -> None:
+    site = make_site(exchange=FakeExchange(partitions=0))
+    old = site.logged_on()
+    new = establish_later(site, next_seq=2)
+
+    old.send(MassCancelRequest(cl_ord_id=1), seq_num=1)
+    ack = new.message()
+
+    assert isinstance(ack, EstablishAck)
+    assert ack.last_incoming_seq_no == 0
+    last = old.message()
+    assert isinstance(last, Terminate)
+    assert last.code == TerminateCode.SUPERSEDED
+    assert site.exchange.requests() == []
+
+
+def test_old_connection_goes_on_when_the_log_refuses_the_new_one(make_site: MakeSite) -> None:
+    site = make_site(exchange=FakeExchange(partitions=0))
+    old = site.logged_on()
+    old.send(MassCancelRequest(cl_ord_id=1), seq_num=1)
+    eventually(lambda: len(site.exchange.requests()) == 1)
+    new = establish_later(site, next_seq=1)
+
+    old.send(MassCancelRequest(cl_ord_id=2), seq_num=2)
+
+    answer = new.message()
+    assert isinstance(answer, EstablishReject)
+    assert answer.code == EstablishRejectCode.NEXT_SEQ_NO
+    eventually(lambda: [slot.seq_num for slot in site.exchange.requests()] == [1, 2])
 
 
 def test_lost_connection_is_told_to_the_sequencer(site: Site) -> None:
