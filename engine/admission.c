@@ -419,13 +419,13 @@ verdict_t admit(const sequencer_t *sequencer, log_slot_t *slot)
         return refuse(REJECT_CODE_INVALID_GROUP);
     if (is_control(slot->template_id))
         return control_admit(sequencer, slot);
-    if (session->kind == SESSION_KIND_DROP_COPY)
-        return refuse(REJECT_CODE_PERMISSION_DENIED);
     if (slot->template_id == TEMPLATE_SEQUENCE)
         return ADMITTED; /* the client skips numbers; a session message, so the requests' shape checks do not know it */
     uint16_t code = orders_validate(slot->template_id, slot->block);
     if (code != REJECT_CODE_NONE)
         return refuse(code);
+    if (session->kind == SESSION_KIND_DROP_COPY)
+        return refuse(REJECT_CODE_PERMISSION_DENIED);
     switch (slot->template_id) {
     case TEMPLATE_NEW_ORDER_SINGLE:
         return admit_new_order(sequencer, session, slot);

@@ -89,7 +89,6 @@ def test_skipping_numbers_is_not_answered(engine: MakeTarget) -> None:
     compare_one(Command(2, Sequence(next_seq_no=10)))
 
 
-@pytest.mark.xfail(reason="finding: PermissionDenied comes before the checks of the request's shape")
 def test_shape_is_checked_before_permission(engine: MakeTarget) -> None:
     order = NewOrderSingle(instrument_id=1, side=200, ord_type=OrdType.LIMIT, price=100, order_qty=5)
     compare_one(Command(World(partitions=1, orders_max=64).drop_copy_session, order))
