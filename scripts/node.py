@@ -29,6 +29,9 @@ SOURCES = (ADMIN_SOURCE, GATEWAY_SOURCE)
 JOURNALER, SEQUENCER = 0, 1  # places of the gating consumers of report rings
 NODE_FILE = "node.json"
 SEAL_KEY_BYTES = 32
+# Names of histograms in the counter files, in nanoseconds.
+INGRESS_HISTOGRAM = "ingress_to_log_ns"
+SYNC_HISTOGRAM = "write_and_sync_ns"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +94,10 @@ def _plan(facts: dict[str, Any]) -> ProcessPlan:
         core=facts.get("core", NOT_PINNED),
         partitions=tuple(facts["partitions"]),
     )
+
+
+def counter_path(config: Config, process_name: str) -> Path:
+    return config.counters_dir / f"{process_name}.counters"
 
 
 def engine_config(config: Config) -> EngineConfig:

@@ -11,6 +11,7 @@ the sequencer leads. So nothing is in a recovered node that a running one did no
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import json
@@ -23,6 +24,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from struct import Struct
 from typing import Any, Protocol
 
 from engine import EngineError, Matcher, Sequencer, SequencerCounter
@@ -30,19 +32,43 @@ from gateway.admin import admin_config, admin_server
 from gateway.binary.server import BinaryServer, ServerConfig
 from gateway.errors import ListenError
 from journaler import Journaler, JournalerConfig, JournalError, LogReader
-from ringbuf import Doorbell, ProducerBusy, Ring, RingbufError, Runner, Stage, Watch
+from ringbuf import (
+    Counter,
+    CounterFile,
+    Doorbell,
+    Histogram,
+    Lapped,
+    ProducerBusy,
+    Ring,
+    RingbufError,
+    Runner,
+    Stage,
+    Watch,
+)
 from ringbuf.wire import messages as wire
 from scripts.exit_codes import CommandError, ExitCode
-from scripts.node import ADMIN_SOURCE, GATEWAY_SOURCE, Node, NodeRings, seal_key
+from scripts.node import (
+    ADMIN_SOURCE,
+    GATEWAY_SOURCE,
+    INGRESS_HISTOGRAM,
+    SYNC_HISTOGRAM,
+    Node,
+    NodeRings,
+    counter_path,
+    seal_key,
+)
 from scripts.placement import NOT_PINNED, Kind, ProcessPlan
 
 RUN_NS = 1_000_000
 # When nothing is going on the C loop may keep us longer: what Python does besides can wait that long.
-IDLE_RUN_NS = 10_000_000
+IDLE_RUN_NS = 20_000_000
 HOUSEKEEPING_S = 0.1
 QUIET_RUNS_BEFORE_END = 20
 DRAIN_S = 5.0
 STANDSTILL_S = 0.0005
+SAMPLE_SLOTS = 256
+INGRESS_NS_OFFSET, TS_NS_OFFSET = 24, 112
+U64 = Struct("<Q")
 SLOT_SIZE = 128
 STAGE_LAPPED = -1
 
@@ -67,7 +93,9 @@ class Process:
         self.rings = NodeRings.attach(node)
         stack.callback(self.rings.close)
         self._stack = stack
-        self._counters: dict[str, Callable[[], Mapping[str, int]]] = {}
+        self.counters = stack.enter_context(CounterFile.create(counter_path(self.config, plan.name), plan.name))
+        self._sources: list[tuple[str, Callable[[], Mapping[str, int]]]] = []
+        self._gauges: dict[str, Counter] = {}
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
         if plan.core != NOT_PINNED:
@@ -85,8 +113,8 @@ class Process:
         return bell
 
     def count(self, name: str, source: Callable[[], Mapping[str, int]]) -> None:
-        """Have the numbers that `source` returns written to this process's counters file."""
-        self._counters[name] = source
+        """Have the numbers that `source` returns written to this process's counter file, again and again."""
+        self._sources.append((name, source))
 
     def recover(self, owners: Sequence[Owner]) -> None:
         """Feed every record of the journal's files to the owners."""
@@ -114,20 +142,20 @@ class Process:
         doorbell: Doorbell | None,
         *,
         sockets: int = -1,
-        idle_ns: int = IDLE_RUN_NS,
+        sleep_ns: int = IDLE_RUN_NS,
         service: Callable[[], object] | None = None,
         lapped: Mapping[int, Owner] | None = None,
         quiet: Callable[[], bool] | None = None,
         on_stop: Callable[[], None] | None = None,
     ) -> None:
         """Run the stages until asked to stop, then until `quiet`; `lapped`: whom to feed from files then."""
-        runner = Runner(stages, self.plan.wait, doorbell, socket=sockets)
+        runner = Runner(stages, self.plan.wait, doorbell, socket=sockets, idle_timeout_ns=sleep_ns)
         gc.collect()
         gc.freeze()
         gc.disable()
         busy, due, quiet_runs, deadline = True, 0.0, 0, 0.0
         while True:
-            result = runner.run(RUN_NS if busy else idle_ns)
+            result = runner.run(RUN_NS if busy else IDLE_RUN_NS)
             busy = result.work > 0
             if service is not None:
                 service()
@@ -164,23 +192,68 @@ class Process:
             self.feed([owner], LogReader(self.config.journal_dir).batches(owner.position, limit))
 
     def _write_counters(self, runner: Runner) -> None:
-        numbers: dict[str, Any] = {name: dict(source()) for name, source in self._counters.items()}
-        usage = os.times()
-        numbers["process"] = {
-            "pid": os.getpid(),
-            "cpu_ns": int((usage.user + usage.system) * 1e9),
+        loop = {
             "heartbeat_ns": time.time_ns(),
             "rounds": runner.rounds,
             "idle_rounds": runner.idle_rounds,
+            "yields": runner.yields,
             "sleeps": runner.sleeps,
         }
-        path = self.config.counters_dir / f"{self.plan.name}.json"
-        temporary = path.with_suffix(".new")
-        temporary.write_text(json.dumps(numbers))
-        temporary.rename(path)
+        for name, numbers in (("loop", loop), *((name, source()) for name, source in self._sources)):
+            for key, value in numbers.items():
+                full = f"{name}.{key}"
+                if full not in self._gauges:
+                    self._gauges[full] = self.counters.gauge(full)
+                self._gauges[full].set(value)
 
     def _stop(self, *_: object) -> None:
         self.stopping = True
+
+
+class LatencySample:
+    """Records how long the newest requests waited between gateway and sequencer: read from the log, not measured there.
+
+    A sample: at most SAMPLE_SLOTS records each time, the newest ones.
+    """
+
+    def __init__(self, log: Ring, histogram: Histogram) -> None:
+        self._log = log
+        self._histogram = histogram
+        self._seen = log.published
+
+    def __call__(self) -> Mapping[str, int]:
+        published = self._log.published
+        first = max(self._seen, published - SAMPLE_SLOTS)
+        self._seen = published
+        if first < published:
+            with contextlib.suppress(Lapped):
+                self._record(self._log.read(first, published - first))
+        return {}
+
+    def _record(self, slots: bytes) -> None:
+        for offset in range(0, len(slots), SLOT_SIZE):
+            (ingress_ns,) = U64.unpack_from(slots, offset + INGRESS_NS_OFFSET)
+            (ts_ns,) = U64.unpack_from(slots, offset + TS_NS_OFFSET)
+            if ingress_ns:
+                self._histogram.record(ts_ns - ingress_ns)
+
+
+class SyncTimes:
+    """Copies the journaler's own histogram of write and sync times; its buckets are powers of two."""
+
+    def __init__(self, journaler: Journaler, histogram: Histogram) -> None:
+        self._journaler = journaler
+        self._histogram = histogram
+        self._seen: list[int] = []
+
+    def __call__(self) -> Mapping[str, int]:
+        buckets = self._journaler.stats()["sync_buckets"]
+        for exponent, count in enumerate(buckets):
+            for _ in range(count - (self._seen[exponent] if self._seen else 0)):
+                # The middle of the bucket: 2^i..2^(i+1) ns.
+                self._histogram.record(3 << exponent >> 1)
+        self._seen = list(buckets)
+        return {}
 
 
 Ready = Callable[[Mapping[str, Any]], None]
@@ -203,17 +276,15 @@ def run_journaler(process: Process, ready: Ready) -> None:
     def numbers() -> dict[str, int]:
         return {name: value for name, value in journaler.stats().items() if isinstance(value, int)}
 
-    def behind() -> bool:
+    def written() -> bool:
         return journaler.position.sequence == rings.log.published
 
     process.count("journaler", numbers)
-    process.count(
-        "journaler_sync_ns", lambda: {str(i): n for i, n in enumerate(journaler.stats()["sync_buckets"]) if n}
-    )
+    process.count("sync", SyncTimes(journaler, process.counters.histogram(SYNC_HISTOGRAM)))
     ready({})
     try:
-        # Nothing but time says when a lazy record must be written: the sleep may not be longer than it may wait.
-        process.serve([_stage(journaler.stage)], bell, idle_ns=journaler.idle_timeout_ns, quiet=behind)
+        # Nothing but time says when a lazy record must be written: no sleep may be longer than it may wait.
+        process.serve([_stage(journaler.stage)], bell, sleep_ns=journaler.idle_timeout_ns, quiet=written)
     finally:
         journaler.close()
 
@@ -231,6 +302,7 @@ def _build_sequencer(process: Process) -> Sequencer:
         ingress=rings.ingress,
     )
     process.count("sequencer", lambda: {which.name.lower(): sequencer.counter(which) for which in SequencerCounter})
+    process.count("latency", LatencySample(rings.log, process.counters.histogram(INGRESS_HISTOGRAM)))
     return sequencer
 
 
