@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from gateway.clients import LogonRefused
 from scripts.admin.link import AdminLink
 from scripts.arguments import command_parser, config_of, progress
 from scripts.exit_codes import CommandError, ExitCode
@@ -34,8 +35,13 @@ def run(arguments: Sequence[str]) -> int:
     node = Node.load(config.run_dir)
     comparison = Comparison(recording)
     began = time.monotonic()
+    address = _address(options.address, node)
     with AdminLink.open(config) as link:
-        asyncio.run(replay(node, _address(options.address, node), recording, comparison, link))
+        try:
+            asyncio.run(replay(node, address, recording, comparison, link))
+        except (OSError, LogonRefused, TimeoutError) as error:
+            text = f"the binary gateway at {address[0]}:{address[1]} did not carry on: {type(error).__name__} {error}"
+            raise CommandError(text, ExitCode.UNAVAILABLE) from error
     passed = comparison.conclude()
     _report(comparison, passed, time.monotonic() - began, as_json=options.json)
     return ExitCode.OK if passed else ExitCode.NEGATIVE

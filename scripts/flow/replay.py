@@ -154,6 +154,7 @@ class Replay:
         self._traded_at: dict[int, int] = {}  # client order id -> recorded time of its newest command
         self._filled: dict[int, int] = {}
         self._refused: set[int] = set()  # client order ids of refused post-only orders
+        self._cancels_refused: list[wire.CancelReplaceReject] = []
 
     async def run(self) -> None:
         """Send everything and wait for all answers. Raises CommandError when the exchange stops answering."""
@@ -190,6 +191,7 @@ class Replay:
                 await asyncio.sleep(0)
         await self._answered(0)
         await self._quiet()
+        self._judge_refused_cancels()
 
     def _client_of(self, command: Command) -> BullringClient:
         if command.order in self._takers:
@@ -266,10 +268,17 @@ class Replay:
             self._comparison.difference(f"order {order} was refused: {message.reject_code!r}, limit {message.limit}")
 
     def _cancel_refused(self, message: wire.CancelReplaceReject) -> None:
-        # Recorded members cancel refused post-only orders too; whatever else is refused is a difference.
-        if message.orig_cl_ord_id not in self._refused:
-            order = self._orders.get(message.orig_cl_ord_id)
-            self._comparison.difference(f"cancel or replace of order {order} was refused: {message.reject_code!r}")
+        self._cancels_refused.append(message)
+
+    def _judge_refused_cancels(self) -> None:
+        """Recorded members cancel refused post-only orders too; whatever else is refused is a difference.
+
+        Judged at the end: the sequencer's answer and the matcher's are of two partitions, so they may cross.
+        """
+        for message in self._cancels_refused:
+            if message.orig_cl_ord_id not in self._refused:
+                order = self._orders.get(message.orig_cl_ord_id)
+                self._comparison.difference(f"cancel or replace of order {order} was refused: {message.reject_code!r}")
 
     # --- waiting ----------------------------------------------------------------------------------------------------
 

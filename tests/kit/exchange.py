@@ -1,103 +1,87 @@
-"""A small exchange on the composed engine: two assets, one or more pairs, funded accounts with bound sessions."""
+"""A whole exchange as real processes for process tests: started like a user would, in a folder of the test's own."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-from engine import ComposedEngine, EngineConfig, Output
-from ringbuf.wire import messages as wire
-
-BASE, QUOTE = 1, 2
-PAIR = 1
+ROOT = Path(__file__).resolve().parents[2]
+START_S = 60.0
+STOP_S = 30.0
 
 
-@dataclass
+def bullring(*arguments: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end."""
+    command = [sys.executable, "-m", "scripts.cli", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
+
+
 class Exchange:
-    """Builders over the composed engine; ids are handed out in order from 1."""
+    """`bullring demo --json` on a data folder; `ready` is its ready line."""
 
-    engine: ComposedEngine
-    sessions: dict[int, int] = field(default_factory=dict)  # account -> session
-    client_ids: Iterator[int] = field(default_factory=lambda: iter(range(1, 1 << 30)))
+    def __init__(self, data: Path, *arguments: str) -> None:
+        self.data = data
+        self.errors = data.parent / f"{data.name}.stderr"
+        command = [sys.executable, "-m", "scripts.cli", "demo", "--json", "--data", str(data)]
+        with self.errors.open("w") as errors:
+            self.process = subprocess.Popen(
+                [*command, "--listen", "127.0.0.1:0", *arguments],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        self.ready = self._wait_ready()
 
-    def admin(self, message: Any) -> wire.AdminAck:
-        """Submit an administration command; return its answer."""
-        acks = [out.message for out in self.engine.submit(1, message) if isinstance(out.message, wire.AdminAck)]
-        assert len(acks) == 1
-        return acks[0]
+    def _wait_ready(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        os.set_blocking(self.process.stdout.fileno(), True)
+        end = time.monotonic() + START_S
+        while time.monotonic() < end:
+            line = self.process.stdout.readline()
+            if not line:
+                break
+            facts: dict[str, Any] = json.loads(line)
+            if facts.get("event") == "ready":
+                return facts
+        self.process.kill()
+        raise AssertionError(f"the exchange did not start: {self.errors.read_text()}")
 
-    def account(self, *, base: int = 0, quote: int = 0, fee_tier: int = 0, stp_group: int = 0) -> int:
-        """Create a funded account with a bound session; return its id."""
-        created = self.admin(wire.AccountCreate(fee_tier=fee_tier, stp_group_id=stp_group))
-        account = created.result_id
-        for asset, amount in ((BASE, base), (QUOTE, quote)):
-            if amount:
-                self.admin(
-                    wire.BalanceAdjust(
-                        amount=amount, account_id=account, asset_id=asset, kind=wire.BalanceKind.DEPOSIT
-                    )
-                )
-        session = self.admin(wire.SessionCreate(account_id=account)).result_id
-        self.engine.bind(session)
-        self.sessions[account] = session
-        return account
+    def __enter__(self) -> "Exchange":
+        return self
 
-    def order(self, account: int, side: wire.Side, price: int | None, qty: int, **terms: Any) -> list[Output]:
-        """Submit a new order (limit, GTC unless said otherwise); return all reports it caused."""
-        defaults: dict[str, Any] = {
-            "cl_ord_id": terms.pop("cl_ord_id", None) or next(self.client_ids),
-            "price": price,
-            "order_qty": qty,
-            "instrument_id": PAIR,
-            "side": side,
-            "ord_type": wire.OrdType.MARKET if price is None else wire.OrdType.LIMIT,
-            "time_in_force": wire.TimeInForce.GTC,
-            "stp_mode": wire.StpMode.NONE,
-        }
-        return self.engine.submit(self.sessions[account], wire.NewOrderSingle(**(defaults | terms)))
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.stop()
 
-    def buy(self, account: int, price: int | None, qty: int, **terms: Any) -> list[Output]:
-        """Submit a buy order."""
-        return self.order(account, wire.Side.BUY, price, qty, **terms)
+    def stop(self) -> int:
+        """Ask it to end; return its exit code."""
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.communicate(timeout=STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+        return self.process.returncode
 
-    def sell(self, account: int, price: int | None, qty: int, **terms: Any) -> list[Output]:
-        """Submit a sell order."""
-        return self.order(account, wire.Side.SELL, price, qty, **terms)
+    def command(self, *arguments: str) -> Any:
+        """Run a bullring command on this exchange with --json; return its answer."""
+        done = bullring(*arguments, "--data", str(self.data), "--json")
+        assert done.returncode == 0, f"{arguments}: {done.stdout} {done.stderr}"
+        return [json.loads(line) for line in done.stdout.splitlines()]
 
-    def cancel(self, account: int, order_id: int, **terms: Any) -> list[Output]:
-        """Cancel by order id."""
-        request = wire.OrderCancelRequest(
-            cl_ord_id=next(self.client_ids), order_id=order_id, instrument_id=PAIR, **terms
-        )
-        return self.engine.submit(self.sessions[account], request)
+    @property
+    def address(self) -> tuple[str, int]:
+        host, _, port = self.ready["binary_gateway"].rpartition(":")
+        return host, int(port)
 
-    def replace(self, account: int, order_id: int, **terms: Any) -> list[Output]:
-        """Replace by order id; quantity is the total including filled."""
-        request = wire.OrderReplaceRequest(order_id=order_id, instrument_id=PAIR, **terms)
-        return self.engine.submit(self.sessions[account], request)
-
-
-def make_exchange(*, maker_rate: int = 0, taker_rate: int = 0, partitions: int = 1, **capacities: Any) -> Exchange:
-    """Return a started exchange with one pair: one tick x one lot is one unit of quote, one lot one unit of base."""
-    exchange = Exchange(ComposedEngine(EngineConfig(partitions=partitions, **capacities)))
-    exchange.engine.start()
-    exchange.admin(wire.AssetAdd(exponent=0, symbol="BASE"))
-    exchange.admin(wire.AssetAdd(exponent=0, symbol="QUOTE"))
-    exchange.admin(
-        wire.InstrumentAdd(
-            tick_size=1,
-            lot_size=1,
-            quote_per_tick_lot=1,
-            base_per_lot=1,
-            base_asset_id=BASE,
-            quote_asset_id=QUOTE,
-            symbol="BASE-QUOTE",
-        )
-    )
-    if maker_rate or taker_rate:
-        exchange.admin(wire.FeeTierSet(maker_rate=maker_rate, taker_rate=taker_rate))
-    return exchange
-
-
-def of(outputs: list[Output], kind: type) -> list[Any]:
-    """Return the messages of one kind, in order."""
-    return [output.message for output in outputs if isinstance(output.message, kind)]
+    def pid(self, name: str) -> int:
+        rows = json.loads((self.data / "run" / "processes.json").read_text())
+        return int(next(row["pid"] for row in rows if row["name"] == name))

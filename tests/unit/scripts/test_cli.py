@@ -1,5 +1,6 @@
 """The `bullring` command finds its subcommands, helps quickly and documents its exit codes."""
 
+import json
 import re
 import subprocess
 import sys
@@ -29,6 +30,15 @@ def test_nothing_given_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> Non
 def test_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["acount", "list"]) == ExitCode.USAGE
     assert "did you mean account?" in capsys.readouterr().err
+
+
+def test_errors_are_json_when_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["stat", "--json", "--set", "node.mdoe=D0"]) == ExitCode.CONFIGURATION
+
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["ok"] is False
+    assert answer["exit_code"] == ExitCode.CONFIGURATION
+    assert "did you mean node.mode?" in answer["error"]
 
 
 def test_help_imports_nothing_heavy() -> None:
