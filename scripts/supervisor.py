@@ -154,13 +154,15 @@ class Supervisor:
     def _start_all(self) -> None:
         self._remove_rings()
         end, epoch = self._journal_end()
+        # A port the kernel chose is kept over restarts: clients come back to it.
+        port = self.config.gateway.binary.port if self.node is None else self.node.binary_port
         self.node = Node(
             config=self.config,
             plans=self.placement.processes,
             log_end=end,
             epoch=epoch + 1,
             engine=engine_config(self.config),
-            binary_port=self.config.gateway.binary.port,
+            binary_port=port,
         )
         self._warn_of_fixed_capacities()
         self.node.save()

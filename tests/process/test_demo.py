@@ -95,22 +95,24 @@ def test_two_clients_trade_and_the_state_survives_a_reopening(data: Path) -> Non
         assert open_orders["BTC-USDT"] == 1
 
 
-@pytest.mark.parametrize("victim", ["fused", "journaler"])
-def test_killed_core_process_comes_back_with_everything_answered(exchange: Exchange, victim: str) -> None:
+def test_killed_core_process_comes_back_with_everything_answered(exchange: Exchange) -> None:
     maker, taker = Trader(exchange, "BTC=1"), Trader(exchange, "USDT=1000000")
     asyncio.run(trade_once(maker, taker))
     eventually(lambda: balances(exchange, taker) == TAKER_BALANCES)
-    pid = exchange.pid(victim)
 
-    os.kill(pid, signal.SIGKILL)
+    for victim in ("fused", "journaler"):
+        pid = exchange.pid(victim)
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda was=pid, name=victim: exchange.pid(name) != was, deadline_s=60)  # type: ignore[misc]
+        eventually(lambda: bullring("stat", "--data", str(exchange.data)).returncode == ExitCode.OK, deadline_s=60)
 
-    eventually(lambda: exchange.pid(victim) != pid, deadline_s=60)
-    eventually(lambda: bullring("stat", "--data", str(exchange.data)).returncode == ExitCode.OK, deadline_s=60)
-    assert balances(exchange, maker) == MAKER_BALANCES
-    assert balances(exchange, taker) == TAKER_BALANCES
+        assert balances(exchange, maker) == MAKER_BALANCES
+        assert balances(exchange, taker) == TAKER_BALANCES
 
 
 def test_stat_shows_cursors_processes_and_lags(exchange: Exchange) -> None:
+    exchange.command("account", "list")
+
     facts = exchange.command("stat")[0]
 
     assert facts["running"] is True
@@ -119,7 +121,7 @@ def test_stat_shows_cursors_processes_and_lags(exchange: Exchange) -> None:
     log = next(row for row in facts["rings"] if row["ring"] == "log")
     assert log["published"] > 0
     assert log["lags"].keys() == {"journaler"}
-    assert facts["counters"]["fused"]["sequencer.commands"] > 0
+    assert facts["counters"]["fused"]["admin.queries"] > 0
 
 
 def test_second_instance_on_the_same_data_is_refused_with_a_sentence(exchange: Exchange) -> None:
