@@ -5,7 +5,7 @@ from pathlib import Path
 
 from engine import ComposedEngine, EngineConfig
 from ringbuf.wire import messages as wire
-from tests.kit.exchange import Exchange
+from tests.kit.composed_exchange import Exchange
 
 DOCS = Path(__file__).parents[2] / "docs"
 TAKER_RATE = 500  # ppm

@@ -16,7 +16,7 @@ import pytest
 
 from engine import ComposedEngine
 from ringbuf.wire import messages as wire
-from tests.kit.exchange import BASE, PAIR, QUOTE, Exchange, make_exchange
+from tests.kit.composed_exchange import BASE, PAIR, QUOTE, Exchange, make_exchange
 
 ROOT = Path(__file__).resolve().parents[2]
 SLOT_SIZE = 128

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from ringbuf.wire import messages as wire
+from tests.kit.composed_exchange import Exchange, of
 from tests.kit.documents import bitcoin_exchange, fenced
-from tests.kit.exchange import Exchange, of
 
 BTC, USDT = 1, 2
 SELLER, BUYER, VENUE = 1, 2, 0

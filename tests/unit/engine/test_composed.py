@@ -1,7 +1,7 @@
 """The composed core: what an order does to money, books and reports."""
 
 from ringbuf.wire import messages as wire
-from tests.kit.exchange import BASE, PAIR, QUOTE, make_exchange, of
+from tests.kit.composed_exchange import BASE, PAIR, QUOTE, make_exchange, of
 
 
 def test_resting_order_holds_its_cost():
