@@ -153,10 +153,10 @@ class Sequencer:
             if account_id not in self.accounts:
                 raise Refusal(RejectCode.INVALID_ACCOUNT)
             return account_id
-        if account_id not in (0, session.account_id):
-            raise Refusal(RejectCode.INVALID_ACCOUNT)
         if session.kind == SessionKind.DROP_COPY:
             raise Refusal(RejectCode.PERMISSION_DENIED)
+        if account_id not in (0, session.account_id):
+            raise Refusal(RejectCode.INVALID_ACCOUNT)
         return session.account_id
 
     def instrument_for(self, instrument_id: int) -> Instrument:

@@ -33,8 +33,9 @@ from tests.oracle.world import Command, World, setup
 
 COMMANDS_DEFAULT = 60_000
 COMMANDS_PER_SEED = 10_000
-# Findings not yet settled: the runs steer around them, and a test that must fail stands for each.
-FINDINGS = frozenset({"drop copy"})
+# Findings not yet settled ("drop copy", "sequence": see the generator): the runs steer around them, and a test that
+# must fail stands for each.
+FINDINGS: frozenset[str] = frozenset()
 
 
 def make_engine(world: World) -> EngineTarget:
