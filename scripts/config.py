@@ -120,6 +120,7 @@ class PlacementConfig(Section):
     cores_matchers: tuple[int, ...] = field()
     wait_order_path: str = _choice("auto", "spin", "yield", "park")
     wait_journaler: str = _choice("spin", "yield", "park")
+    priority_journaler: int = _number(0, 99)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -279,6 +279,8 @@ def run_journaler(process: Process, ready: Ready) -> None:
     def written() -> bool:
         return journaler.position.sequence == rings.log.published
 
+    # After the journaler has started its helper thread, which prepares files and must not run ahead of anybody.
+    priority = raise_priority(process.config.placement.priority_journaler)
     process.count("journaler", numbers)
     process.count("sync", SyncTimes(journaler, process.counters.histogram(SYNC_HISTOGRAM)))
     ready({})
@@ -287,6 +289,17 @@ def run_journaler(process: Process, ready: Ready) -> None:
         process.serve([_stage(journaler.stage)], bell, sleep_ns=journaler.idle_timeout_ns, quiet=written)
     finally:
         journaler.close()
+
+
+def raise_priority(wanted: int) -> int:
+    """Run the calling thread under SCHED_FIFO at `wanted`; returns the priority it has now, 0 where that is not allowed."""
+    if wanted == 0:
+        return 0
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(wanted))
+    except PermissionError:
+        return 0
+    return wanted
 
 
 def _build_sequencer(process: Process) -> Sequencer:

@@ -190,6 +190,8 @@ def _measure(case: Case, root: Path, options: argparse.Namespace) -> dict[str, A
         instrument, logons = _populate(config_file, case.sessions)
         command = [str(binary("loadgen")), "--address", address, "--instrument", str(instrument), "--sessions", "-"]
         command += ["--seconds", str(options.seconds), "--window", str(case.window), "--orders", str(options.orders)]
+        # In D1 the journaler works beside the load generator: a spinning generator would take its turn away.
+        command += ["--wait", "spin" if case.mode == "D0" else "yield"]
         done = subprocess.run(
             command,
             input="".join(f"{session} {key_id} {secret}\n" for session, key_id, secret in logons),

@@ -11,6 +11,7 @@
  * Latency is from the request to the first report that refers to it, in log-linear buckets (64 in each power of two). */
 #include <getopt.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -45,6 +46,7 @@ typedef struct options {
     const char *sessions;
     uint16_t port;
     bool rate_mode;
+    bool yield; /* give the core away after a round without an answer, for who works on the same core */
     uint32_t instrument, window, orders;
     double rate, seconds, warmup;
     int64_t price, spread, quantity;
@@ -409,6 +411,8 @@ static void fail(const char *what, uint32_t session, int status)
 
 static void exchange_all(void)
 {
+    uint64_t reports = load.reports;
+
     for (uint32_t i = 0; i < load.session_count; i++) {
         bullring_client_t *client = &load.sessions[i].client;
         int status = bullring_flush(client);
@@ -422,6 +426,8 @@ static void exchange_all(void)
         if (status < 0)
             fail("keep alive", i, status);
     }
+    if (load.options.yield && load.reports == reports)
+        sched_yield();
 }
 
 static void fill_windows(void)
@@ -561,6 +567,7 @@ static void usage(const char *program)
             "  --sessions FILE   lines of SESSION KEY-ID SECRET-HEX (HMAC); - = standard input\n"
             "  --window W        requests unanswered per session (default 64)\n"
             "  --rate R          open loop instead: requests a second, all sessions together\n"
+            "  --wait spin|yield when nothing comes (default spin); yield where others need this core\n"
             "  --seconds S       measured time (default 5); --warmup S before it (default 1)\n"
             "  --orders N        resting orders aimed at, all sessions together (default 1000)\n"
             "  --price P         middle price in ticks (default 10000); --spread T ticks to each side (default 100)\n"
@@ -583,7 +590,7 @@ static void read_options(int count, char **arguments)
 {
     static const struct option known[] = {
         {"address", 1, NULL, 'a'}, {"sessions", 1, NULL, 's'}, {"instrument", 1, NULL, 'i'}, {"window", 1, NULL, 'w'},
-        {"rate", 1, NULL, 'r'},    {"seconds", 1, NULL, 't'},  {"warmup", 1, NULL, 'u'},     {"orders", 1, NULL, 'o'},
+        {"rate", 1, NULL, 'r'},    {"wait", 1, NULL, 'y'},    {"seconds", 1, NULL, 't'},  {"warmup", 1, NULL, 'u'},     {"orders", 1, NULL, 'o'},
         {"price", 1, NULL, 'p'},   {"spread", 1, NULL, 'd'},   {"quantity", 1, NULL, 'q'},   {"seed", 1, NULL, 'e'},
         {NULL, 0, NULL, 0}};
     options_t *options = &load.options;
@@ -598,6 +605,7 @@ static void read_options(int count, char **arguments)
         case 'i': options->instrument = (uint32_t)strtoul(optarg, NULL, 10); break;
         case 'w': options->window = (uint32_t)strtoul(optarg, NULL, 10); break;
         case 'r': options->rate = strtod(optarg, NULL); options->rate_mode = true; break;
+        case 'y': options->yield = strcmp(optarg, "yield") == 0; break;
         case 't': options->seconds = strtod(optarg, NULL); break;
         case 'u': options->warmup = strtod(optarg, NULL); break;
         case 'o': options->orders = (uint32_t)strtoul(optarg, NULL, 10); break;
