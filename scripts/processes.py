@@ -281,7 +281,7 @@ def run_journaler(process: Process, ready: Ready) -> None:
 
     # After the journaler has started its helper thread, which prepares files and must not run ahead of anybody.
     priority = raise_priority(process.config.placement.priority_journaler)
-    process.count("journaler", numbers)
+    process.count("journaler", lambda: numbers() | {"realtime_priority": priority})
     process.count("sync", SyncTimes(journaler, process.counters.histogram(SYNC_HISTOGRAM)))
     ready({})
     try:
@@ -292,7 +292,7 @@ def run_journaler(process: Process, ready: Ready) -> None:
 
 
 def raise_priority(wanted: int) -> int:
-    """Run the calling thread under SCHED_FIFO at `wanted`; returns the priority it has now, 0 where that is not allowed."""
+    """Run the calling thread under SCHED_FIFO at `wanted`; return the priority it has now, 0 if not allowed."""
     if wanted == 0:
         return 0
     try:

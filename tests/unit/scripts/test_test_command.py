@@ -13,6 +13,7 @@ ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=$ROOT/.venv
 say() { printf '%s\\n' "$*" >&2; }
 environment() { :; }
+test_tools() { :; }
 native_build() { echo "built $*"; }
 """
 TOOL = '#!/bin/sh\necho "$(basename "$0") $*" >> "{log}"\ncase "$*" in {failing}) exit 3;; esac\n'
