@@ -20,7 +20,7 @@ from scripts.admin.link import AdminLink
 from scripts.admin.session import create_session
 from scripts.amounts import to_units
 from scripts.arguments import command_parser, config_of
-from scripts.config import Config
+from scripts.config import CHECKOUT, Config, default_base
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.node import Node
 from scripts.run_node import serve
@@ -37,6 +37,7 @@ FUNDS = {"BTC": "1000", "ETH": "20000", "SOL": "200000", "USDT": "100000000"}
 ACCOUNTS = ("maker-1", "maker-2", "taker-1", "taker-2", "you")
 TRADERS = ACCOUNTS[:-1]
 DEMO_FILE = "demo.json"
+DEFAULT_ADDRESS = "127.0.0.1:9100"  # what `bullring client` takes when not told otherwise
 MARKET_RESTART_S = 2.0
 MARKET_STOP_S = 5.0
 
@@ -147,27 +148,28 @@ def _announce(node: Node, accounts: dict[str, DemoAccount], *, as_json: bool) ->
         }
         print(json.dumps(facts), flush=True)
         return
-    data = (
-        "" if config.data_dir == Path(__file__).resolve().parent.parent / ".bullring" else f" --data {config.data_dir}"
-    )
-    print(
-        f"""
+    print(_welcome(node, you), flush=True)
+
+
+def _welcome(node: Node, you: DemoAccount) -> str:
+    config = node.config
+    data = "" if config.data_dir == default_base() / ".bullring" else f" --data {config.data_dir}"
+    address = "" if node.binary_address == DEFAULT_ADDRESS else f" --address {node.binary_address}"
+    return f"""
 The exchange is ready.
   order entry (binary)  {node.binary_address}
   admin socket          {config.admin_socket}
   data folder           {config.data_dir} (mode {config.node.mode}, epoch {node.epoch})
   pairs                 {", ".join(pair.symbol for pair in PAIRS)}
 
-What to try in another terminal (.venv/bin/bullring):
-  bullring stat --watch{data}
-  bullring account create --fund BTC=10 --fund USDT=500000{data}
-  bullring key create --account N{data}
-  bullring client --help                     a funded account is there for you:
-      account {you.account}, session {you.session}, key {you.key_file}
+Try in another terminal (the command is .venv/bin/bullring):
+  look             bullring stat --watch{data}
+  place an order   bullring client{address} --session {you.session} --key-file {you.key_file} \\
+                       place BTC-USDT buy 0.01 99000
+  new account      bullring account create --fund BTC=10 --fund USDT=500000{data}
+  key for it       bullring key create --account N{data}
 Ctrl-C stops it; the state stays and the next start goes on with it.
-""",
-        flush=True,
-    )
+"""
 
 
 class MarketProcess:
@@ -189,7 +191,9 @@ class MarketProcess:
         self._started = time.monotonic()
         command = [sys.executable, "-m", "scripts.demo_market", str(self._config.run_dir), str(os.getpid())]
         with self._log.open("ab") as log:
-            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            return subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=CHECKOUT
+            )
 
     def _stop(self) -> None:
         self._process.terminate()

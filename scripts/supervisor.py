@@ -19,7 +19,7 @@ from typing import IO, Any
 from journaler import JournalError
 from journaler.recover import recover
 from ringbuf import RingbufError
-from scripts.config import Config
+from scripts.config import CHECKOUT, Config
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.node import Node, NodeRings, engine_config, seal_key
 from scripts.placement import CORE_KINDS, Kind, ProcessPlan, place
@@ -223,6 +223,8 @@ class Supervisor:
                 pass_fds=(write_fd,),
                 # Ctrl-C goes to the whole terminal group; the supervisor alone decides the order of stopping.
                 start_new_session=True,
+                # Wherever we were started: another folder named scripts there must not be taken for ours.
+                cwd=CHECKOUT,
             )
         os.close(write_fd)
         os.set_blocking(read_fd, False)
@@ -269,8 +271,9 @@ class Supervisor:
         tail = child.log_path.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
         code = child.process.returncode
         ending = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+        said = f"; the end of {child.log_path}:\n  " + "\n  ".join(tail) if tail else ""
         return CommandError(
-            f"{child.plan.name} ended with {ending}; the end of {child.log_path}:\n  " + "\n  ".join(tail),
+            f"{child.plan.name} ended with {ending}{said}",
             ExitCode(code) if code in set(ExitCode) and code else ExitCode.INTERNAL,
         )
 
@@ -281,7 +284,7 @@ class Supervisor:
         now = time.monotonic()
         for child in dead:
             error = self._death(child)
-            self._say(f"{child.plan.name} died: {error}")
+            self._say(f"process died: {error}")
             if error.code in FATAL:
                 raise error
             self._restart_times.append(now)

@@ -1,0 +1,90 @@
+"""One process per stage: a stopped matcher harms nobody and catches up; a dead gateway comes back alone."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.clients import BullringClient, Report, load_signer
+from ringbuf.wire import messages as wire
+from tests.kit import eventually
+from tests.kit.exchange import Exchange
+
+LOG_SLOTS = 4096
+BTC_USDT, ETH_USDT = 1, 2  # on partitions 1 and 2
+ANSWER_S = 60.0
+WINDOW = 500
+
+
+@pytest.fixture
+def exchange(tmp_path: Path) -> Iterator[Exchange]:
+    settings = ("placement.layout=stages", "placement.wait_order_path=park", f"rings.log_slots={LOG_SLOTS}")
+    arguments = [word for setting in settings for word in ("--set", setting)]
+    with Exchange(tmp_path / "data", "--quiet-market", *arguments) as exchange:
+        yield exchange
+
+
+def client_of(exchange: Exchange) -> BullringClient:
+    you = exchange.ready["accounts"]["you"]
+    return BullringClient([exchange.address], session_id=you["session"], signer=load_signer(Path(you["key_file"])))
+
+
+async def take(client: BullringClient, kind: type[Any], count: int) -> None:
+    async with asyncio.timeout(ANSWER_S):
+        async for report in client.reports():
+            count -= isinstance(report, Report) and isinstance(report.message, kind)
+            if count == 0:
+                return
+
+
+def place(client: BullringClient, instrument: int, price: int, cl_ord_id: int) -> None:
+    client.new_order(instrument_id=instrument, side=wire.Side.BUY, quantity=10, price=price, cl_ord_id=cl_ord_id)
+
+
+async def lap_the_stopped_matcher(exchange: Exchange) -> None:
+    async with client_of(exchange) as client:
+        for first in range(1, LOG_SLOTS + 2 * WINDOW, WINDOW):
+            for cl_ord_id in range(first, first + WINDOW):
+                place(client, BTC_USDT, 9_500_000, cl_ord_id)
+            await take(client, wire.OrderAccepted, WINDOW)
+        place(client, ETH_USDT, 390_000, 1)
+        os.kill(exchange.pid("matcher-2"), signal.SIGCONT)
+        await take(client, wire.OrderAccepted, 1)
+
+
+def test_stopped_matcher_stalls_nobody_and_catches_up_from_the_journal(exchange: Exchange) -> None:
+    os.kill(exchange.pid("matcher-2"), signal.SIGSTOP)
+
+    asyncio.run(lap_the_stopped_matcher(exchange))
+
+    facts = exchange.command("stat")[0]
+    log = next(row for row in facts["rings"] if row["ring"] == "log")
+    assert log["published"] > LOG_SLOTS + WINDOW
+    assert facts["running"] is True
+    assert all(process["restarts"] == 0 for process in facts["processes"])
+
+
+async def trade_over_a_dead_gateway(exchange: Exchange) -> None:
+    pid = exchange.pid("gateway")
+    async with client_of(exchange) as client:
+        place(client, BTC_USDT, 9_500_000, 1)
+        await take(client, wire.OrderAccepted, 1)
+        os.kill(pid, signal.SIGKILL)
+        await asyncio.to_thread(eventually, lambda: exchange.pid("gateway") != pid, deadline_s=ANSWER_S)
+        place(client, BTC_USDT, 9_500_000, 2)
+        await take(client, wire.OrderAccepted, 1)
+        assert client.reconnects == 1
+
+
+def test_dead_gateway_is_restarted_alone_and_its_client_carries_on(exchange: Exchange) -> None:
+    before = {name: exchange.pid(name) for name in ("journaler", "sequencer", "matcher-1", "matcher-2", "admin")}
+
+    asyncio.run(trade_over_a_dead_gateway(exchange))
+
+    assert {name: exchange.pid(name) for name in before} == before
+    orders = {row["instrument"]: row["open_orders"] for row in exchange.command("instrument", "list")}
+    assert orders["BTC-USDT"] == 2
