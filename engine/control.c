@@ -116,7 +116,34 @@ static uint16_t admit_session(const registry_t *registry, session_create_t *requ
     return choose_id(&request->session_id, registry->sessions_used, registry->sessions_max, exists);
 }
 
+/* Rates of a tier for one pair as they would be with `request` in force; unset = neither the pair nor all pairs have any. */
+static fee_rates_t rates_with(const registry_t *registry, const fee_tier_set_t *request, uint8_t tier, uint32_t instrument)
+{
+    const fee_rates_t asked = {.maker = request->maker_rate, .taker = request->taker_rate, .set = 1};
+
+    if (request->instrument_id == instrument && request->tier == tier)
+        return asked;
+    const fee_rates_t *own = registry_fee(registry, tier, instrument);
+    if (own->set)
+        return *own;
+    return request->instrument_id == 0 && request->tier == tier ? asked : *registry_fee(registry, tier, 0);
+}
+
 /* A rebate is at most the smallest taker fee of the pair, so that a trade never costs the venue money (CORE section 4). */
+static bool rebate_fits(const registry_t *registry, const fee_tier_set_t *request, uint32_t instrument)
+{
+    int32_t smallest_taker = RATE_MAX, largest_rebate = 0;
+
+    for (uint8_t tier = 0; tier < FEE_TIERS; tier++) {
+        const fee_rates_t rates = rates_with(registry, request, tier, instrument);
+        if (!rates.set)
+            continue;
+        smallest_taker = rates.taker < smallest_taker ? rates.taker : smallest_taker;
+        largest_rebate = -rates.maker > largest_rebate ? -rates.maker : largest_rebate;
+    }
+    return largest_rebate <= smallest_taker;
+}
+
 static uint16_t admit_fees(const registry_t *registry, const fee_tier_set_t *request)
 {
     if (request->tier >= FEE_TIERS)
@@ -126,15 +153,12 @@ static uint16_t admit_fees(const registry_t *registry, const fee_tier_set_t *req
     if (request->taker_rate < 0 || request->taker_rate > RATE_MAX || request->maker_rate < -RATE_MAX ||
         request->maker_rate > RATE_MAX)
         return REJECT_CODE_OUT_OF_RANGE;
-    int32_t smallest_taker = request->taker_rate, largest_rebate = -request->maker_rate;
-    for (uint8_t tier = 0; tier < FEE_TIERS; tier++) {
-        const fee_rates_t *rates = registry_fee(registry, tier, request->instrument_id);
-        if (!rates->set || tier == request->tier)
-            continue;
-        smallest_taker = rates->taker < smallest_taker ? rates->taker : smallest_taker;
-        largest_rebate = -rates->maker > largest_rebate ? -rates->maker : largest_rebate;
-    }
-    return largest_rebate > smallest_taker ? REJECT_CODE_OUT_OF_RANGE : REJECT_CODE_NONE;
+    /* Id 0 stands for the pairs without rates of their own, those to come included. */
+    uint32_t first = request->instrument_id, last = first == 0 ? registry->instruments_used : first;
+    for (uint32_t instrument = first; instrument <= last; instrument++)
+        if (!rebate_fits(registry, request, instrument))
+            return REJECT_CODE_OUT_OF_RANGE;
+    return REJECT_CODE_NONE;
 }
 
 static uint16_t admit_account(const registry_t *registry, account_create_t *request)

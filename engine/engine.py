@@ -150,6 +150,11 @@ class ComposedEngine:
         self.sequencer.lead(epoch=epoch, node=1)
         self._run()
 
+    def close(self) -> None:
+        """Give the rings' memory back; the engine is not to be used any more."""
+        for ring in (self.log, self.ingress, self.reply, *self.reports, *self.market):
+            ring.close()
+
     def set_time(self, now_ns: int) -> None:
         """Set the clock the sequencer stamps with."""
         self._now_ns = now_ns

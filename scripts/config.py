@@ -88,7 +88,7 @@ class CapacitiesConfig(Section):
     accounts: int = _number(16, 1 << 24)
     balances: int = _number(64, 1 << 26, power_of_two=True)
     sessions: int = _number(16, 1 << 20)
-    instruments: int = _number(1, 65536)
+    instruments: int = _number(1, 65535)
     assets: int = _number(2, 65536)
     keys: int = _number(16, 1 << 20)
     open_orders_per_account: int = _number(1, 1 << 24)

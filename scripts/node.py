@@ -111,7 +111,7 @@ def engine_config(config: Config) -> EngineConfig:
             accounts_max=capacities.accounts,
             balances_max=capacities.balances,
             sessions_max=capacities.sessions,
-            instruments_max=min(capacities.instruments, 65535),
+            instruments_max=capacities.instruments,
             keys_max=capacities.keys,
             assets_max=capacities.assets,
             open_orders_per_account_max=capacities.open_orders_per_account,

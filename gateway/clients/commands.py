@@ -277,10 +277,28 @@ class _Desk:
         row |= {"symbol": market.symbol} | _plain(message)
         row["price"] = market.price(getattr(message, "price", None) or getattr(message, "last_px", None))
         row |= _quantities(market, message)
+        if "limit" in row:
+            row["limit"] = self._limit(market, message)
         if isinstance(message, OrderExecuted):
-            symbol, exponent = self._assets.get(message.fee_asset_id, ("", 0))
-            row["fee"] = f"{_text(message.fee * Fraction(10) ** exponent)} {symbol}".strip()
+            row["fee"] = self._money(message.fee_asset_id, message.fee)
         return {name: value for name, value in row.items() if value is not None}
+
+    def _money(self, asset: int, units: int) -> str:
+        symbol, exponent = self._assets.get(asset, ("", 0))
+        return f"{_text(units * Fraction(10) ** exponent)} {symbol}".strip()
+
+    def _limit(self, market: _Market, message: Any) -> str | int | None:
+        """The bound a refused request passed, in the unit of what was refused."""
+        code = message.reject_code
+        if code in PRICE_LIMITS:
+            return market.price(message.limit)
+        if code in QUANTITY_LIMITS:
+            return market.quantity(message.limit)
+        if code in NOTIONAL_LIMITS:
+            return self._money(market.quote, message.limit)
+        if code == RejectCode.INSUFFICIENT_BALANCE and isinstance(message, OrderRejected):
+            return self._money(market.base if message.side == Side.SELL else market.quote, message.limit)
+        return int(message.limit)
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -300,6 +318,12 @@ class _Desk:
         else:
             for row in rows:
                 print("  ".join(f"{name}={value}" for name, value in row.items()), flush=True)
+
+
+# What unit the limit of a refusal has.
+PRICE_LIMITS = {RejectCode.INVALID_PRICE, RejectCode.PRICE_BAND}
+QUANTITY_LIMITS = {RejectCode.INVALID_QTY, RejectCode.MIN_QTY, RejectCode.MAX_QTY}
+NOTIONAL_LIMITS = {RejectCode.MIN_NOTIONAL, RejectCode.MAX_NOTIONAL}
 
 
 def _plain(message: WireMessage) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def run(arguments: Sequence[str]) -> int:
     create.add_argument("--fund", action="append", default=[], metavar="ASSET=AMOUNT", help="for instance BTC=10")
     create.add_argument("--stp-group", type=int, default=0, metavar="N", help="self-trade prevention group, 0 = none")
     create.add_argument("--firm", type=int, default=0, metavar="N", help="firm the account belongs to, 0 = none")
-    create.add_argument("--fee-tier", type=int, default=0, choices=range(256), metavar="0..255")
+    create.add_argument("--fee-tier", type=int, default=0, choices=range(16), metavar="0..15")
     listing = actions.add_parser("list", help="list accounts")
     show = actions.add_parser("show", help="one account with its balances")
     deposit = actions.add_parser("deposit", help="credit an account; a negative amount debits it")

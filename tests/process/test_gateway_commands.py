@@ -117,6 +117,7 @@ def test_refusal_has_its_exit_code_and_reason(people: list[Person]) -> None:
     assert code == REFUSED
     assert rows[0]["report"] == "OrderRejected"
     assert rows[0]["code"].startswith("insufficient_balance")
+    assert rows[0]["limit"] == "1000000 USDT"
 
 
 @pytest.mark.parametrize(

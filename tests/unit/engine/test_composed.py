@@ -181,3 +181,19 @@ def test_linked_requests_are_refused_together():
     assert [report.reject_code for report in of(outputs, wire.OrderRejected)] == [wire.RejectCode.INVALID_GROUP]
     assert of(outputs, wire.OrderAccepted) == []
     assert [report.cl_ord_id for report in of(alone, wire.OrderAccepted)] == [3]
+
+
+def test_rebate_above_the_smallest_taker_fee_of_the_pair_is_refused():
+    """Whether it is asked for the pair or for all pairs, and whichever tier the smallest fee belongs to."""
+    exchange = make_exchange(maker_rate=0, taker_rate=300)
+
+    def rates(tier: int, instrument: int, maker: int, taker: int) -> wire.RejectCode:
+        return exchange.admin(
+            wire.FeeTierSet(maker_rate=maker, taker_rate=taker, instrument_id=instrument, tier=tier)
+        ).code
+
+    assert rates(1, PAIR, -300, 400) == wire.RejectCode.NONE
+    assert rates(2, PAIR, -301, 400) == wire.RejectCode.OUT_OF_RANGE
+    assert rates(3, 0, 0, 299) == wire.RejectCode.OUT_OF_RANGE
+    assert rates(3, PAIR, 0, 299) == wire.RejectCode.OUT_OF_RANGE
+    assert rates(3, 0, 0, 300) == wire.RejectCode.NONE
