@@ -51,6 +51,7 @@ from scripts.node import (
     ADMIN_SOURCE,
     GATEWAY_SOURCE,
     INGRESS_HISTOGRAM,
+    JOURNALER,
     SYNC_HISTOGRAM,
     Node,
     NodeRings,
@@ -147,6 +148,7 @@ class Process:
         lapped: Mapping[int, Owner] | None = None,
         quiet: Callable[[], bool] | None = None,
         on_stop: Callable[[], None] | None = None,
+        idle: Callable[[], bool] | None = None,
     ) -> None:
         """Run the stages until asked to stop, then until `quiet`; `lapped`: whom to feed from files then."""
         runner = Runner(stages, self.plan.wait, doorbell, socket=sockets, idle_timeout_ns=sleep_ns)
@@ -159,6 +161,8 @@ class Process:
             busy = result.work > 0
             if service is not None:
                 service()
+            if idle is not None and doorbell is not None and not busy and not self.stopping:
+                _sleep(doorbell, idle)
             if result.status < 0:
                 self._cure(result.status, result.stage, lapped or {})
             now = time.monotonic()
@@ -279,14 +283,19 @@ def run_journaler(process: Process, ready: Ready) -> None:
     def written() -> bool:
         return journaler.position.sequence == rings.log.published
 
+    def archived() -> bool:
+        places = ((ring.consumer(JOURNALER), ring.published) for ring in rings.reports.values())
+        return written() and all(place.cursor == published for place, published in places if place.gating)
+
     # After the journaler has started its helper thread, which prepares files and must not run ahead of anybody.
     priority = raise_priority(process.config.placement.priority_journaler)
     process.count("journaler", lambda: numbers() | {"realtime_priority": priority})
     process.count("sync", SyncTimes(journaler, process.counters.histogram(SYNC_HISTOGRAM)))
     ready({})
     try:
-        # Nothing but time says when a lazy record must be written: no sleep may be longer than it may wait.
-        process.serve([_stage(journaler.stage)], bell, sleep_ns=journaler.idle_timeout_ns, quiet=written)
+        # Nothing but time says when a lazy record must be written: while one may wait, no sleep may be longer than it
+        # may wait. When everything is written there is none, and only a bell can bring one.
+        process.serve([_stage(journaler.stage)], bell, sleep_ns=journaler.idle_timeout_ns, quiet=written, idle=archived)
     finally:
         journaler.close()
 
@@ -458,6 +467,14 @@ def _sockets(bell: Doorbell | None, *servers: BinaryServer) -> int:
         both.register(server.fd, select.EPOLLIN)
     # Kept open for the life of the process.
     return os.dup(both.fileno())
+
+
+def _sleep(doorbell: Doorbell, idle: Callable[[], bool]) -> None:
+    """Sleep until rung or until it is time for housekeeping, unless something has come up."""
+    doorbell.arm()
+    if idle():
+        doorbell.wait(int(HOUSEKEEPING_S * 1e9))
+    doorbell.disarm()
 
 
 def _shut(*servers: BinaryServer) -> None:

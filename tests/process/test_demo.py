@@ -13,6 +13,7 @@ import pytest
 from gateway.clients import BullringClient, Report, load_signer
 from ringbuf.wire import messages as wire
 from scripts.exit_codes import ExitCode
+from scripts.stat import cpu_seconds
 from tests.kit import eventually
 from tests.kit.exchange import Exchange, bullring
 
@@ -163,6 +164,30 @@ def test_nothing_is_left_in_shared_memory(data: Path) -> None:
     assert done.returncode == ExitCode.UNAVAILABLE
     prefix = next(iter((data / "run").glob("bullring.*.log.producer.lock"))).name.removesuffix(".log.producer.lock")
     assert list(Path("/dev/shm").glob(f"{prefix}*")) == []
+
+
+def test_exchange_that_dies_again_and_again_gives_up(data: Path) -> None:
+    with Exchange(data, "--quiet-market", "--set", "supervisor.restarts_max=1") as exchange:
+        first = exchange.pid("fused")
+        os.kill(first, signal.SIGKILL)
+        second = eventually(lambda: exchange.pid("fused") if exchange.pid("fused") != first else 0, deadline_s=60)
+        os.kill(second, signal.SIGKILL)
+        exchange.process.communicate(timeout=60)
+
+        assert exchange.process.returncode == ExitCode.INTERNAL
+        assert "giving up" in exchange.errors.read_text()
+
+
+def test_killed_supervisor_takes_its_processes_along_and_can_be_started_again(data: Path) -> None:
+    with Exchange(data, "--quiet-market") as exchange:
+        pids = [exchange.pid("fused"), exchange.pid("journaler")]
+        exchange.process.kill()
+        exchange.process.communicate(timeout=60)
+        eventually(lambda: all(cpu_seconds(pid) is None for pid in pids), deadline_s=30)
+
+    with Exchange(data, "--quiet-market") as exchange:
+        assert exchange.ready["epoch"] == 2
+        assert exchange.stop() == ExitCode.OK
 
 
 def test_command_without_an_exchange_says_so(tmp_path: Path) -> None:
