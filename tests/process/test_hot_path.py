@@ -19,7 +19,7 @@ from tests.kit.exchange import Exchange
 WARM_S = 3.0
 WATCH_S = 1.5
 SOCKETS = {"recvfrom", "sendto", "recvmsg", "sendmsg"}
-WAITING = {"epoll_wait", "epoll_pwait", "ppoll", "poll", "futex", "read", "write"}  # read, write: doorbells
+WAITING = {"sched_yield", "epoll_wait", "epoll_pwait", "ppoll", "poll", "futex", "read", "write"}  # read, write: doorbells
 HOUSEKEEPING = {"getppid"}  # has the supervisor died?
 BELLS_MAX = 4  # a sleeper's doorbell is opened when it is first rung: once a process, never once a message
 
