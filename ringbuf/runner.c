@@ -106,9 +106,12 @@ typedef struct idleness {
  * order, waits for it to come back each time: the stream then runs at the pace of that line (measured: 13 instead of 20 M/s
  * across distant cores, 58 instead of 120 across near ones). So who finds small batches of several messages, with short idle
  * gaps between them, lets a few more gather before the next look. Question and answer (one message a time), a loop that is
- * never idle and a pause in the stream end it at once. */
+ * never idle and a pause in the stream end it at once. Several stages in one loop pass a single message on and on: their work
+ * says nothing about a stream (measured: a fused order path answered in 13.7 instead of 10 us). */
 static void back_off(const runner_t *runner, idleness_t *idle, int64_t work)
 {
+    if (runner->stage_count > 1)
+        return;
     if (idle->rounds > EAGER_IDLE_ROUNDS_MAX || work > runner->limit / 2)
         idle->eagerness = 0;
     else if (idle->rounds > 0 && idle->eagerness < EAGER_MAX)
