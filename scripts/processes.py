@@ -61,7 +61,7 @@ from scripts.node import (
 from scripts.placement import NOT_PINNED, Kind, ProcessPlan
 
 # One call of the C loop: the Python between two calls costs the request it meets tens of microseconds. With this and
-# BEHIND_NS at 1 ms the p99 of a lone order in D0 was 45 to 68 us, at 5 ms it is 23 to 33 (echo 12). Logons wait for it.
+# BEHIND_NS at 1 ms the p99 of a lone order in D0 was 45 to 68 us, at 5 ms 23 to 50 (echo 12). Logons wait for it.
 RUN_NS = 5_000_000
 # How long the journaler may sleep in D0, where nobody waits for it: a small part of what the log ring holds.
 BEHIND_NS = 5_000_000

@@ -19,7 +19,8 @@ from tests.kit.exchange import Exchange
 WARM_S = 3.0
 WATCH_S = 1.5
 SOCKETS = {"recvfrom", "sendto", "recvmsg", "sendmsg"}
-WAITING = {"sched_yield", "epoll_wait", "epoll_pwait", "ppoll", "poll", "futex", "read", "write"}  # read, write: doorbells
+# read and write: doorbells.
+WAITING = {"epoll_wait", "epoll_pwait", "futex", "poll", "ppoll", "read", "sched_yield", "write"}
 HOUSEKEEPING = {"getppid"}  # has the supervisor died?
 BELLS_MAX = 4  # a sleeper's doorbell is opened when it is first rung: once a process, never once a message
 
