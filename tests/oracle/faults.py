@@ -202,10 +202,6 @@ FAULTS: tuple[Fault, ...] = (
         "rebate rounded up",
         _on(accounts, "rebate_of", lambda units, rate, fee: min(ceil_div(units * -rate, RATE_SCALE), fee)),
     ),
-    Fault(
-        "rebate above the taker's fee",
-        _on(accounts, "rebate_of", lambda units, rate, fee: floor_div(units * -rate, RATE_SCALE)),
-    ),
     Fault("maker pays the taker's rate", _on(Matcher, "rates_of", lambda self, order: (777, 777))),
     Fault(
         "instrument's own fee rate ignored",

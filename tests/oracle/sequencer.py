@@ -436,14 +436,18 @@ class Sequencer:
             self.ledger.deposit(message.account_id, message.asset_id, message.amount)
 
     def set_rates(self, message: FeeTierSet) -> None:
-        """Check the new rates: among the tiers of one scope no rebate may exceed the smallest taker fee."""
-        rates = {tier: rate for (tier, scope), rate in self.rates.items() if scope == message.instrument_id}
-        rates[message.tier] = (message.maker_rate, message.taker_rate)
-        largest_rebate = max(-maker for maker, _ in rates.values())
-        smallest_taker = min(taker for _, taker in rates.values())
-        if not 0 <= message.taker_rate <= RATE_MAX or message.maker_rate > RATE_MAX or largest_rebate > smallest_taker:
+        """Check the new rates: of no pair may a tier's rebate exceed the smallest taker fee of any tier."""
+        if not 0 <= message.taker_rate <= RATE_MAX or not -RATE_MAX <= message.maker_rate <= RATE_MAX:
             raise Refusal(RejectCode.OUT_OF_RANGE)
-        self.rates[message.tier, message.instrument_id] = (message.maker_rate, message.taker_rate)
+        rates = self.rates | {(message.tier, message.instrument_id): (message.maker_rate, message.taker_rate)}
+        for pair in [0, *self.instruments]:
+            # A pair's own rate of a tier counts before that of all pairs (scope 0).
+            in_force = {tier: rate for scope in (0, pair) for (tier, of), rate in rates.items() if of == scope}
+            if max((-maker for maker, _ in in_force.values()), default=0) > min(
+                (taker for _, taker in in_force.values()), default=RATE_MAX
+            ):
+                raise Refusal(RejectCode.OUT_OF_RANGE)
+        self.rates = rates
 
     def known_account(self, account_id: int) -> Account:
         account = self.accounts.get(account_id)

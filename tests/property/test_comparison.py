@@ -35,7 +35,7 @@ def test_sound_model_shows_no_difference_to_itself() -> None:
     assert result.difference is None, str(result.difference)
 
 
-@pytest.mark.parametrize("name", ["rebate above the taker's fee", "fill-or-kill counts own orders"])
+@pytest.mark.parametrize("name", ["rebate rounded up", "fill-or-kill counts own orders"])
 def test_failing_run_shrinks_to_few_commands_that_still_fail(name: str) -> None:
     fault = next(fault for fault in FAULTS if fault.name == name)
     make = lambda world: ModelTarget(world, fault)  # noqa: E731
