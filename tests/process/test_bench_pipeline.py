@@ -8,6 +8,7 @@ import pytest
 from scripts.bench import pipeline
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "layout"), [("D0", "fused"), ("D1", "stages")])
 def test_every_order_is_answered(mode: str, layout: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     what = ["--modes", mode, "--layouts", layout, "--waits", "park", "--windows", "1,64"]

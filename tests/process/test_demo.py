@@ -145,6 +145,7 @@ def test_port_in_use_is_one_clear_sentence(exchange: Exchange, tmp_path: Path) -
     ]
 
 
+@pytest.mark.slow
 def test_demo_market_trades_and_ends_by_itself(data: Path) -> None:
     with Exchange(data, "--seconds", "6") as exchange:
         before = time.monotonic()
@@ -166,6 +167,7 @@ def test_nothing_is_left_in_shared_memory(data: Path) -> None:
     assert list(Path("/dev/shm").glob(f"{prefix}*")) == []
 
 
+@pytest.mark.slow
 def test_exchange_that_dies_again_and_again_gives_up(data: Path) -> None:
     with Exchange(data, "--quiet-market", "--set", "supervisor.restarts_max=1") as exchange:
         first = exchange.pid("fused")

@@ -44,6 +44,7 @@ def calls(pid: int, output: Path) -> dict[str, int]:
     return counts
 
 
+@pytest.mark.slow
 def test_the_fused_process_only_talks_and_waits(tmp_path: Path) -> None:
     if shutil.which("strace") is None:
         pytest.skip("no strace: nothing can be watched")

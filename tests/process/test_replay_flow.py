@@ -87,6 +87,7 @@ class BookFault(Comparison):
         return super().agrees(index, replace(state, bid_qty=state.bid_qty + 1) if wrong else state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
@@ -110,6 +111,7 @@ def test_folder_without_a_set_is_no_input(exchange: Exchange, tmp_path: Path) ->
     assert "meta.json is missing" in done.stderr
 
 
+@pytest.mark.slow
 def test_recorded_bitstamp_set_passes(exchange: Exchange, shared_data: Path) -> None:
     folder = shared_data / BITSTAMP
     if not folder.is_dir():
