@@ -22,6 +22,8 @@
 #define SLOT_COUNT 16
 #define SLOT_SIZE 64
 #define DONE (-100)
+#define THINK_EVERY 16   /* balls */
+#define THINK_NS_STEP 997 /* so that the wake-up meets the other one at every step of falling asleep */
 
 typedef struct player {
     ring_t in;
@@ -30,6 +32,13 @@ typedef struct player {
     int64_t trips; /* to make */
     bool serves;   /* plays first, so has the last ball too */
 } player_t;
+
+/* The one who serves keeps some balls for a while: long enough, whatever the runner does before, for the other to sleep. */
+static void think(const player_t *player)
+{
+    if (player->serves && player->next % THINK_EVERY == 0)
+        (void)nanosleep(&(struct timespec){.tv_nsec = player->next % 64 * THINK_NS_STEP + 1}, NULL);
+}
 
 /* Answer each ball with the next one. */
 static int64_t play(void *state, int64_t limit)
@@ -45,6 +54,7 @@ static int64_t play(void *state, int64_t limit)
     ring_advance(&player->in, 0, player->next);
     if (player->serves && player->next == player->trips)
         return DONE;
+    think(player);
     int64_t first = ring_claim(&player->out, 1);
     INVARIANT(first >= 0);
     *(int64_t *)ring_slot(&player->out, first) = first;
