@@ -17,14 +17,14 @@ enums.OrdStatus = { [0] = "New", [1] = "PartiallyFilled", [2] = "Filled", [4] = 
 enums.CodType = { [0] = "Never", [1] = "OnDisconnect", [2] = "OnTerminate", [3] = "OnDisconnectOrTerminate" }
 enums.CredentialType = { [0] = "HmacSha256", [1] = "Ed25519", [2] = "Rsa" }
 enums.ListRole = { [0] = "None", [1] = "OcoAbove", [2] = "OcoBelow", [3] = "OtoWorking", [4] = "OtoPending", [5] = "OtocoWorking", [6] = "OtocoPendingAbove", [7] = "OtocoPendingBelow" }
-enums.Liquidity = { [1] = "Maker", [2] = "Taker", [3] = "Auction" }
-enums.RejectCode = { [0] = "None", [1] = "Unspecified", [2] = "ThrottleExceeded", [3] = "UnknownTemplate", [4] = "BlockTooShort", [5] = "PaddingNotZero", [6] = "SystemBusy", [7] = "NotReady", [8] = "StaleRequest", [9] = "PermissionDenied", [10] = "InvalidGroup", [100] = "UnknownInstrument", [101] = "InvalidSide", [102] = "InvalidOrdType", [103] = "InvalidTimeInForce", [104] = "InvalidPrice", [105] = "PriceTick", [106] = "InvalidQty", [107] = "LotSize", [108] = "MinQty", [109] = "MaxQty", [110] = "MinNotional", [111] = "InvalidStopPx", [112] = "InvalidDisplayQty", [113] = "InvalidExpire", [114] = "InvalidCombination", [115] = "InvalidStp", [116] = "InvalidAccount", [117] = "MaxNotional", [118] = "InvalidTrailingDelta", [119] = "InvalidClOrdId", [120] = "InvalidList", [121] = "IcebergParts", [122] = "InvalidMinQty", [200] = "InsufficientBalance", [201] = "PositionLimit", [202] = "OpenOrderLimit", [203] = "PriceBand", [204] = "AccountLocked", [205] = "KillSwitch", [206] = "RiskUnavailable", [207] = "OrderCapacity", [208] = "BalanceCapacity", [209] = "AlgoOrderLimit", [210] = "NoReferencePrice", [211] = "RateLimit", [300] = "MarketHalted", [301] = "MarketClosed", [302] = "CancelOnly", [303] = "PostOnlyOnly", [304] = "AuctionOnly", [305] = "PairPaused", [400] = "DuplicateClOrdId", [401] = "UnknownOrder", [402] = "TooLateToCancel", [403] = "PendingRequest", [404] = "WouldTakeLiquidity", [405] = "FokNotFillable", [406] = "NoLiquidity", [407] = "ReplaceNoChange", [408] = "QtyBelowFilled", [409] = "WouldTriggerImmediately", [410] = "ListPriceRelation", [411] = "Quarantined", [500] = "UnknownAsset", [501] = "UnknownAccount", [502] = "UnknownKey", [503] = "UnknownSession", [504] = "AlreadyExists", [505] = "OutOfRange", [506] = "CapacityReached", [507] = "InvalidScale", [508] = "NotPrivileged", [509] = "InvalidSymbol", [510] = "HasOpenOrders" }
-enums.CancelReason = { [1] = "Client", [2] = "MassCancel", [3] = "CancelOnDisconnect", [4] = "SelfTrade", [5] = "IocRemainder", [6] = "Expired", [7] = "Admin", [8] = "KillSwitch", [9] = "InstrumentHalt", [10] = "QuoteReplaced", [11] = "MarketMakerProtection", [12] = "RiskBreach", [13] = "NoLiquidity", [14] = "FokNotFillable", [15] = "Cover", [16] = "ListPeerExecuted", [17] = "ListCanceled", [18] = "Replaced", [19] = "Quarantined", [20] = "MinQtyNotFillable", [21] = "AuctionEnd" }
+enums.Liquidity = { [1] = "Maker", [2] = "Taker", [3] = "Auction", [4] = "Transfer" }
+enums.RejectCode = { [0] = "None", [1] = "Unspecified", [2] = "ThrottleExceeded", [3] = "UnknownTemplate", [4] = "BlockTooShort", [5] = "PaddingNotZero", [6] = "SystemBusy", [7] = "NotReady", [8] = "StaleRequest", [9] = "PermissionDenied", [10] = "InvalidGroup", [100] = "UnknownInstrument", [101] = "InvalidSide", [102] = "InvalidOrdType", [103] = "InvalidTimeInForce", [104] = "InvalidPrice", [105] = "PriceTick", [106] = "InvalidQty", [107] = "LotSize", [108] = "MinQty", [109] = "MaxQty", [110] = "MinNotional", [111] = "InvalidStopPx", [112] = "InvalidDisplayQty", [113] = "InvalidExpire", [114] = "InvalidCombination", [115] = "InvalidStp", [116] = "InvalidAccount", [117] = "MaxNotional", [118] = "InvalidTrailingDelta", [119] = "InvalidClOrdId", [120] = "InvalidList", [121] = "IcebergParts", [122] = "InvalidMinQty", [123] = "InvalidQuote", [124] = "QtyNotReduced", [200] = "InsufficientBalance", [201] = "PositionLimit", [202] = "OpenOrderLimit", [203] = "PriceBand", [204] = "AccountLocked", [205] = "KillSwitch", [206] = "RiskUnavailable", [207] = "OrderCapacity", [208] = "BalanceCapacity", [209] = "AlgoOrderLimit", [210] = "NoReferencePrice", [211] = "RateLimit", [212] = "IcebergOrderLimit", [213] = "OrderListLimit", [214] = "AmendLimit", [215] = "ListCapacity", [216] = "QuoteCapacity", [217] = "AlgoCapacity", [300] = "MarketHalted", [301] = "MarketClosed", [302] = "CancelOnly", [303] = "PostOnlyOnly", [304] = "AuctionOnly", [305] = "PairPaused", [400] = "DuplicateClOrdId", [401] = "UnknownOrder", [402] = "TooLateToCancel", [403] = "PendingRequest", [404] = "WouldTakeLiquidity", [405] = "FokNotFillable", [406] = "NoLiquidity", [407] = "ReplaceNoChange", [408] = "QtyBelowFilled", [409] = "WouldTriggerImmediately", [410] = "ListPriceRelation", [411] = "Quarantined", [412] = "CancelFailed", [413] = "CancelRestricted", [414] = "InvalidOrderList", [500] = "UnknownAsset", [501] = "UnknownAccount", [502] = "UnknownKey", [503] = "UnknownSession", [504] = "AlreadyExists", [505] = "OutOfRange", [506] = "CapacityReached", [507] = "InvalidScale", [508] = "NotPrivileged", [509] = "InvalidSymbol", [510] = "HasOpenOrders", [511] = "SecondOperatorRequired" }
+enums.CancelReason = { [1] = "Client", [2] = "MassCancel", [3] = "CancelOnDisconnect", [4] = "SelfTrade", [5] = "IocRemainder", [6] = "Expired", [7] = "Admin", [8] = "KillSwitch", [9] = "InstrumentHalt", [10] = "QuoteReplaced", [11] = "MarketMakerProtection", [12] = "RiskBreach", [13] = "NoLiquidity", [14] = "FokNotFillable", [15] = "Cover", [16] = "ListPeerExecuted", [17] = "ListCanceled", [18] = "Replaced", [19] = "Quarantined", [20] = "MinQtyNotFillable", [21] = "AuctionEnd", [22] = "AmountSpent" }
 enums.TerminateCode = { [0] = "Finished", [1] = "Unspecified", [2] = "ReRequestOutOfBounds", [3] = "ReRequestInProgress", [10] = "DecodingError", [11] = "NotEstablished", [12] = "KeepAliveLapsed", [13] = "Superseded", [14] = "Flood", [15] = "SlowConsumer", [16] = "ServerShutdown", [17] = "CredentialsRevoked", [18] = "LogonTimeout" }
 enums.NegotiateRejectCode = { [0] = "Credentials", [1] = "FlowTypeNotSupported", [2] = "DuplicateId", [3] = "Unspecified", [10] = "InvalidTimestamp", [11] = "UnsupportedVersion", [12] = "TooManyAttempts", [13] = "NotReady", [255] = "None" }
 enums.EstablishRejectCode = { [0] = "Unnegotiated", [1] = "AlreadyEstablished", [2] = "SessionBlocked", [3] = "KeepaliveInterval", [4] = "Credentials", [5] = "Unspecified", [10] = "InvalidTimestamp", [11] = "NextSeqNo", [12] = "RecoverOutOfRange", [13] = "NotReady", [255] = "None" }
 enums.RetransmitRejectCode = { [0] = "OutOfRange", [1] = "InvalidSession", [2] = "RequestLimitExceeded", [3] = "InProgress" }
-enums.MassCancelScope = { [0] = "Session", [1] = "Account", [2] = "Firm" }
+enums.MassCancelScope = { [0] = "Session", [1] = "Account", [2] = "Firm", [3] = "Instrument", [4] = "All" }
 enums.MarketState = { [1] = "PreOpen", [2] = "Auction", [3] = "Continuous", [4] = "CancelOnly", [5] = "Halted", [6] = "Closed" }
 enums.DownCause = { [1] = "ClientDisconnect", [2] = "ClientTerminate", [3] = "KeepAliveLapsed", [4] = "GatewayDead", [5] = "Failover", [6] = "Shutdown", [7] = "Superseded", [8] = "ServerTerminate" }
 enums.ResponseTo = { [1] = "Cancel", [2] = "Replace", [3] = "MassCancel", [4] = "Quote" }
@@ -32,13 +32,19 @@ enums.SessionKind = { [0] = "OrderEntry", [1] = "DropCopy", [2] = "Privileged" }
 enums.BalanceKind = { [1] = "Deposit", [2] = "Withdrawal", [3] = "Adjustment" }
 enums.CapacityKind = { [1] = "OrdersPerPartition", [2] = "Accounts", [3] = "Balances", [4] = "Sessions", [5] = "Instruments", [6] = "Keys", [7] = "OpenOrdersPerAccount" }
 enums.InstrumentType = { [0] = "Spot", [1] = "Perpetual" }
+enums.ListType = { [1] = "Oco", [2] = "Oto", [3] = "Otoco" }
+enums.QuoteAction = { [0] = "Pull", [1] = "Place" }
 enums.ListStatusType = { [1] = "Response", [2] = "ExecStarted", [3] = "Updated", [4] = "AllDone" }
 enums.ListOrderStatus = { [1] = "Executing", [2] = "AllDone", [3] = "Reject" }
-enums.RestateReason = { [0] = "Client", [1] = "SelfTrade", [2] = "IcebergRefresh" }
+enums.RestateReason = { [0] = "Client", [1] = "SelfTrade", [2] = "IcebergRefresh", [3] = "Quote" }
 enums.KillScope = { [1] = "Account", [2] = "Firm", [3] = "Instrument", [4] = "All" }
 enums.KillAction = { [1] = "Kill", [2] = "Unkill" }
 sets.FrameFlag = { { 0, "PossRetrans" }, { 1, "PossResend" }, { 2, "LastInBatch" }, { 3, "More" } }
 sets.ExecInst = { { 0, "PostOnly" }, { 1, "ReduceOnly" }, { 2, "Hidden" }, { 3, "QuoteAmount" }, { 4, "DisplayIsMinimum" } }
+sets.CancelFlags = { { 0, "OnlyNew" }, { 1, "OnlyPartiallyFilled" }, { 2, "ContinueOnFailure" } }
+sets.QuoteFlags = { { 0, "PostOnly" } }
+sets.StpModes = { { 0, "None" }, { 1, "CancelTaker" }, { 2, "CancelMaker" }, { 3, "CancelBoth" }, { 4, "Decrement" }, { 5, "Transfer" } }
+sets.NotionalFlags = { { 0, "MarketMin" }, { 1, "MarketMax" } }
 sets.MassCancelFlags = { { 0, "LockEntry" }, { 1, "UnlockEntry" } }
 sets.Permissions = { { 0, "Read" }, { 1, "Trade" }, { 2, "Withdraw" }, { 3, "Admin" }, { 4, "DropCopy" } }
 enums.SystemEventCode = { [1] = "Start", [2] = "End" }
@@ -166,13 +172,17 @@ oe_messages[100] = { name = "NewOrderSingle", block = 80, fields = {
     { "time_in_force", "timeInForce", 78, 1, "uint8", "TimeInForce", false },
     { "stp_mode", "stpMode", 79, 1, "uint8", "StpMode", false },
 } }
-oe_messages[101] = { name = "OrderCancelRequest", block = 40, fields = {
+oe_messages[101] = { name = "OrderCancelRequest", block = 48, fields = {
     { "cl_ord_id", "clOrdId", 0, 8, "uint64", "", false },
     { "orig_cl_ord_id", "origClOrdId", 8, 8, "uint64", "", true },
     { "order_id", "orderId", 16, 8, "uint64", "", true },
     { "client_tag", "clientTag", 24, 8, "uint64", "", false },
     { "instrument_id", "instrumentId", 32, 4, "uint32", "", false },
     { "account_id", "accountId", 36, 4, "uint32", "", false },
+    { "cancel_flags", "cancelFlags", 40, 1, "uint8", "CancelFlags", false },
+    { "", "pad1", 41, 1, "uint8", "", false },
+    { "", "pad2", 42, 2, "uint16", "", false },
+    { "", "pad3", 44, 4, "uint32", "", false },
 } }
 oe_messages[102] = { name = "OrderReplaceRequest", block = 72, fields = {
     { "cl_ord_id", "clOrdId", 0, 8, "uint64", "", false },
@@ -213,7 +223,7 @@ oe_messages[104] = { name = "Quote", block = 80, fields = {
     { "account_id", "accountId", 68, 4, "uint32", "", false },
     { "stp_group_id", "stpGroupId", 72, 4, "uint32", "", false },
     { "quote_set_id", "quoteSetId", 76, 1, "uint8", "", false },
-    { "quote_flags", "quoteFlags", 77, 1, "uint8", "", false },
+    { "quote_flags", "quoteFlags", 77, 1, "uint8", "QuoteFlags", false },
     { "stp_mode", "stpMode", 78, 1, "uint8", "StpMode", false },
     { "", "pad1", 79, 1, "uint8", "", false },
 } }
@@ -240,7 +250,7 @@ oe_messages[107] = { name = "OrderListRequest", block = 40, fields = {
     { "client_tag", "clientTag", 16, 8, "uint64", "", false },
     { "instrument_id", "instrumentId", 24, 4, "uint32", "", false },
     { "account_id", "accountId", 28, 4, "uint32", "", false },
-    { "list_type", "listType", 32, 1, "uint8", "ListRole", false },
+    { "list_type", "listType", 32, 1, "uint8", "ListType", false },
     { "leg_count", "legCount", 33, 1, "uint8", "", false },
     { "", "pad1", 34, 2, "uint16", "", false },
     { "", "pad2", 36, 4, "uint32", "", false },
@@ -270,7 +280,7 @@ oe_messages[200] = { name = "OrderAccepted", block = 88, fields = {
     { "ord_type", "ordType", 81, 1, "uint8", "OrdType", false },
     { "time_in_force", "timeInForce", 82, 1, "uint8", "TimeInForce", false },
     { "ord_status", "ordStatus", 83, 1, "uint8", "OrdStatus", false },
-    { "", "pad1", 84, 4, "uint32", "", false },
+    { "exec_inst", "execInst", 84, 4, "uint32", "ExecInst", false },
 } }
 oe_messages[201] = { name = "OrderRejected", block = 80, fields = {
     { "cl_ord_id", "clOrdId", 0, 8, "uint64", "", false },
@@ -305,7 +315,7 @@ oe_messages[202] = { name = "OrderExecuted", block = 96, fields = {
     { "order_executed.side", "side", 92, 1, "uint8", "Side", false },
     { "liquidity", "liquidity", 93, 1, "uint8", "Liquidity", false },
     { "ord_status", "ordStatus", 94, 1, "uint8", "OrdStatus", false },
-    { "", "pad0", 95, 1, "uint8", "", false },
+    { "fee_rounding", "feeRounding", 95, 1, "uint8", "", false },
 } }
 oe_messages[203] = { name = "OrderCanceled", block = 88, fields = {
     { "cl_ord_id", "clOrdId", 0, 8, "uint64", "", false },
@@ -388,7 +398,7 @@ oe_messages[208] = { name = "OrderTriggered", block = 40, fields = {
     { "instrument_id", "instrumentId", 32, 4, "uint32", "", false },
     { "account_id", "accountId", 36, 4, "uint32", "", false },
 } }
-oe_messages[209] = { name = "QuoteAck", block = 64, fields = {
+oe_messages[209] = { name = "QuoteAck", block = 80, fields = {
     { "quote_id", "quoteId", 0, 8, "uint64", "", false },
     { "exec_id", "execId", 8, 8, "uint64", "", false },
     { "transact_time", "transactTime", 16, 8, "uint64", "", false },
@@ -401,7 +411,10 @@ oe_messages[209] = { name = "QuoteAck", block = 64, fields = {
     { "ask_reject_code", "askRejectCode", 58, 2, "uint16", "RejectCode", false },
     { "bid_status", "bidStatus", 60, 1, "uint8", "OrdStatus", false },
     { "ask_status", "askStatus", 61, 1, "uint8", "OrdStatus", false },
-    { "", "pad1", 62, 2, "uint16", "", false },
+    { "quote_set_id", "quoteSetId", 62, 1, "uint8", "", false },
+    { "", "pad1", 63, 1, "uint8", "", false },
+    { "bid_unused_id", "bidUnusedId", 64, 8, "uint64", "", true },
+    { "ask_unused_id", "askUnusedId", 72, 8, "uint64", "", true },
 } }
 oe_messages[210] = { name = "SessionNegotiated", block = 48, fields = {
     { "session_ver_id", "sessionVerId", 0, 8, "uint64", "", false },
@@ -465,7 +478,7 @@ oe_messages[214] = { name = "ListStatus", block = 64, fields = {
     { "ref_seq_num", "refSeqNum", 32, 8, "uint64", "", false },
     { "instrument_id", "instrumentId", 40, 4, "uint32", "", false },
     { "account_id", "accountId", 44, 4, "uint32", "", false },
-    { "list_type", "listType", 48, 1, "uint8", "ListRole", false },
+    { "list_type", "listType", 48, 1, "uint8", "ListType", false },
     { "status_type", "statusType", 49, 1, "uint8", "ListStatusType", false },
     { "order_status", "orderStatus", 50, 1, "uint8", "ListOrderStatus", false },
     { "leg_count", "legCount", 51, 1, "uint8", "", false },
@@ -612,6 +625,23 @@ oe_messages[310] = { name = "Activate", block = 8, fields = {
     { "schema_version", "schemaVersion", 0, 4, "uint32", "", false },
     { "", "pad1", 4, 4, "uint32", "", false },
 } }
+oe_messages[311] = { name = "QuoteLeg", block = 64, fields = {
+    { "price", "price", 0, 8, "int64", "", true },
+    { "quantity", "quantity", 8, 8, "int64", "", false },
+    { "extra_cover", "extraCover", 16, 8, "int64", "", false },
+    { "cl_ord_id", "clOrdId", 24, 8, "uint64", "", false },
+    { "instrument_id", "instrumentId", 32, 4, "uint32", "", false },
+    { "account_id", "accountId", 36, 4, "uint32", "", false },
+    { "stp_group_id", "stpGroupId", 40, 4, "uint32", "", false },
+    { "quote_index", "quoteIndex", 44, 4, "uint32", "", false },
+    { "quote_leg.side", "side", 48, 1, "uint8", "Side", false },
+    { "quote_leg.action", "action", 49, 1, "uint8", "QuoteAction", false },
+    { "stp_mode", "stpMode", 50, 1, "uint8", "StpMode", false },
+    { "quote_flags", "quoteFlags", 51, 1, "uint8", "QuoteFlags", false },
+    { "reject_code", "rejectCode", 52, 2, "uint16", "RejectCode", false },
+    { "", "pad1", 54, 2, "uint16", "", false },
+    { "client_tag", "clientTag", 56, 8, "uint64", "", false },
+} }
 oe_messages[320] = { name = "SessionNegotiate", block = 72, fields = {
     { "session_ver_id", "sessionVerId", 0, 8, "uint64", "", false },
     { "timestamp", "timestamp", 8, 8, "uint64", "", false },
@@ -753,20 +783,66 @@ oe_messages[340] = { name = "CapacitySet", block = 24, fields = {
 oe_messages[341] = { name = "KillSwitch", block = 24, fields = {
     { "request_id", "requestId", 0, 8, "uint64", "", false },
     { "target_id", "targetId", 8, 4, "uint32", "", false },
-    { "second_operator", "secondOperator", 12, 4, "uint32", "", false },
-    { "kill_switch.scope", "scope", 16, 1, "uint8", "KillScope", false },
-    { "action", "action", 17, 1, "uint8", "KillAction", false },
-    { "", "pad1", 18, 2, "uint16", "", false },
-    { "", "pad2", 20, 4, "uint32", "", false },
+    { "first_operator", "firstOperator", 12, 4, "uint32", "", false },
+    { "second_operator", "secondOperator", 16, 4, "uint32", "", false },
+    { "kill_switch.scope", "scope", 20, 1, "uint8", "KillScope", false },
+    { "kill_switch.action", "action", 21, 1, "uint8", "KillAction", false },
+    { "", "pad1", 22, 2, "uint16", "", false },
 } }
-oe_messages[342] = { name = "AccountLimits", block = 24, fields = {
+oe_messages[342] = { name = "AccountLimits", block = 32, fields = {
     { "request_id", "requestId", 0, 8, "uint64", "", false },
     { "account_id", "accountId", 8, 4, "uint32", "", false },
     { "open_orders_max", "openOrdersMax", 12, 4, "uint32", "", false },
     { "fee_tier", "feeTier", 16, 1, "uint8", "", false },
     { "", "pad1", 17, 1, "uint8", "", false },
     { "", "pad2", 18, 2, "uint16", "", false },
-    { "", "pad3", 20, 4, "uint32", "", false },
+    { "orders_per10_seconds", "ordersPer10Seconds", 20, 4, "uint32", "", false },
+    { "orders_per_day", "ordersPerDay", 24, 4, "uint32", "", false },
+    { "cancels_per10_seconds", "cancelsPer10Seconds", 28, 4, "uint32", "", false },
+} }
+oe_messages[343] = { name = "InstrumentRules", block = 80, fields = {
+    { "request_id", "requestId", 0, 8, "uint64", "", false },
+    { "market_min_qty", "marketMinQty", 8, 8, "int64", "", false },
+    { "market_max_qty", "marketMaxQty", 16, 8, "int64", "", false },
+    { "position_max", "positionMax", 24, 8, "int64", "", false },
+    { "instrument_id", "instrumentId", 32, 4, "uint32", "", false },
+    { "open_orders_max", "openOrdersMax", 36, 4, "uint32", "", false },
+    { "algo_orders_max", "algoOrdersMax", 40, 4, "uint32", "", false },
+    { "iceberg_orders_max", "icebergOrdersMax", 44, 4, "uint32", "", false },
+    { "order_lists_max", "orderListsMax", 48, 4, "uint32", "", false },
+    { "amends_max", "amendsMax", 52, 2, "uint16", "", false },
+    { "iceberg_parts_max", "icebergPartsMax", 54, 2, "uint16", "", false },
+    { "trailing_above_min", "trailingAboveMin", 56, 2, "uint16", "", false },
+    { "trailing_above_max", "trailingAboveMax", 58, 2, "uint16", "", false },
+    { "trailing_below_min", "trailingBelowMin", 60, 2, "uint16", "", false },
+    { "trailing_below_max", "trailingBelowMax", 62, 2, "uint16", "", false },
+    { "bid_down_bps", "bidDownBps", 64, 4, "uint32", "", false },
+    { "ask_up_bps", "askUpBps", 68, 4, "uint32", "", false },
+    { "day_end_second", "dayEndSecond", 72, 4, "uint32", "", false },
+    { "stp_modes", "stpModes", 76, 1, "uint8", "StpModes", false },
+    { "notional_flags", "notionalFlags", 77, 1, "uint8", "NotionalFlags", false },
+    { "", "pad1", 78, 2, "uint16", "", false },
+} }
+oe_messages[344] = { name = "InstrumentVolatility", block = 40, fields = {
+    { "request_id", "requestId", 0, 8, "uint64", "", false },
+    { "instrument_id", "instrumentId", 8, 4, "uint32", "", false },
+    { "up_bps", "upBps", 12, 4, "uint32", "", false },
+    { "down_bps", "downBps", 16, 4, "uint32", "", false },
+    { "reference_ms", "referenceMs", 20, 4, "uint32", "", false },
+    { "halt_ms", "haltMs", 24, 4, "uint32", "", false },
+    { "auction_ms", "auctionMs", 28, 4, "uint32", "", false },
+    { "", "pad1", 32, 4, "uint32", "", false },
+    { "", "pad2", 36, 4, "uint32", "", false },
+} }
+oe_messages[345] = { name = "InstrumentSchedule", block = 24, fields = {
+    { "request_id", "requestId", 0, 8, "uint64", "", false },
+    { "instrument_id", "instrumentId", 8, 4, "uint32", "", false },
+    { "second_of_day", "secondOfDay", 12, 4, "uint32", "", false },
+    { "entry", "entry", 16, 1, "uint8", "", false },
+    { "state", "state", 17, 1, "uint8", "MarketState", false },
+    { "active", "active", 18, 1, "uint8", "", false },
+    { "", "pad1", 19, 1, "uint8", "", false },
+    { "", "pad2", 20, 4, "uint32", "", false },
 } }
 oe_messages[400] = { name = "BalanceQuery", block = 16, fields = {
     { "request_id", "requestId", 0, 8, "uint64", "", false },

@@ -291,6 +291,8 @@ static verdict_t admit_cancel(const sequencer_t *sequencer, const session_t *ses
     const instrument_t *instrument = registry_instrument(&sequencer->registry, request->instrument_id);
     if (instrument == NULL)
         return refuse(REJECT_CODE_UNKNOWN_INSTRUMENT);
+    if (request->cancel_flags != 0)
+        return refuse(REJECT_CODE_INVALID_COMBINATION);
     const order_line_t *line =
         resolve_order(sequencer, account, request->instrument_id, request->order_id, request->orig_cl_ord_id);
     if (line == NULL)

@@ -19,7 +19,7 @@ extern "C" {
 #define ORDERS_SCHEMA_ID 1001u
 #define ORDERS_SCHEMA_VERSION 0u
 /* FNV-1a over names, ids, offsets, types and values; descriptions are not in it. */
-#define ORDERS_SCHEMA_HASH UINT64_C(0xe816dc54c6d1372a)
+#define ORDERS_SCHEMA_HASH UINT64_C(0x1f8b3be3255ccc68)
 
 /* OrdType, uint8: order type; a non-zero trailingDelta makes 3..6 trailing */
 enum {
@@ -130,11 +130,12 @@ enum {
     LIQUIDITY_MAKER = 1,
     LIQUIDITY_TAKER = 2,
     LIQUIDITY_AUCTION = 3,
+    LIQUIDITY_TRANSFER = 4,
 };
 
 static inline int wire_is_liquidity(uint8_t value)
 {
-    return value <= 3u && ((UINT64_C(0xe) >> value) & 1u) != 0;
+    return value <= 4u && ((UINT64_C(0x1e) >> value) & 1u) != 0;
 }
 
 /* RejectCode, uint16: why a request was refused: 1.. gateway and session, 100.. request, 200.. risk, 300.. market state, 400.. book, 500.. administration */
@@ -173,6 +174,8 @@ enum {
     REJECT_CODE_INVALID_LIST = 120,
     REJECT_CODE_ICEBERG_PARTS = 121,
     REJECT_CODE_INVALID_MIN_QTY = 122,
+    REJECT_CODE_INVALID_QUOTE = 123,
+    REJECT_CODE_QTY_NOT_REDUCED = 124,
     REJECT_CODE_INSUFFICIENT_BALANCE = 200,
     REJECT_CODE_POSITION_LIMIT = 201,
     REJECT_CODE_OPEN_ORDER_LIMIT = 202,
@@ -185,6 +188,12 @@ enum {
     REJECT_CODE_ALGO_ORDER_LIMIT = 209,
     REJECT_CODE_NO_REFERENCE_PRICE = 210,
     REJECT_CODE_RATE_LIMIT = 211,
+    REJECT_CODE_ICEBERG_ORDER_LIMIT = 212,
+    REJECT_CODE_ORDER_LIST_LIMIT = 213,
+    REJECT_CODE_AMEND_LIMIT = 214,
+    REJECT_CODE_LIST_CAPACITY = 215,
+    REJECT_CODE_QUOTE_CAPACITY = 216,
+    REJECT_CODE_ALGO_CAPACITY = 217,
     REJECT_CODE_MARKET_HALTED = 300,
     REJECT_CODE_MARKET_CLOSED = 301,
     REJECT_CODE_CANCEL_ONLY = 302,
@@ -203,6 +212,9 @@ enum {
     REJECT_CODE_WOULD_TRIGGER_IMMEDIATELY = 409,
     REJECT_CODE_LIST_PRICE_RELATION = 410,
     REJECT_CODE_QUARANTINED = 411,
+    REJECT_CODE_CANCEL_FAILED = 412,
+    REJECT_CODE_CANCEL_RESTRICTED = 413,
+    REJECT_CODE_INVALID_ORDER_LIST = 414,
     REJECT_CODE_UNKNOWN_ASSET = 500,
     REJECT_CODE_UNKNOWN_ACCOUNT = 501,
     REJECT_CODE_UNKNOWN_KEY = 502,
@@ -214,6 +226,7 @@ enum {
     REJECT_CODE_NOT_PRIVILEGED = 508,
     REJECT_CODE_INVALID_SYMBOL = 509,
     REJECT_CODE_HAS_OPEN_ORDERS = 510,
+    REJECT_CODE_SECOND_OPERATOR_REQUIRED = 511,
 };
 
 static inline int wire_is_reject_code(uint16_t value)
@@ -253,6 +266,8 @@ static inline int wire_is_reject_code(uint16_t value)
     case REJECT_CODE_INVALID_LIST:
     case REJECT_CODE_ICEBERG_PARTS:
     case REJECT_CODE_INVALID_MIN_QTY:
+    case REJECT_CODE_INVALID_QUOTE:
+    case REJECT_CODE_QTY_NOT_REDUCED:
     case REJECT_CODE_INSUFFICIENT_BALANCE:
     case REJECT_CODE_POSITION_LIMIT:
     case REJECT_CODE_OPEN_ORDER_LIMIT:
@@ -265,6 +280,12 @@ static inline int wire_is_reject_code(uint16_t value)
     case REJECT_CODE_ALGO_ORDER_LIMIT:
     case REJECT_CODE_NO_REFERENCE_PRICE:
     case REJECT_CODE_RATE_LIMIT:
+    case REJECT_CODE_ICEBERG_ORDER_LIMIT:
+    case REJECT_CODE_ORDER_LIST_LIMIT:
+    case REJECT_CODE_AMEND_LIMIT:
+    case REJECT_CODE_LIST_CAPACITY:
+    case REJECT_CODE_QUOTE_CAPACITY:
+    case REJECT_CODE_ALGO_CAPACITY:
     case REJECT_CODE_MARKET_HALTED:
     case REJECT_CODE_MARKET_CLOSED:
     case REJECT_CODE_CANCEL_ONLY:
@@ -283,6 +304,9 @@ static inline int wire_is_reject_code(uint16_t value)
     case REJECT_CODE_WOULD_TRIGGER_IMMEDIATELY:
     case REJECT_CODE_LIST_PRICE_RELATION:
     case REJECT_CODE_QUARANTINED:
+    case REJECT_CODE_CANCEL_FAILED:
+    case REJECT_CODE_CANCEL_RESTRICTED:
+    case REJECT_CODE_INVALID_ORDER_LIST:
     case REJECT_CODE_UNKNOWN_ASSET:
     case REJECT_CODE_UNKNOWN_ACCOUNT:
     case REJECT_CODE_UNKNOWN_KEY:
@@ -294,6 +318,7 @@ static inline int wire_is_reject_code(uint16_t value)
     case REJECT_CODE_NOT_PRIVILEGED:
     case REJECT_CODE_INVALID_SYMBOL:
     case REJECT_CODE_HAS_OPEN_ORDERS:
+    case REJECT_CODE_SECOND_OPERATOR_REQUIRED:
         return 1;
     default:
         return 0;
@@ -323,11 +348,12 @@ enum {
     CANCEL_REASON_QUARANTINED = 19,
     CANCEL_REASON_MIN_QTY_NOT_FILLABLE = 20,
     CANCEL_REASON_AUCTION_END = 21,
+    CANCEL_REASON_AMOUNT_SPENT = 22,
 };
 
 static inline int wire_is_cancel_reason(uint16_t value)
 {
-    return value <= 21u && ((UINT64_C(0x3ffffe) >> value) & 1u) != 0;
+    return value <= 22u && ((UINT64_C(0x7ffffe) >> value) & 1u) != 0;
 }
 
 /* TerminateCode, uint8: why a connection ends */
@@ -436,11 +462,13 @@ enum {
     MASS_CANCEL_SCOPE_SESSION = 0,
     MASS_CANCEL_SCOPE_ACCOUNT = 1,
     MASS_CANCEL_SCOPE_FIRM = 2,
+    MASS_CANCEL_SCOPE_INSTRUMENT = 3,
+    MASS_CANCEL_SCOPE_ALL = 4,
 };
 
 static inline int wire_is_mass_cancel_scope(uint8_t value)
 {
-    return value <= 2u && ((UINT64_C(0x7) >> value) & 1u) != 0;
+    return value <= 4u && ((UINT64_C(0x1f) >> value) & 1u) != 0;
 }
 
 /* DownCause, uint8: why a session lost its connection */
@@ -513,6 +541,29 @@ static inline int wire_is_capacity_kind(uint8_t value)
     return value <= 7u && ((UINT64_C(0xfe) >> value) & 1u) != 0;
 }
 
+/* ListType, uint8: kind of an order list: one cancels the other, one triggers the other, one triggers an OCO pair */
+enum {
+    LIST_TYPE_OCO = 1,
+    LIST_TYPE_OTO = 2,
+    LIST_TYPE_OTOCO = 3,
+};
+
+static inline int wire_is_list_type(uint8_t value)
+{
+    return value <= 3u && ((UINT64_C(0xe) >> value) & 1u) != 0;
+}
+
+/* QuoteAction, uint8: what a quote does with one side */
+enum {
+    QUOTE_ACTION_PULL = 0,
+    QUOTE_ACTION_PLACE = 1,
+};
+
+static inline int wire_is_quote_action(uint8_t value)
+{
+    return value <= 1u && ((UINT64_C(0x3) >> value) & 1u) != 0;
+}
+
 /* ListStatusType, uint8: what a list report says */
 enum {
     LIST_STATUS_TYPE_RESPONSE = 1,
@@ -543,11 +594,12 @@ enum {
     RESTATE_REASON_CLIENT = 0,
     RESTATE_REASON_SELF_TRADE = 1,
     RESTATE_REASON_ICEBERG_REFRESH = 2,
+    RESTATE_REASON_QUOTE = 3,
 };
 
 static inline int wire_is_restate_reason(uint8_t value)
 {
-    return value <= 2u && ((UINT64_C(0x7) >> value) & 1u) != 0;
+    return value <= 3u && ((UINT64_C(0xf) >> value) & 1u) != 0;
 }
 
 /* KillScope, uint8: reach of the kill switch */
@@ -588,6 +640,30 @@ static inline int wire_is_kill_action(uint8_t value)
 #define EXEC_INST_QUOTE_AMOUNT (1u << 3)
 #define EXEC_INST_DISPLAY_IS_MINIMUM (1u << 4)
 #define EXEC_INST_MASK 0x1fu
+
+/* CancelFlags, uint8: OnlyNew, OnlyPartiallyFilled: cancel only in that state; ContinueOnFailure: in a cancel-replace the new order is placed although the cancel failed */
+#define CANCEL_FLAGS_ONLY_NEW (1u << 0)
+#define CANCEL_FLAGS_ONLY_PARTIALLY_FILLED (1u << 1)
+#define CANCEL_FLAGS_CONTINUE_ON_FAILURE (1u << 2)
+#define CANCEL_FLAGS_MASK 0x7u
+
+/* QuoteFlags, uint8: PostOnly: a side that would trade is refused */
+#define QUOTE_FLAGS_POST_ONLY (1u << 0)
+#define QUOTE_FLAGS_MASK 0x1u
+
+/* StpModes, uint8: modes of self-trade prevention an instrument takes; none set = all */
+#define STP_MODES_NONE (1u << 0)
+#define STP_MODES_CANCEL_TAKER (1u << 1)
+#define STP_MODES_CANCEL_MAKER (1u << 2)
+#define STP_MODES_CANCEL_BOTH (1u << 3)
+#define STP_MODES_DECREMENT (1u << 4)
+#define STP_MODES_TRANSFER (1u << 5)
+#define STP_MODES_MASK 0x3fu
+
+/* NotionalFlags, uint8: MarketMin, MarketMax: the notional bounds hold for market orders too */
+#define NOTIONAL_FLAGS_MARKET_MIN (1u << 0)
+#define NOTIONAL_FLAGS_MARKET_MAX (1u << 1)
+#define NOTIONAL_FLAGS_MASK 0x3u
 
 /* MassCancelFlags, uint8: LockEntry refuses new orders of the account until unlocked */
 #define MASS_CANCEL_FLAGS_LOCK_ENTRY (1u << 0)
@@ -703,6 +779,7 @@ enum {
     TEMPLATE_PAIRS_RESUMED = 308,
     TEMPLATE_QUARANTINE = 309,
     TEMPLATE_ACTIVATE = 310,
+    TEMPLATE_QUOTE_LEG = 311,
     TEMPLATE_SESSION_NEGOTIATE = 320,
     TEMPLATE_SESSION_BIND = 321,
     TEMPLATE_SESSION_DOWN = 322,
@@ -719,6 +796,9 @@ enum {
     TEMPLATE_CAPACITY_SET = 340,
     TEMPLATE_KILL_SWITCH = 341,
     TEMPLATE_ACCOUNT_LIMITS = 342,
+    TEMPLATE_INSTRUMENT_RULES = 343,
+    TEMPLATE_INSTRUMENT_VOLATILITY = 344,
+    TEMPLATE_INSTRUMENT_SCHEDULE = 345,
     TEMPLATE_BALANCE_QUERY = 400,
     TEMPLATE_OPEN_ORDERS_QUERY = 401,
     TEMPLATE_ORDER_QUERY = 402,
@@ -998,14 +1078,22 @@ typedef struct order_cancel_request {
     uint64_t client_tag;
     uint32_t instrument_id;
     uint32_t account_id;
+    uint8_t cancel_flags; /* CANCEL_FLAGS_... */
+    uint8_t pad1;
+    uint16_t pad2;
+    uint32_t pad3;
 } order_cancel_request_t;
-static_assert(sizeof(order_cancel_request_t) == 40, "OrderCancelRequest");
+static_assert(sizeof(order_cancel_request_t) == 48, "OrderCancelRequest");
 static_assert(offsetof(order_cancel_request_t, cl_ord_id) == 0, "OrderCancelRequest");
 static_assert(offsetof(order_cancel_request_t, orig_cl_ord_id) == 8, "OrderCancelRequest");
 static_assert(offsetof(order_cancel_request_t, order_id) == 16, "OrderCancelRequest");
 static_assert(offsetof(order_cancel_request_t, client_tag) == 24, "OrderCancelRequest");
 static_assert(offsetof(order_cancel_request_t, instrument_id) == 32, "OrderCancelRequest");
 static_assert(offsetof(order_cancel_request_t, account_id) == 36, "OrderCancelRequest");
+static_assert(offsetof(order_cancel_request_t, cancel_flags) == 40, "OrderCancelRequest");
+static_assert(offsetof(order_cancel_request_t, pad1) == 41, "OrderCancelRequest");
+static_assert(offsetof(order_cancel_request_t, pad2) == 42, "OrderCancelRequest");
+static_assert(offsetof(order_cancel_request_t, pad3) == 44, "OrderCancelRequest");
 
 /* OrderReplaceRequest (102): orderQty is the total including filled; a null field stays as it is */
 typedef struct order_replace_request {
@@ -1075,7 +1163,7 @@ typedef struct quote {
     uint32_t account_id;
     uint32_t stp_group_id;
     uint8_t quote_set_id;
-    uint8_t quote_flags;
+    uint8_t quote_flags; /* QUOTE_FLAGS_... */
     uint8_t stp_mode; /* STP_MODE_... */
     uint8_t pad1;
 } quote_t;
@@ -1139,7 +1227,7 @@ typedef struct order_list_request {
     uint64_t client_tag;
     uint32_t instrument_id;
     uint32_t account_id;
-    uint8_t list_type; /* LIST_ROLE_... */
+    uint8_t list_type; /* LIST_TYPE_... */
     uint8_t leg_count;
     uint16_t pad1;
     uint32_t pad2;
@@ -1191,7 +1279,7 @@ typedef struct order_accepted {
     uint8_t ord_type; /* ORD_TYPE_... */
     uint8_t time_in_force; /* TIME_IN_FORCE_... */
     uint8_t ord_status; /* ORD_STATUS_... */
-    uint32_t pad1;
+    uint32_t exec_inst; /* EXEC_INST_... */
 } order_accepted_t;
 static_assert(sizeof(order_accepted_t) == 88, "OrderAccepted");
 static_assert(offsetof(order_accepted_t, cl_ord_id) == 0, "OrderAccepted");
@@ -1209,7 +1297,7 @@ static_assert(offsetof(order_accepted_t, side) == 80, "OrderAccepted");
 static_assert(offsetof(order_accepted_t, ord_type) == 81, "OrderAccepted");
 static_assert(offsetof(order_accepted_t, time_in_force) == 82, "OrderAccepted");
 static_assert(offsetof(order_accepted_t, ord_status) == 83, "OrderAccepted");
-static_assert(offsetof(order_accepted_t, pad1) == 84, "OrderAccepted");
+static_assert(offsetof(order_accepted_t, exec_inst) == 84, "OrderAccepted");
 
 /* OrderRejected (201): refused, with the limit that was passed */
 typedef struct order_rejected {
@@ -1244,7 +1332,7 @@ static_assert(offsetof(order_rejected_t, side) == 74, "OrderRejected");
 static_assert(offsetof(order_rejected_t, pad1) == 75, "OrderRejected");
 static_assert(offsetof(order_rejected_t, pad2) == 76, "OrderRejected");
 
-/* OrderExecuted (202): one fill of one order; fee in units of feeAssetId, negative = rebate */
+/* OrderExecuted (202): one fill of one order; fee in units of feeAssetId, negative = rebate; feeRounding: units of fee that only rounding made, they go to the dust account */
 typedef struct order_executed {
     uint64_t cl_ord_id;
     uint64_t order_id;
@@ -1262,7 +1350,7 @@ typedef struct order_executed {
     uint8_t side; /* SIDE_... */
     uint8_t liquidity; /* LIQUIDITY_... */
     uint8_t ord_status; /* ORD_STATUS_... */
-    uint8_t pad0;
+    uint8_t fee_rounding;
 } order_executed_t;
 static_assert(sizeof(order_executed_t) == 96, "OrderExecuted");
 static_assert(offsetof(order_executed_t, cl_ord_id) == 0, "OrderExecuted");
@@ -1281,7 +1369,7 @@ static_assert(offsetof(order_executed_t, fee_asset_id) == 88, "OrderExecuted");
 static_assert(offsetof(order_executed_t, side) == 92, "OrderExecuted");
 static_assert(offsetof(order_executed_t, liquidity) == 93, "OrderExecuted");
 static_assert(offsetof(order_executed_t, ord_status) == 94, "OrderExecuted");
-static_assert(offsetof(order_executed_t, pad0) == 95, "OrderExecuted");
+static_assert(offsetof(order_executed_t, fee_rounding) == 95, "OrderExecuted");
 
 /* OrderCanceled (203): order ended, remainder given back */
 typedef struct order_canceled {
@@ -1451,7 +1539,7 @@ static_assert(offsetof(order_triggered_t, transact_time) == 24, "OrderTriggered"
 static_assert(offsetof(order_triggered_t, instrument_id) == 32, "OrderTriggered");
 static_assert(offsetof(order_triggered_t, account_id) == 36, "OrderTriggered");
 
-/* QuoteAck (209): answer to a quote */
+/* QuoteAck (209): answer to a quote; order ids of the quote as it stands now; unused = ids given out for this quote and not needed */
 typedef struct quote_ack {
     uint64_t quote_id;
     uint64_t exec_id;
@@ -1465,9 +1553,12 @@ typedef struct quote_ack {
     uint16_t ask_reject_code; /* REJECT_CODE_... */
     uint8_t bid_status; /* ORD_STATUS_... */
     uint8_t ask_status; /* ORD_STATUS_... */
-    uint16_t pad1;
+    uint8_t quote_set_id;
+    uint8_t pad1;
+    uint64_t bid_unused_id; /* ORDER_ID_OPT_NULL = absent */
+    uint64_t ask_unused_id; /* ORDER_ID_OPT_NULL = absent */
 } quote_ack_t;
-static_assert(sizeof(quote_ack_t) == 64, "QuoteAck");
+static_assert(sizeof(quote_ack_t) == 80, "QuoteAck");
 static_assert(offsetof(quote_ack_t, quote_id) == 0, "QuoteAck");
 static_assert(offsetof(quote_ack_t, exec_id) == 8, "QuoteAck");
 static_assert(offsetof(quote_ack_t, transact_time) == 16, "QuoteAck");
@@ -1480,7 +1571,10 @@ static_assert(offsetof(quote_ack_t, bid_reject_code) == 56, "QuoteAck");
 static_assert(offsetof(quote_ack_t, ask_reject_code) == 58, "QuoteAck");
 static_assert(offsetof(quote_ack_t, bid_status) == 60, "QuoteAck");
 static_assert(offsetof(quote_ack_t, ask_status) == 61, "QuoteAck");
-static_assert(offsetof(quote_ack_t, pad1) == 62, "QuoteAck");
+static_assert(offsetof(quote_ack_t, quote_set_id) == 62, "QuoteAck");
+static_assert(offsetof(quote_ack_t, pad1) == 63, "QuoteAck");
+static_assert(offsetof(quote_ack_t, bid_unused_id) == 64, "QuoteAck");
+static_assert(offsetof(quote_ack_t, ask_unused_id) == 72, "QuoteAck");
 
 /* SessionNegotiated (210): unnumbered, partition 0: the log has taken or refused a Negotiate */
 typedef struct session_negotiated {
@@ -1603,7 +1697,7 @@ typedef struct list_status {
     uint64_t ref_seq_num;
     uint32_t instrument_id;
     uint32_t account_id;
-    uint8_t list_type; /* LIST_ROLE_... */
+    uint8_t list_type; /* LIST_TYPE_... */
     uint8_t status_type; /* LIST_STATUS_TYPE_... */
     uint8_t order_status; /* LIST_ORDER_STATUS_... */
     uint8_t leg_count;
@@ -1921,6 +2015,41 @@ static_assert(sizeof(activate_t) == 8, "Activate");
 static_assert(offsetof(activate_t, schema_version) == 0, "Activate");
 static_assert(offsetof(activate_t, pad1) == 4, "Activate");
 
+/* QuoteLeg (311): one side of a Quote as the sequencer admitted it; bid, then ask, linked behind their Quote; the slot's aux = order id if placed */
+typedef struct quote_leg {
+    int64_t price; /* PX_OPT_NULL = absent */
+    int64_t quantity;
+    int64_t extra_cover;
+    uint64_t cl_ord_id;
+    uint32_t instrument_id;
+    uint32_t account_id;
+    uint32_t stp_group_id;
+    uint32_t quote_index;
+    uint8_t side; /* SIDE_... */
+    uint8_t action; /* QUOTE_ACTION_... */
+    uint8_t stp_mode; /* STP_MODE_... */
+    uint8_t quote_flags; /* QUOTE_FLAGS_... */
+    uint16_t reject_code; /* REJECT_CODE_... */
+    uint16_t pad1;
+    uint64_t client_tag;
+} quote_leg_t;
+static_assert(sizeof(quote_leg_t) == 64, "QuoteLeg");
+static_assert(offsetof(quote_leg_t, price) == 0, "QuoteLeg");
+static_assert(offsetof(quote_leg_t, quantity) == 8, "QuoteLeg");
+static_assert(offsetof(quote_leg_t, extra_cover) == 16, "QuoteLeg");
+static_assert(offsetof(quote_leg_t, cl_ord_id) == 24, "QuoteLeg");
+static_assert(offsetof(quote_leg_t, instrument_id) == 32, "QuoteLeg");
+static_assert(offsetof(quote_leg_t, account_id) == 36, "QuoteLeg");
+static_assert(offsetof(quote_leg_t, stp_group_id) == 40, "QuoteLeg");
+static_assert(offsetof(quote_leg_t, quote_index) == 44, "QuoteLeg");
+static_assert(offsetof(quote_leg_t, side) == 48, "QuoteLeg");
+static_assert(offsetof(quote_leg_t, action) == 49, "QuoteLeg");
+static_assert(offsetof(quote_leg_t, stp_mode) == 50, "QuoteLeg");
+static_assert(offsetof(quote_leg_t, quote_flags) == 51, "QuoteLeg");
+static_assert(offsetof(quote_leg_t, reject_code) == 52, "QuoteLeg");
+static_assert(offsetof(quote_leg_t, pad1) == 54, "QuoteLeg");
+static_assert(offsetof(quote_leg_t, client_tag) == 56, "QuoteLeg");
+
 /* SessionNegotiate (320): verified Negotiate */
 typedef struct session_negotiate {
     uint64_t session_ver_id;
@@ -2211,26 +2340,26 @@ static_assert(offsetof(capacity_set_t, target_partition) == 17, "CapacitySet");
 static_assert(offsetof(capacity_set_t, pad1) == 18, "CapacitySet");
 static_assert(offsetof(capacity_set_t, pad2) == 20, "CapacitySet");
 
-/* KillSwitch (341): cancel and block */
+/* KillSwitch (341): cancel and block; undoing it takes two operators */
 typedef struct kill_switch {
     uint64_t request_id;
     uint32_t target_id;
+    uint32_t first_operator;
     uint32_t second_operator;
     uint8_t scope; /* KILL_SCOPE_... */
     uint8_t action; /* KILL_ACTION_... */
     uint16_t pad1;
-    uint32_t pad2;
 } kill_switch_t;
 static_assert(sizeof(kill_switch_t) == 24, "KillSwitch");
 static_assert(offsetof(kill_switch_t, request_id) == 0, "KillSwitch");
 static_assert(offsetof(kill_switch_t, target_id) == 8, "KillSwitch");
-static_assert(offsetof(kill_switch_t, second_operator) == 12, "KillSwitch");
-static_assert(offsetof(kill_switch_t, scope) == 16, "KillSwitch");
-static_assert(offsetof(kill_switch_t, action) == 17, "KillSwitch");
-static_assert(offsetof(kill_switch_t, pad1) == 18, "KillSwitch");
-static_assert(offsetof(kill_switch_t, pad2) == 20, "KillSwitch");
+static_assert(offsetof(kill_switch_t, first_operator) == 12, "KillSwitch");
+static_assert(offsetof(kill_switch_t, second_operator) == 16, "KillSwitch");
+static_assert(offsetof(kill_switch_t, scope) == 20, "KillSwitch");
+static_assert(offsetof(kill_switch_t, action) == 21, "KillSwitch");
+static_assert(offsetof(kill_switch_t, pad1) == 22, "KillSwitch");
 
-/* AccountLimits (342): limits of one account */
+/* AccountLimits (342): limits of one account; a rate of 0 = no limit */
 typedef struct account_limits {
     uint64_t request_id;
     uint32_t account_id;
@@ -2238,16 +2367,111 @@ typedef struct account_limits {
     uint8_t fee_tier;
     uint8_t pad1;
     uint16_t pad2;
-    uint32_t pad3;
+    uint32_t orders_per10_seconds;
+    uint32_t orders_per_day;
+    uint32_t cancels_per10_seconds;
 } account_limits_t;
-static_assert(sizeof(account_limits_t) == 24, "AccountLimits");
+static_assert(sizeof(account_limits_t) == 32, "AccountLimits");
 static_assert(offsetof(account_limits_t, request_id) == 0, "AccountLimits");
 static_assert(offsetof(account_limits_t, account_id) == 8, "AccountLimits");
 static_assert(offsetof(account_limits_t, open_orders_max) == 12, "AccountLimits");
 static_assert(offsetof(account_limits_t, fee_tier) == 16, "AccountLimits");
 static_assert(offsetof(account_limits_t, pad1) == 17, "AccountLimits");
 static_assert(offsetof(account_limits_t, pad2) == 18, "AccountLimits");
-static_assert(offsetof(account_limits_t, pad3) == 20, "AccountLimits");
+static_assert(offsetof(account_limits_t, orders_per10_seconds) == 20, "AccountLimits");
+static_assert(offsetof(account_limits_t, orders_per_day) == 24, "AccountLimits");
+static_assert(offsetof(account_limits_t, cancels_per10_seconds) == 28, "AccountLimits");
+
+/* InstrumentRules (343): further filters of one instrument; a 0 switches a filter off */
+typedef struct instrument_rules {
+    uint64_t request_id;
+    int64_t market_min_qty;
+    int64_t market_max_qty;
+    int64_t position_max;
+    uint32_t instrument_id;
+    uint32_t open_orders_max;
+    uint32_t algo_orders_max;
+    uint32_t iceberg_orders_max;
+    uint32_t order_lists_max;
+    uint16_t amends_max;
+    uint16_t iceberg_parts_max;
+    uint16_t trailing_above_min;
+    uint16_t trailing_above_max;
+    uint16_t trailing_below_min;
+    uint16_t trailing_below_max;
+    uint32_t bid_down_bps;
+    uint32_t ask_up_bps;
+    uint32_t day_end_second;
+    uint8_t stp_modes; /* STP_MODES_... */
+    uint8_t notional_flags; /* NOTIONAL_FLAGS_... */
+    uint16_t pad1;
+} instrument_rules_t;
+static_assert(sizeof(instrument_rules_t) == 80, "InstrumentRules");
+static_assert(offsetof(instrument_rules_t, request_id) == 0, "InstrumentRules");
+static_assert(offsetof(instrument_rules_t, market_min_qty) == 8, "InstrumentRules");
+static_assert(offsetof(instrument_rules_t, market_max_qty) == 16, "InstrumentRules");
+static_assert(offsetof(instrument_rules_t, position_max) == 24, "InstrumentRules");
+static_assert(offsetof(instrument_rules_t, instrument_id) == 32, "InstrumentRules");
+static_assert(offsetof(instrument_rules_t, open_orders_max) == 36, "InstrumentRules");
+static_assert(offsetof(instrument_rules_t, algo_orders_max) == 40, "InstrumentRules");
+static_assert(offsetof(instrument_rules_t, iceberg_orders_max) == 44, "InstrumentRules");
+static_assert(offsetof(instrument_rules_t, order_lists_max) == 48, "InstrumentRules");
+static_assert(offsetof(instrument_rules_t, amends_max) == 52, "InstrumentRules");
+static_assert(offsetof(instrument_rules_t, iceberg_parts_max) == 54, "InstrumentRules");
+static_assert(offsetof(instrument_rules_t, trailing_above_min) == 56, "InstrumentRules");
+static_assert(offsetof(instrument_rules_t, trailing_above_max) == 58, "InstrumentRules");
+static_assert(offsetof(instrument_rules_t, trailing_below_min) == 60, "InstrumentRules");
+static_assert(offsetof(instrument_rules_t, trailing_below_max) == 62, "InstrumentRules");
+static_assert(offsetof(instrument_rules_t, bid_down_bps) == 64, "InstrumentRules");
+static_assert(offsetof(instrument_rules_t, ask_up_bps) == 68, "InstrumentRules");
+static_assert(offsetof(instrument_rules_t, day_end_second) == 72, "InstrumentRules");
+static_assert(offsetof(instrument_rules_t, stp_modes) == 76, "InstrumentRules");
+static_assert(offsetof(instrument_rules_t, notional_flags) == 77, "InstrumentRules");
+static_assert(offsetof(instrument_rules_t, pad1) == 78, "InstrumentRules");
+
+/* InstrumentVolatility (344): volatility band: a trade outside halts the market, then an auction reopens it; 0 bps = off */
+typedef struct instrument_volatility {
+    uint64_t request_id;
+    uint32_t instrument_id;
+    uint32_t up_bps;
+    uint32_t down_bps;
+    uint32_t reference_ms;
+    uint32_t halt_ms;
+    uint32_t auction_ms;
+    uint32_t pad1;
+    uint32_t pad2;
+} instrument_volatility_t;
+static_assert(sizeof(instrument_volatility_t) == 40, "InstrumentVolatility");
+static_assert(offsetof(instrument_volatility_t, request_id) == 0, "InstrumentVolatility");
+static_assert(offsetof(instrument_volatility_t, instrument_id) == 8, "InstrumentVolatility");
+static_assert(offsetof(instrument_volatility_t, up_bps) == 12, "InstrumentVolatility");
+static_assert(offsetof(instrument_volatility_t, down_bps) == 16, "InstrumentVolatility");
+static_assert(offsetof(instrument_volatility_t, reference_ms) == 20, "InstrumentVolatility");
+static_assert(offsetof(instrument_volatility_t, halt_ms) == 24, "InstrumentVolatility");
+static_assert(offsetof(instrument_volatility_t, auction_ms) == 28, "InstrumentVolatility");
+static_assert(offsetof(instrument_volatility_t, pad1) == 32, "InstrumentVolatility");
+static_assert(offsetof(instrument_volatility_t, pad2) == 36, "InstrumentVolatility");
+
+/* InstrumentSchedule (345): one daily change of market state; entry 0 to 7; active 0 = clear the entry */
+typedef struct instrument_schedule {
+    uint64_t request_id;
+    uint32_t instrument_id;
+    uint32_t second_of_day;
+    uint8_t entry;
+    uint8_t state; /* MARKET_STATE_... */
+    uint8_t active;
+    uint8_t pad1;
+    uint32_t pad2;
+} instrument_schedule_t;
+static_assert(sizeof(instrument_schedule_t) == 24, "InstrumentSchedule");
+static_assert(offsetof(instrument_schedule_t, request_id) == 0, "InstrumentSchedule");
+static_assert(offsetof(instrument_schedule_t, instrument_id) == 8, "InstrumentSchedule");
+static_assert(offsetof(instrument_schedule_t, second_of_day) == 12, "InstrumentSchedule");
+static_assert(offsetof(instrument_schedule_t, entry) == 16, "InstrumentSchedule");
+static_assert(offsetof(instrument_schedule_t, state) == 17, "InstrumentSchedule");
+static_assert(offsetof(instrument_schedule_t, active) == 18, "InstrumentSchedule");
+static_assert(offsetof(instrument_schedule_t, pad1) == 19, "InstrumentSchedule");
+static_assert(offsetof(instrument_schedule_t, pad2) == 20, "InstrumentSchedule");
 
 /* BalanceQuery (400): assetId 0 = all */
 typedef struct balance_query {
@@ -2578,7 +2802,7 @@ static inline uint16_t orders_block_length(uint16_t template_id)
     case TEMPLATE_NEW_ORDER_SINGLE:
         return 80;
     case TEMPLATE_ORDER_CANCEL_REQUEST:
-        return 40;
+        return 48;
     case TEMPLATE_ORDER_REPLACE_REQUEST:
         return 72;
     case TEMPLATE_MASS_CANCEL_REQUEST:
@@ -2612,7 +2836,7 @@ static inline uint16_t orders_block_length(uint16_t template_id)
     case TEMPLATE_ORDER_TRIGGERED:
         return 40;
     case TEMPLATE_QUOTE_ACK:
-        return 64;
+        return 80;
     case TEMPLATE_SESSION_NEGOTIATED:
         return 48;
     case TEMPLATE_SESSION_BOUND:
@@ -2655,6 +2879,8 @@ static inline uint16_t orders_block_length(uint16_t template_id)
         return 24;
     case TEMPLATE_ACTIVATE:
         return 8;
+    case TEMPLATE_QUOTE_LEG:
+        return 64;
     case TEMPLATE_SESSION_NEGOTIATE:
         return 72;
     case TEMPLATE_SESSION_BIND:
@@ -2686,6 +2912,12 @@ static inline uint16_t orders_block_length(uint16_t template_id)
     case TEMPLATE_KILL_SWITCH:
         return 24;
     case TEMPLATE_ACCOUNT_LIMITS:
+        return 32;
+    case TEMPLATE_INSTRUMENT_RULES:
+        return 80;
+    case TEMPLATE_INSTRUMENT_VOLATILITY:
+        return 40;
+    case TEMPLATE_INSTRUMENT_SCHEDULE:
         return 24;
     case TEMPLATE_BALANCE_QUERY:
         return 16;
@@ -2831,6 +3063,8 @@ static inline const char *orders_template_name(uint16_t template_id)
         return "Quarantine";
     case TEMPLATE_ACTIVATE:
         return "Activate";
+    case TEMPLATE_QUOTE_LEG:
+        return "QuoteLeg";
     case TEMPLATE_SESSION_NEGOTIATE:
         return "SessionNegotiate";
     case TEMPLATE_SESSION_BIND:
@@ -2863,6 +3097,12 @@ static inline const char *orders_template_name(uint16_t template_id)
         return "KillSwitch";
     case TEMPLATE_ACCOUNT_LIMITS:
         return "AccountLimits";
+    case TEMPLATE_INSTRUMENT_RULES:
+        return "InstrumentRules";
+    case TEMPLATE_INSTRUMENT_VOLATILITY:
+        return "InstrumentVolatility";
+    case TEMPLATE_INSTRUMENT_SCHEDULE:
+        return "InstrumentSchedule";
     case TEMPLATE_BALANCE_QUERY:
         return "BalanceQuery";
     case TEMPLATE_OPEN_ORDERS_QUERY:
@@ -2924,7 +3164,10 @@ static inline uint16_t orders_validate_new_order_single(const new_order_single_t
 
 static inline uint16_t orders_validate_order_cancel_request(const order_cancel_request_t *block)
 {
-    (void)block;
+    if ((block->cancel_flags & ~CANCEL_FLAGS_MASK) != 0)
+        return REJECT_CODE_INVALID_COMBINATION;
+    if ((block->pad1 | block->pad2 | block->pad3) != 0)
+        return REJECT_CODE_PADDING_NOT_ZERO;
     return REJECT_CODE_NONE;
 }
 
@@ -2950,6 +3193,8 @@ static inline uint16_t orders_validate_mass_cancel_request(const mass_cancel_req
 
 static inline uint16_t orders_validate_quote(const quote_t *block)
 {
+    if ((block->quote_flags & ~QUOTE_FLAGS_MASK) != 0)
+        return REJECT_CODE_INVALID_COMBINATION;
     if (!wire_is_stp_mode(block->stp_mode))
         return REJECT_CODE_INVALID_STP;
     if ((block->pad1) != 0)
@@ -2972,7 +3217,7 @@ static inline uint16_t orders_validate_order_details(const order_details_t *bloc
 
 static inline uint16_t orders_validate_order_list_request(const order_list_request_t *block)
 {
-    if (!wire_is_list_role(block->list_type))
+    if (!wire_is_list_type(block->list_type))
         return REJECT_CODE_INVALID_COMBINATION;
     if ((block->pad1 | block->pad2) != 0)
         return REJECT_CODE_PADDING_NOT_ZERO;
@@ -3056,6 +3301,23 @@ static inline uint16_t orders_validate_quarantine(const quarantine_t *block)
 
 static inline uint16_t orders_validate_activate(const activate_t *block)
 {
+    if ((block->pad1) != 0)
+        return REJECT_CODE_PADDING_NOT_ZERO;
+    return REJECT_CODE_NONE;
+}
+
+static inline uint16_t orders_validate_quote_leg(const quote_leg_t *block)
+{
+    if (!wire_is_side(block->side))
+        return REJECT_CODE_INVALID_SIDE;
+    if (!wire_is_quote_action(block->action))
+        return REJECT_CODE_INVALID_COMBINATION;
+    if (!wire_is_stp_mode(block->stp_mode))
+        return REJECT_CODE_INVALID_STP;
+    if ((block->quote_flags & ~QUOTE_FLAGS_MASK) != 0)
+        return REJECT_CODE_INVALID_COMBINATION;
+    if (!wire_is_reject_code(block->reject_code))
+        return REJECT_CODE_INVALID_COMBINATION;
     if ((block->pad1) != 0)
         return REJECT_CODE_PADDING_NOT_ZERO;
     return REJECT_CODE_NONE;
@@ -3180,14 +3442,41 @@ static inline uint16_t orders_validate_kill_switch(const kill_switch_t *block)
         return REJECT_CODE_INVALID_COMBINATION;
     if (!wire_is_kill_action(block->action))
         return REJECT_CODE_INVALID_COMBINATION;
-    if ((block->pad1 | block->pad2) != 0)
+    if ((block->pad1) != 0)
         return REJECT_CODE_PADDING_NOT_ZERO;
     return REJECT_CODE_NONE;
 }
 
 static inline uint16_t orders_validate_account_limits(const account_limits_t *block)
 {
-    if ((block->pad1 | block->pad2 | block->pad3) != 0)
+    if ((block->pad1 | block->pad2) != 0)
+        return REJECT_CODE_PADDING_NOT_ZERO;
+    return REJECT_CODE_NONE;
+}
+
+static inline uint16_t orders_validate_instrument_rules(const instrument_rules_t *block)
+{
+    if ((block->stp_modes & ~STP_MODES_MASK) != 0)
+        return REJECT_CODE_INVALID_COMBINATION;
+    if ((block->notional_flags & ~NOTIONAL_FLAGS_MASK) != 0)
+        return REJECT_CODE_INVALID_COMBINATION;
+    if ((block->pad1) != 0)
+        return REJECT_CODE_PADDING_NOT_ZERO;
+    return REJECT_CODE_NONE;
+}
+
+static inline uint16_t orders_validate_instrument_volatility(const instrument_volatility_t *block)
+{
+    if ((block->pad1 | block->pad2) != 0)
+        return REJECT_CODE_PADDING_NOT_ZERO;
+    return REJECT_CODE_NONE;
+}
+
+static inline uint16_t orders_validate_instrument_schedule(const instrument_schedule_t *block)
+{
+    if (!wire_is_market_state(block->state))
+        return REJECT_CODE_INVALID_COMBINATION;
+    if ((block->pad1 | block->pad2) != 0)
         return REJECT_CODE_PADDING_NOT_ZERO;
     return REJECT_CODE_NONE;
 }
@@ -3287,6 +3576,8 @@ static inline uint16_t orders_validate(uint16_t template_id, const void *block)
         return orders_validate_quarantine((const quarantine_t *)block);
     case TEMPLATE_ACTIVATE:
         return orders_validate_activate((const activate_t *)block);
+    case TEMPLATE_QUOTE_LEG:
+        return orders_validate_quote_leg((const quote_leg_t *)block);
     case TEMPLATE_SESSION_NEGOTIATE:
         return orders_validate_session_negotiate((const session_negotiate_t *)block);
     case TEMPLATE_SESSION_BIND:
@@ -3319,6 +3610,12 @@ static inline uint16_t orders_validate(uint16_t template_id, const void *block)
         return orders_validate_kill_switch((const kill_switch_t *)block);
     case TEMPLATE_ACCOUNT_LIMITS:
         return orders_validate_account_limits((const account_limits_t *)block);
+    case TEMPLATE_INSTRUMENT_RULES:
+        return orders_validate_instrument_rules((const instrument_rules_t *)block);
+    case TEMPLATE_INSTRUMENT_VOLATILITY:
+        return orders_validate_instrument_volatility((const instrument_volatility_t *)block);
+    case TEMPLATE_INSTRUMENT_SCHEDULE:
+        return orders_validate_instrument_schedule((const instrument_schedule_t *)block);
     case TEMPLATE_BALANCE_QUERY:
         return orders_validate_balance_query((const balance_query_t *)block);
     case TEMPLATE_OPEN_ORDERS_QUERY:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 SCHEMA_ID = 1001
 SCHEMA_VERSION = 0
-SCHEMA_HASH = 0xE816DC54C6D1372A
+SCHEMA_HASH = 0x1F8B3BE3255CCC68
 
 
 class Side(IntEnum):
@@ -113,6 +113,7 @@ class Liquidity(IntEnum):
     MAKER = 1
     TAKER = 2
     AUCTION = 3
+    TRANSFER = 4
 
 
 class RejectCode(IntEnum):
@@ -154,6 +155,8 @@ class RejectCode(IntEnum):
     INVALID_LIST = 120
     ICEBERG_PARTS = 121
     INVALID_MIN_QTY = 122
+    INVALID_QUOTE = 123
+    QTY_NOT_REDUCED = 124
     INSUFFICIENT_BALANCE = 200
     POSITION_LIMIT = 201
     OPEN_ORDER_LIMIT = 202
@@ -166,6 +169,12 @@ class RejectCode(IntEnum):
     ALGO_ORDER_LIMIT = 209
     NO_REFERENCE_PRICE = 210
     RATE_LIMIT = 211
+    ICEBERG_ORDER_LIMIT = 212
+    ORDER_LIST_LIMIT = 213
+    AMEND_LIMIT = 214
+    LIST_CAPACITY = 215
+    QUOTE_CAPACITY = 216
+    ALGO_CAPACITY = 217
     MARKET_HALTED = 300
     MARKET_CLOSED = 301
     CANCEL_ONLY = 302
@@ -184,6 +193,9 @@ class RejectCode(IntEnum):
     WOULD_TRIGGER_IMMEDIATELY = 409
     LIST_PRICE_RELATION = 410
     QUARANTINED = 411
+    CANCEL_FAILED = 412
+    CANCEL_RESTRICTED = 413
+    INVALID_ORDER_LIST = 414
     UNKNOWN_ASSET = 500
     UNKNOWN_ACCOUNT = 501
     UNKNOWN_KEY = 502
@@ -195,6 +207,7 @@ class RejectCode(IntEnum):
     NOT_PRIVILEGED = 508
     INVALID_SYMBOL = 509
     HAS_OPEN_ORDERS = 510
+    SECOND_OPERATOR_REQUIRED = 511
 
 
 class CancelReason(IntEnum):
@@ -221,6 +234,7 @@ class CancelReason(IntEnum):
     QUARANTINED = 19
     MIN_QTY_NOT_FILLABLE = 20
     AUCTION_END = 21
+    AMOUNT_SPENT = 22
 
 
 class TerminateCode(IntEnum):
@@ -286,6 +300,8 @@ class MassCancelScope(IntEnum):
     SESSION = 0
     ACCOUNT = 1
     FIRM = 2
+    INSTRUMENT = 3
+    ALL = 4
 
 
 class MarketState(IntEnum):
@@ -356,6 +372,21 @@ class InstrumentType(IntEnum):
     PERPETUAL = 1
 
 
+class ListType(IntEnum):
+    """Kind of an order list: one cancels the other, one triggers the other, one triggers an OCO pair."""
+
+    OCO = 1
+    OTO = 2
+    OTOCO = 3
+
+
+class QuoteAction(IntEnum):
+    """What a quote does with one side."""
+
+    PULL = 0
+    PLACE = 1
+
+
 class ListStatusType(IntEnum):
     """What a list report says."""
 
@@ -379,6 +410,7 @@ class RestateReason(IntEnum):
     CLIENT = 0
     SELF_TRADE = 1
     ICEBERG_REFRESH = 2
+    QUOTE = 3
 
 
 class KillScope(IntEnum):
@@ -416,6 +448,40 @@ class ExecInst(IntFlag):
     HIDDEN = 4
     QUOTE_AMOUNT = 8
     DISPLAY_IS_MINIMUM = 16
+
+
+class CancelFlags(IntFlag):
+    """OnlyNew, OnlyPartiallyFilled: cancel only in that state; ContinueOnFailure: in a cancel-replace the new
+    order is placed although the cancel failed.
+    """
+
+    ONLY_NEW = 1
+    ONLY_PARTIALLY_FILLED = 2
+    CONTINUE_ON_FAILURE = 4
+
+
+class QuoteFlags(IntFlag):
+    """PostOnly: a side that would trade is refused."""
+
+    POST_ONLY = 1
+
+
+class StpModes(IntFlag):
+    """Modes of self-trade prevention an instrument takes; none set = all."""
+
+    NONE = 1
+    CANCEL_TAKER = 2
+    CANCEL_MAKER = 4
+    CANCEL_BOTH = 8
+    DECREMENT = 16
+    TRANSFER = 32
+
+
+class NotionalFlags(IntFlag):
+    """MarketMin, MarketMax: the notional bounds hold for market orders too."""
+
+    MARKET_MIN = 1
+    MARKET_MAX = 2
 
 
 class MassCancelFlags(IntFlag):
@@ -490,6 +556,7 @@ class Template(IntEnum):
     PAIRS_RESUMED = 308
     QUARANTINE = 309
     ACTIVATE = 310
+    QUOTE_LEG = 311
     SESSION_NEGOTIATE = 320
     SESSION_BIND = 321
     SESSION_DOWN = 322
@@ -506,6 +573,9 @@ class Template(IntEnum):
     CAPACITY_SET = 340
     KILL_SWITCH = 341
     ACCOUNT_LIMITS = 342
+    INSTRUMENT_RULES = 343
+    INSTRUMENT_VOLATILITY = 344
+    INSTRUMENT_SCHEDULE = 345
     BALANCE_QUERY = 400
     OPEN_ORDERS_QUERY = 401
     ORDER_QUERY = 402
@@ -525,6 +595,10 @@ class Template(IntEnum):
 
 
 _NO_EXEC_INST = ExecInst(0)
+_NO_CANCEL_FLAGS = CancelFlags(0)
+_NO_QUOTE_FLAGS = QuoteFlags(0)
+_NO_STP_MODES = StpModes(0)
+_NO_NOTIONAL_FLAGS = NotionalFlags(0)
 _NO_MASS_CANCEL_FLAGS = MassCancelFlags(0)
 _NO_PERMISSIONS = Permissions(0)
 _SIDE: dict[int, Side] = {int(member): member for member in Side}
@@ -551,6 +625,8 @@ _SESSION_KIND: dict[int, SessionKind] = {int(member): member for member in Sessi
 _BALANCE_KIND: dict[int, BalanceKind] = {int(member): member for member in BalanceKind}
 _CAPACITY_KIND: dict[int, CapacityKind] = {int(member): member for member in CapacityKind}
 _INSTRUMENT_TYPE: dict[int, InstrumentType] = {int(member): member for member in InstrumentType}
+_LIST_TYPE: dict[int, ListType] = {int(member): member for member in ListType}
+_QUOTE_ACTION: dict[int, QuoteAction] = {int(member): member for member in QuoteAction}
 _LIST_STATUS_TYPE: dict[int, ListStatusType] = {int(member): member for member in ListStatusType}
 _LIST_ORDER_STATUS: dict[int, ListOrderStatus] = {int(member): member for member in ListOrderStatus}
 _RESTATE_REASON: dict[int, RestateReason] = {int(member): member for member in RestateReason}
@@ -1503,11 +1579,12 @@ class OrderCancelRequest(WireMessage):
         "client_tag",
         "instrument_id",
         "account_id",
+        "cancel_flags",
     )
     __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 101
-    BLOCK_LENGTH: ClassVar[int] = 40
-    STRUCT: ClassVar[Struct] = Struct("<QQQQII")
+    BLOCK_LENGTH: ClassVar[int] = 48
+    STRUCT: ClassVar[Struct] = Struct("<QQQQIIB1x2x4x")
     COLUMNS: ClassVar[Columns] = (
         ("cl_ord_id", "<u8", 0),
         ("orig_cl_ord_id", "<u8", 8),
@@ -1515,6 +1592,7 @@ class OrderCancelRequest(WireMessage):
         ("client_tag", "<u8", 24),
         ("instrument_id", "<u4", 32),
         ("account_id", "<u4", 36),
+        ("cancel_flags", "u1", 40),
     )
 
     cl_ord_id: int
@@ -1523,6 +1601,7 @@ class OrderCancelRequest(WireMessage):
     client_tag: int
     instrument_id: int
     account_id: int
+    cancel_flags: CancelFlags | int
 
     def __init__(
         self,
@@ -1532,6 +1611,7 @@ class OrderCancelRequest(WireMessage):
         client_tag: int = 0,
         instrument_id: int = 0,
         account_id: int = 0,
+        cancel_flags: CancelFlags | int = _NO_CANCEL_FLAGS,
     ) -> None:
         put = object.__setattr__
         put(self, "cl_ord_id", cl_ord_id)
@@ -1540,6 +1620,7 @@ class OrderCancelRequest(WireMessage):
         put(self, "client_tag", client_tag)
         put(self, "instrument_id", instrument_id)
         put(self, "account_id", account_id)
+        put(self, "cancel_flags", cancel_flags)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -1549,6 +1630,7 @@ class OrderCancelRequest(WireMessage):
             self.client_tag,
             self.instrument_id,
             self.account_id,
+            self.cancel_flags,
         )
 
     @classmethod
@@ -1561,6 +1643,7 @@ class OrderCancelRequest(WireMessage):
             v[3],
             v[4],
             v[5],
+            CancelFlags(v[6]),
         )
 
 
@@ -1800,7 +1883,7 @@ class Quote(WireMessage):
     account_id: int
     stp_group_id: int
     quote_set_id: int
-    quote_flags: int
+    quote_flags: QuoteFlags | int
     stp_mode: StpMode | int
 
     def __init__(
@@ -1817,7 +1900,7 @@ class Quote(WireMessage):
         account_id: int = 0,
         stp_group_id: int = 0,
         quote_set_id: int = 0,
-        quote_flags: int = 0,
+        quote_flags: QuoteFlags | int = _NO_QUOTE_FLAGS,
         stp_mode: StpMode | int = StpMode.NONE,
     ) -> None:
         put = object.__setattr__
@@ -1870,7 +1953,7 @@ class Quote(WireMessage):
             v[9],
             v[10],
             v[11],
-            v[12],
+            QuoteFlags(v[12]),
             _STP_MODE.get(v[13], v[13]),
         )
 
@@ -2036,7 +2119,7 @@ class OrderListRequest(WireMessage):
     client_tag: int
     instrument_id: int
     account_id: int
-    list_type: ListRole | int
+    list_type: ListType | int
     leg_count: int
 
     def __init__(
@@ -2046,7 +2129,7 @@ class OrderListRequest(WireMessage):
         client_tag: int = 0,
         instrument_id: int = 0,
         account_id: int = 0,
-        list_type: ListRole | int = ListRole.NONE,
+        list_type: ListType | int = 0,
         leg_count: int = 0,
     ) -> None:
         put = object.__setattr__
@@ -2078,7 +2161,7 @@ class OrderListRequest(WireMessage):
             v[2],
             v[3],
             v[4],
-            _LIST_ROLE.get(v[5], v[5]),
+            _LIST_TYPE.get(v[5], v[5]),
             v[6],
         )
 
@@ -2180,11 +2263,12 @@ class OrderAccepted(WireMessage):
         "ord_type",
         "time_in_force",
         "ord_status",
+        "exec_inst",
     )
     __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 200
     BLOCK_LENGTH: ClassVar[int] = 88
-    STRUCT: ClassVar[Struct] = Struct("<QQQQQQqqQIIBBBB4x")
+    STRUCT: ClassVar[Struct] = Struct("<QQQQQQqqQIIBBBBI")
     COLUMNS: ClassVar[Columns] = (
         ("cl_ord_id", "<u8", 0),
         ("order_id", "<u8", 8),
@@ -2201,6 +2285,7 @@ class OrderAccepted(WireMessage):
         ("ord_type", "u1", 81),
         ("time_in_force", "u1", 82),
         ("ord_status", "u1", 83),
+        ("exec_inst", "<u4", 84),
     )
 
     cl_ord_id: int
@@ -2218,6 +2303,7 @@ class OrderAccepted(WireMessage):
     ord_type: OrdType | int
     time_in_force: TimeInForce | int
     ord_status: OrdStatus | int
+    exec_inst: ExecInst | int
 
     def __init__(
         self,
@@ -2236,6 +2322,7 @@ class OrderAccepted(WireMessage):
         ord_type: OrdType | int = 0,
         time_in_force: TimeInForce | int = TimeInForce.DAY,
         ord_status: OrdStatus | int = OrdStatus.NEW,
+        exec_inst: ExecInst | int = _NO_EXEC_INST,
     ) -> None:
         put = object.__setattr__
         put(self, "cl_ord_id", cl_ord_id)
@@ -2253,6 +2340,7 @@ class OrderAccepted(WireMessage):
         put(self, "ord_type", ord_type)
         put(self, "time_in_force", time_in_force)
         put(self, "ord_status", ord_status)
+        put(self, "exec_inst", exec_inst)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -2271,6 +2359,7 @@ class OrderAccepted(WireMessage):
             self.ord_type,
             self.time_in_force,
             self.ord_status,
+            self.exec_inst,
         )
 
     @classmethod
@@ -2292,6 +2381,7 @@ class OrderAccepted(WireMessage):
             _ORD_TYPE.get(v[12], v[12]),
             _TIME_IN_FORCE.get(v[13], v[13]),
             _ORD_STATUS.get(v[14], v[14]),
+            ExecInst(v[15]),
         )
 
 
@@ -2409,7 +2499,9 @@ class OrderRejected(WireMessage):
 
 
 class OrderExecuted(WireMessage):
-    """One fill of one order; fee in units of feeAssetId, negative = rebate."""
+    """One fill of one order; fee in units of feeAssetId, negative = rebate; feeRounding: units of fee that only
+    rounding made, they go to the dust account.
+    """
 
     __match_args__ = (
         "cl_ord_id",
@@ -2428,11 +2520,12 @@ class OrderExecuted(WireMessage):
         "side",
         "liquidity",
         "ord_status",
+        "fee_rounding",
     )
     __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 202
     BLOCK_LENGTH: ClassVar[int] = 96
-    STRUCT: ClassVar[Struct] = Struct("<QQQQQqqqqqIIIBBB1x")
+    STRUCT: ClassVar[Struct] = Struct("<QQQQQqqqqqIIIBBBB")
     COLUMNS: ClassVar[Columns] = (
         ("cl_ord_id", "<u8", 0),
         ("order_id", "<u8", 8),
@@ -2450,6 +2543,7 @@ class OrderExecuted(WireMessage):
         ("side", "u1", 92),
         ("liquidity", "u1", 93),
         ("ord_status", "u1", 94),
+        ("fee_rounding", "u1", 95),
     )
 
     cl_ord_id: int
@@ -2468,6 +2562,7 @@ class OrderExecuted(WireMessage):
     side: Side | int
     liquidity: Liquidity | int
     ord_status: OrdStatus | int
+    fee_rounding: int
 
     def __init__(
         self,
@@ -2487,6 +2582,7 @@ class OrderExecuted(WireMessage):
         side: Side | int = 0,
         liquidity: Liquidity | int = 0,
         ord_status: OrdStatus | int = OrdStatus.NEW,
+        fee_rounding: int = 0,
     ) -> None:
         put = object.__setattr__
         put(self, "cl_ord_id", cl_ord_id)
@@ -2505,6 +2601,7 @@ class OrderExecuted(WireMessage):
         put(self, "side", side)
         put(self, "liquidity", liquidity)
         put(self, "ord_status", ord_status)
+        put(self, "fee_rounding", fee_rounding)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -2524,6 +2621,7 @@ class OrderExecuted(WireMessage):
             self.side,
             self.liquidity,
             self.ord_status,
+            self.fee_rounding,
         )
 
     @classmethod
@@ -2546,6 +2644,7 @@ class OrderExecuted(WireMessage):
             _SIDE.get(v[13], v[13]),
             _LIQUIDITY.get(v[14], v[14]),
             _ORD_STATUS.get(v[15], v[15]),
+            v[16],
         )
 
 
@@ -3179,7 +3278,9 @@ class OrderTriggered(WireMessage):
 
 
 class QuoteAck(WireMessage):
-    """Answer to a quote."""
+    """Answer to a quote; order ids of the quote as it stands now; unused = ids given out for this quote and not
+    needed.
+    """
 
     __match_args__ = (
         "quote_id",
@@ -3194,11 +3295,14 @@ class QuoteAck(WireMessage):
         "ask_reject_code",
         "bid_status",
         "ask_status",
+        "quote_set_id",
+        "bid_unused_id",
+        "ask_unused_id",
     )
     __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 209
-    BLOCK_LENGTH: ClassVar[int] = 64
-    STRUCT: ClassVar[Struct] = Struct("<QQQQQQIIHHBB2x")
+    BLOCK_LENGTH: ClassVar[int] = 80
+    STRUCT: ClassVar[Struct] = Struct("<QQQQQQIIHHBBB1xQQ")
     COLUMNS: ClassVar[Columns] = (
         ("quote_id", "<u8", 0),
         ("exec_id", "<u8", 8),
@@ -3212,6 +3316,9 @@ class QuoteAck(WireMessage):
         ("ask_reject_code", "<u2", 58),
         ("bid_status", "u1", 60),
         ("ask_status", "u1", 61),
+        ("quote_set_id", "u1", 62),
+        ("bid_unused_id", "<u8", 64),
+        ("ask_unused_id", "<u8", 72),
     )
 
     quote_id: int
@@ -3226,6 +3333,9 @@ class QuoteAck(WireMessage):
     ask_reject_code: RejectCode | int
     bid_status: OrdStatus | int
     ask_status: OrdStatus | int
+    quote_set_id: int
+    bid_unused_id: int | None
+    ask_unused_id: int | None
 
     def __init__(
         self,
@@ -3241,6 +3351,9 @@ class QuoteAck(WireMessage):
         ask_reject_code: RejectCode | int = RejectCode.NONE,
         bid_status: OrdStatus | int = OrdStatus.NEW,
         ask_status: OrdStatus | int = OrdStatus.NEW,
+        quote_set_id: int = 0,
+        bid_unused_id: int | None = None,
+        ask_unused_id: int | None = None,
     ) -> None:
         put = object.__setattr__
         put(self, "quote_id", quote_id)
@@ -3255,6 +3368,9 @@ class QuoteAck(WireMessage):
         put(self, "ask_reject_code", ask_reject_code)
         put(self, "bid_status", bid_status)
         put(self, "ask_status", ask_status)
+        put(self, "quote_set_id", quote_set_id)
+        put(self, "bid_unused_id", bid_unused_id)
+        put(self, "ask_unused_id", ask_unused_id)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -3270,6 +3386,9 @@ class QuoteAck(WireMessage):
             self.ask_reject_code,
             self.bid_status,
             self.ask_status,
+            self.quote_set_id,
+            0xFFFFFFFFFFFFFFFF if self.bid_unused_id is None else self.bid_unused_id,
+            0xFFFFFFFFFFFFFFFF if self.ask_unused_id is None else self.ask_unused_id,
         )
 
     @classmethod
@@ -3288,6 +3407,9 @@ class QuoteAck(WireMessage):
             _REJECT_CODE.get(v[9], v[9]),
             _ORD_STATUS.get(v[10], v[10]),
             _ORD_STATUS.get(v[11], v[11]),
+            v[12],
+            None if v[13] == 0xFFFFFFFFFFFFFFFF else v[13],
+            None if v[14] == 0xFFFFFFFFFFFFFFFF else v[14],
         )
 
 
@@ -3725,7 +3847,7 @@ class ListStatus(WireMessage):
     ref_seq_num: int
     instrument_id: int
     account_id: int
-    list_type: ListRole | int
+    list_type: ListType | int
     status_type: ListStatusType | int
     order_status: ListOrderStatus | int
     leg_count: int
@@ -3740,7 +3862,7 @@ class ListStatus(WireMessage):
         ref_seq_num: int = 0,
         instrument_id: int = 0,
         account_id: int = 0,
-        list_type: ListRole | int = ListRole.NONE,
+        list_type: ListType | int = 0,
         status_type: ListStatusType | int = 0,
         order_status: ListOrderStatus | int = 0,
         leg_count: int = 0,
@@ -3787,7 +3909,7 @@ class ListStatus(WireMessage):
             v[4],
             v[5],
             v[6],
-            _LIST_ROLE.get(v[7], v[7]),
+            _LIST_TYPE.get(v[7], v[7]),
             _LIST_STATUS_TYPE.get(v[8], v[8]),
             _LIST_ORDER_STATUS.get(v[9], v[9]),
             v[10],
@@ -4764,6 +4886,135 @@ class Activate(WireMessage):
         )
 
 
+class QuoteLeg(WireMessage):
+    """One side of a Quote as the sequencer admitted it; bid, then ask, linked behind their Quote; the slot's
+    aux = order id if placed.
+    """
+
+    __match_args__ = (
+        "price",
+        "quantity",
+        "extra_cover",
+        "cl_ord_id",
+        "instrument_id",
+        "account_id",
+        "stp_group_id",
+        "quote_index",
+        "side",
+        "action",
+        "stp_mode",
+        "quote_flags",
+        "reject_code",
+        "client_tag",
+    )
+    __slots__ = __match_args__
+    TEMPLATE_ID: ClassVar[int] = 311
+    BLOCK_LENGTH: ClassVar[int] = 64
+    STRUCT: ClassVar[Struct] = Struct("<qqqQIIIIBBBBH2xQ")
+    COLUMNS: ClassVar[Columns] = (
+        ("price", "<i8", 0),
+        ("quantity", "<i8", 8),
+        ("extra_cover", "<i8", 16),
+        ("cl_ord_id", "<u8", 24),
+        ("instrument_id", "<u4", 32),
+        ("account_id", "<u4", 36),
+        ("stp_group_id", "<u4", 40),
+        ("quote_index", "<u4", 44),
+        ("side", "u1", 48),
+        ("action", "u1", 49),
+        ("stp_mode", "u1", 50),
+        ("quote_flags", "u1", 51),
+        ("reject_code", "<u2", 52),
+        ("client_tag", "<u8", 56),
+    )
+
+    price: int | None
+    quantity: int
+    extra_cover: int
+    cl_ord_id: int
+    instrument_id: int
+    account_id: int
+    stp_group_id: int
+    quote_index: int
+    side: Side | int
+    action: QuoteAction | int
+    stp_mode: StpMode | int
+    quote_flags: QuoteFlags | int
+    reject_code: RejectCode | int
+    client_tag: int
+
+    def __init__(
+        self,
+        price: int | None = None,
+        quantity: int = 0,
+        extra_cover: int = 0,
+        cl_ord_id: int = 0,
+        instrument_id: int = 0,
+        account_id: int = 0,
+        stp_group_id: int = 0,
+        quote_index: int = 0,
+        side: Side | int = 0,
+        action: QuoteAction | int = QuoteAction.PULL,
+        stp_mode: StpMode | int = StpMode.NONE,
+        quote_flags: QuoteFlags | int = _NO_QUOTE_FLAGS,
+        reject_code: RejectCode | int = RejectCode.NONE,
+        client_tag: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "price", price)
+        put(self, "quantity", quantity)
+        put(self, "extra_cover", extra_cover)
+        put(self, "cl_ord_id", cl_ord_id)
+        put(self, "instrument_id", instrument_id)
+        put(self, "account_id", account_id)
+        put(self, "stp_group_id", stp_group_id)
+        put(self, "quote_index", quote_index)
+        put(self, "side", side)
+        put(self, "action", action)
+        put(self, "stp_mode", stp_mode)
+        put(self, "quote_flags", quote_flags)
+        put(self, "reject_code", reject_code)
+        put(self, "client_tag", client_tag)
+
+    def pack(self) -> bytes:
+        return self.STRUCT.pack(
+            -0x8000000000000000 if self.price is None else self.price,
+            self.quantity,
+            self.extra_cover,
+            self.cl_ord_id,
+            self.instrument_id,
+            self.account_id,
+            self.stp_group_id,
+            self.quote_index,
+            self.side,
+            self.action,
+            self.stp_mode,
+            self.quote_flags,
+            self.reject_code,
+            self.client_tag,
+        )
+
+    @classmethod
+    def unpack(cls, buffer: bytes | bytearray | memoryview, offset: int = 0) -> QuoteLeg:
+        v = cls.STRUCT.unpack_from(buffer, offset)
+        return cls(
+            None if v[0] == -0x8000000000000000 else v[0],
+            v[1],
+            v[2],
+            v[3],
+            v[4],
+            v[5],
+            v[6],
+            v[7],
+            _SIDE.get(v[8], v[8]),
+            _QUOTE_ACTION.get(v[9], v[9]),
+            _STP_MODE.get(v[10], v[10]),
+            QuoteFlags(v[11]),
+            _REJECT_CODE.get(v[12], v[12]),
+            v[13],
+        )
+
+
 class SessionNegotiate(WireMessage):
     """Verified Negotiate."""
 
@@ -5734,11 +5985,12 @@ class CapacitySet(WireMessage):
 
 
 class KillSwitch(WireMessage):
-    """Cancel and block."""
+    """Cancel and block; undoing it takes two operators."""
 
     __match_args__ = (
         "request_id",
         "target_id",
+        "first_operator",
         "second_operator",
         "scope",
         "action",
@@ -5746,17 +5998,19 @@ class KillSwitch(WireMessage):
     __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 341
     BLOCK_LENGTH: ClassVar[int] = 24
-    STRUCT: ClassVar[Struct] = Struct("<QIIBB2x4x")
+    STRUCT: ClassVar[Struct] = Struct("<QIIIBB2x")
     COLUMNS: ClassVar[Columns] = (
         ("request_id", "<u8", 0),
         ("target_id", "<u4", 8),
-        ("second_operator", "<u4", 12),
-        ("scope", "u1", 16),
-        ("action", "u1", 17),
+        ("first_operator", "<u4", 12),
+        ("second_operator", "<u4", 16),
+        ("scope", "u1", 20),
+        ("action", "u1", 21),
     )
 
     request_id: int
     target_id: int
+    first_operator: int
     second_operator: int
     scope: KillScope | int
     action: KillAction | int
@@ -5765,6 +6019,7 @@ class KillSwitch(WireMessage):
         self,
         request_id: int = 0,
         target_id: int = 0,
+        first_operator: int = 0,
         second_operator: int = 0,
         scope: KillScope | int = 0,
         action: KillAction | int = 0,
@@ -5772,6 +6027,7 @@ class KillSwitch(WireMessage):
         put = object.__setattr__
         put(self, "request_id", request_id)
         put(self, "target_id", target_id)
+        put(self, "first_operator", first_operator)
         put(self, "second_operator", second_operator)
         put(self, "scope", scope)
         put(self, "action", action)
@@ -5780,6 +6036,7 @@ class KillSwitch(WireMessage):
         return self.STRUCT.pack(
             self.request_id,
             self.target_id,
+            self.first_operator,
             self.second_operator,
             self.scope,
             self.action,
@@ -5792,35 +6049,45 @@ class KillSwitch(WireMessage):
             v[0],
             v[1],
             v[2],
-            _KILL_SCOPE.get(v[3], v[3]),
-            _KILL_ACTION.get(v[4], v[4]),
+            v[3],
+            _KILL_SCOPE.get(v[4], v[4]),
+            _KILL_ACTION.get(v[5], v[5]),
         )
 
 
 class AccountLimits(WireMessage):
-    """Limits of one account."""
+    """Limits of one account; a rate of 0 = no limit."""
 
     __match_args__ = (
         "request_id",
         "account_id",
         "open_orders_max",
         "fee_tier",
+        "orders_per10_seconds",
+        "orders_per_day",
+        "cancels_per10_seconds",
     )
     __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 342
-    BLOCK_LENGTH: ClassVar[int] = 24
-    STRUCT: ClassVar[Struct] = Struct("<QIIB1x2x4x")
+    BLOCK_LENGTH: ClassVar[int] = 32
+    STRUCT: ClassVar[Struct] = Struct("<QIIB1x2xIII")
     COLUMNS: ClassVar[Columns] = (
         ("request_id", "<u8", 0),
         ("account_id", "<u4", 8),
         ("open_orders_max", "<u4", 12),
         ("fee_tier", "u1", 16),
+        ("orders_per10_seconds", "<u4", 20),
+        ("orders_per_day", "<u4", 24),
+        ("cancels_per10_seconds", "<u4", 28),
     )
 
     request_id: int
     account_id: int
     open_orders_max: int
     fee_tier: int
+    orders_per10_seconds: int
+    orders_per_day: int
+    cancels_per10_seconds: int
 
     def __init__(
         self,
@@ -5828,12 +6095,18 @@ class AccountLimits(WireMessage):
         account_id: int = 0,
         open_orders_max: int = 0,
         fee_tier: int = 0,
+        orders_per10_seconds: int = 0,
+        orders_per_day: int = 0,
+        cancels_per10_seconds: int = 0,
     ) -> None:
         put = object.__setattr__
         put(self, "request_id", request_id)
         put(self, "account_id", account_id)
         put(self, "open_orders_max", open_orders_max)
         put(self, "fee_tier", fee_tier)
+        put(self, "orders_per10_seconds", orders_per10_seconds)
+        put(self, "orders_per_day", orders_per_day)
+        put(self, "cancels_per10_seconds", cancels_per10_seconds)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -5841,6 +6114,9 @@ class AccountLimits(WireMessage):
             self.account_id,
             self.open_orders_max,
             self.fee_tier,
+            self.orders_per10_seconds,
+            self.orders_per_day,
+            self.cancels_per10_seconds,
         )
 
     @classmethod
@@ -5851,6 +6127,327 @@ class AccountLimits(WireMessage):
             v[1],
             v[2],
             v[3],
+            v[4],
+            v[5],
+            v[6],
+        )
+
+
+class InstrumentRules(WireMessage):
+    """Further filters of one instrument; a 0 switches a filter off."""
+
+    __match_args__ = (
+        "request_id",
+        "market_min_qty",
+        "market_max_qty",
+        "position_max",
+        "instrument_id",
+        "open_orders_max",
+        "algo_orders_max",
+        "iceberg_orders_max",
+        "order_lists_max",
+        "amends_max",
+        "iceberg_parts_max",
+        "trailing_above_min",
+        "trailing_above_max",
+        "trailing_below_min",
+        "trailing_below_max",
+        "bid_down_bps",
+        "ask_up_bps",
+        "day_end_second",
+        "stp_modes",
+        "notional_flags",
+    )
+    __slots__ = __match_args__
+    TEMPLATE_ID: ClassVar[int] = 343
+    BLOCK_LENGTH: ClassVar[int] = 80
+    STRUCT: ClassVar[Struct] = Struct("<QqqqIIIIIHHHHHHIIIBB2x")
+    COLUMNS: ClassVar[Columns] = (
+        ("request_id", "<u8", 0),
+        ("market_min_qty", "<i8", 8),
+        ("market_max_qty", "<i8", 16),
+        ("position_max", "<i8", 24),
+        ("instrument_id", "<u4", 32),
+        ("open_orders_max", "<u4", 36),
+        ("algo_orders_max", "<u4", 40),
+        ("iceberg_orders_max", "<u4", 44),
+        ("order_lists_max", "<u4", 48),
+        ("amends_max", "<u2", 52),
+        ("iceberg_parts_max", "<u2", 54),
+        ("trailing_above_min", "<u2", 56),
+        ("trailing_above_max", "<u2", 58),
+        ("trailing_below_min", "<u2", 60),
+        ("trailing_below_max", "<u2", 62),
+        ("bid_down_bps", "<u4", 64),
+        ("ask_up_bps", "<u4", 68),
+        ("day_end_second", "<u4", 72),
+        ("stp_modes", "u1", 76),
+        ("notional_flags", "u1", 77),
+    )
+
+    request_id: int
+    market_min_qty: int
+    market_max_qty: int
+    position_max: int
+    instrument_id: int
+    open_orders_max: int
+    algo_orders_max: int
+    iceberg_orders_max: int
+    order_lists_max: int
+    amends_max: int
+    iceberg_parts_max: int
+    trailing_above_min: int
+    trailing_above_max: int
+    trailing_below_min: int
+    trailing_below_max: int
+    bid_down_bps: int
+    ask_up_bps: int
+    day_end_second: int
+    stp_modes: StpModes | int
+    notional_flags: NotionalFlags | int
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        market_min_qty: int = 0,
+        market_max_qty: int = 0,
+        position_max: int = 0,
+        instrument_id: int = 0,
+        open_orders_max: int = 0,
+        algo_orders_max: int = 0,
+        iceberg_orders_max: int = 0,
+        order_lists_max: int = 0,
+        amends_max: int = 0,
+        iceberg_parts_max: int = 0,
+        trailing_above_min: int = 0,
+        trailing_above_max: int = 0,
+        trailing_below_min: int = 0,
+        trailing_below_max: int = 0,
+        bid_down_bps: int = 0,
+        ask_up_bps: int = 0,
+        day_end_second: int = 0,
+        stp_modes: StpModes | int = _NO_STP_MODES,
+        notional_flags: NotionalFlags | int = _NO_NOTIONAL_FLAGS,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "market_min_qty", market_min_qty)
+        put(self, "market_max_qty", market_max_qty)
+        put(self, "position_max", position_max)
+        put(self, "instrument_id", instrument_id)
+        put(self, "open_orders_max", open_orders_max)
+        put(self, "algo_orders_max", algo_orders_max)
+        put(self, "iceberg_orders_max", iceberg_orders_max)
+        put(self, "order_lists_max", order_lists_max)
+        put(self, "amends_max", amends_max)
+        put(self, "iceberg_parts_max", iceberg_parts_max)
+        put(self, "trailing_above_min", trailing_above_min)
+        put(self, "trailing_above_max", trailing_above_max)
+        put(self, "trailing_below_min", trailing_below_min)
+        put(self, "trailing_below_max", trailing_below_max)
+        put(self, "bid_down_bps", bid_down_bps)
+        put(self, "ask_up_bps", ask_up_bps)
+        put(self, "day_end_second", day_end_second)
+        put(self, "stp_modes", stp_modes)
+        put(self, "notional_flags", notional_flags)
+
+    def pack(self) -> bytes:
+        return self.STRUCT.pack(
+            self.request_id,
+            self.market_min_qty,
+            self.market_max_qty,
+            self.position_max,
+            self.instrument_id,
+            self.open_orders_max,
+            self.algo_orders_max,
+            self.iceberg_orders_max,
+            self.order_lists_max,
+            self.amends_max,
+            self.iceberg_parts_max,
+            self.trailing_above_min,
+            self.trailing_above_max,
+            self.trailing_below_min,
+            self.trailing_below_max,
+            self.bid_down_bps,
+            self.ask_up_bps,
+            self.day_end_second,
+            self.stp_modes,
+            self.notional_flags,
+        )
+
+    @classmethod
+    def unpack(cls, buffer: bytes | bytearray | memoryview, offset: int = 0) -> InstrumentRules:
+        v = cls.STRUCT.unpack_from(buffer, offset)
+        return cls(
+            v[0],
+            v[1],
+            v[2],
+            v[3],
+            v[4],
+            v[5],
+            v[6],
+            v[7],
+            v[8],
+            v[9],
+            v[10],
+            v[11],
+            v[12],
+            v[13],
+            v[14],
+            v[15],
+            v[16],
+            v[17],
+            StpModes(v[18]),
+            NotionalFlags(v[19]),
+        )
+
+
+class InstrumentVolatility(WireMessage):
+    """Volatility band: a trade outside halts the market, then an auction reopens it; 0 bps = off."""
+
+    __match_args__ = (
+        "request_id",
+        "instrument_id",
+        "up_bps",
+        "down_bps",
+        "reference_ms",
+        "halt_ms",
+        "auction_ms",
+    )
+    __slots__ = __match_args__
+    TEMPLATE_ID: ClassVar[int] = 344
+    BLOCK_LENGTH: ClassVar[int] = 40
+    STRUCT: ClassVar[Struct] = Struct("<QIIIIII4x4x")
+    COLUMNS: ClassVar[Columns] = (
+        ("request_id", "<u8", 0),
+        ("instrument_id", "<u4", 8),
+        ("up_bps", "<u4", 12),
+        ("down_bps", "<u4", 16),
+        ("reference_ms", "<u4", 20),
+        ("halt_ms", "<u4", 24),
+        ("auction_ms", "<u4", 28),
+    )
+
+    request_id: int
+    instrument_id: int
+    up_bps: int
+    down_bps: int
+    reference_ms: int
+    halt_ms: int
+    auction_ms: int
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        instrument_id: int = 0,
+        up_bps: int = 0,
+        down_bps: int = 0,
+        reference_ms: int = 0,
+        halt_ms: int = 0,
+        auction_ms: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "instrument_id", instrument_id)
+        put(self, "up_bps", up_bps)
+        put(self, "down_bps", down_bps)
+        put(self, "reference_ms", reference_ms)
+        put(self, "halt_ms", halt_ms)
+        put(self, "auction_ms", auction_ms)
+
+    def pack(self) -> bytes:
+        return self.STRUCT.pack(
+            self.request_id,
+            self.instrument_id,
+            self.up_bps,
+            self.down_bps,
+            self.reference_ms,
+            self.halt_ms,
+            self.auction_ms,
+        )
+
+    @classmethod
+    def unpack(cls, buffer: bytes | bytearray | memoryview, offset: int = 0) -> InstrumentVolatility:
+        v = cls.STRUCT.unpack_from(buffer, offset)
+        return cls(
+            v[0],
+            v[1],
+            v[2],
+            v[3],
+            v[4],
+            v[5],
+            v[6],
+        )
+
+
+class InstrumentSchedule(WireMessage):
+    """One daily change of market state; entry 0 to 7; active 0 = clear the entry."""
+
+    __match_args__ = (
+        "request_id",
+        "instrument_id",
+        "second_of_day",
+        "entry",
+        "state",
+        "active",
+    )
+    __slots__ = __match_args__
+    TEMPLATE_ID: ClassVar[int] = 345
+    BLOCK_LENGTH: ClassVar[int] = 24
+    STRUCT: ClassVar[Struct] = Struct("<QIIBBB1x4x")
+    COLUMNS: ClassVar[Columns] = (
+        ("request_id", "<u8", 0),
+        ("instrument_id", "<u4", 8),
+        ("second_of_day", "<u4", 12),
+        ("entry", "u1", 16),
+        ("state", "u1", 17),
+        ("active", "u1", 18),
+    )
+
+    request_id: int
+    instrument_id: int
+    second_of_day: int
+    entry: int
+    state: MarketState | int
+    active: int
+
+    def __init__(
+        self,
+        request_id: int = 0,
+        instrument_id: int = 0,
+        second_of_day: int = 0,
+        entry: int = 0,
+        state: MarketState | int = 0,
+        active: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "request_id", request_id)
+        put(self, "instrument_id", instrument_id)
+        put(self, "second_of_day", second_of_day)
+        put(self, "entry", entry)
+        put(self, "state", state)
+        put(self, "active", active)
+
+    def pack(self) -> bytes:
+        return self.STRUCT.pack(
+            self.request_id,
+            self.instrument_id,
+            self.second_of_day,
+            self.entry,
+            self.state,
+            self.active,
+        )
+
+    @classmethod
+    def unpack(cls, buffer: bytes | bytearray | memoryview, offset: int = 0) -> InstrumentSchedule:
+        v = cls.STRUCT.unpack_from(buffer, offset)
+        return cls(
+            v[0],
+            v[1],
+            v[2],
+            v[3],
+            _MARKET_STATE.get(v[4], v[4]),
+            v[5],
         )
 
 
@@ -7001,6 +7598,7 @@ MESSAGES: dict[int, type[WireMessage]] = {
     308: PairsResumed,
     309: Quarantine,
     310: Activate,
+    311: QuoteLeg,
     320: SessionNegotiate,
     321: SessionBind,
     322: SessionDown,
@@ -7017,6 +7615,9 @@ MESSAGES: dict[int, type[WireMessage]] = {
     340: CapacitySet,
     341: KillSwitch,
     342: AccountLimits,
+    343: InstrumentRules,
+    344: InstrumentVolatility,
+    345: InstrumentSchedule,
     400: BalanceQuery,
     401: OpenOrdersQuery,
     402: OrderQuery,

@@ -67,7 +67,7 @@ def test_a_changed_schema_makes_outputs_stale(tree: Path, capsys: pytest.Capture
         assert name in stale
 
 
-CANCEL = '<sbe:message name="OrderCancelRequest" id="101" blockLength="40"'
+CANCEL = '<sbe:message name="OrderCancelRequest" id="101" blockLength="48"'
 TICK = '<field name="now" id="1" type="TimeNs" offset="0"/>'
 EPOCH_NODE = '<field name="nodeId" id="2" type="u32" offset="8"/>'
 SOURCE = '<field name="source" id="2" type="u16" offset="8"/>'
@@ -80,8 +80,8 @@ BAD_ORDERS = {
     "template id 0": (CANCEL, CANCEL.replace("101", "0"), "not in 1..65535"),
     "duplicate message": (CANCEL, CANCEL.replace("OrderCancelRequest", "NewOrderSingle"), "name is already used"),
     "message named as enum": (CANCEL, CANCEL.replace("OrderCancelRequest", "OrdStatus"), "name is already used"),
-    "blockLength missing": (CANCEL, CANCEL.replace(' blockLength="40"', ""), "blockLength"),
-    "blockLength too long": (CANCEL, CANCEL.replace('"40"', '"48"'), "fields end at 40, blockLength is 48"),
+    "blockLength missing": (CANCEL, CANCEL.replace(' blockLength="48"', ""), "blockLength"),
+    "blockLength too long": (CANCEL, CANCEL.replace('"48"', '"56"'), "fields end at 48, blockLength is 56"),
     "offset missing": (TICK, TICK.replace(' offset="0"', ""), "offset"),
     "gap": (EPOCH_NODE, EPOCH_NODE.replace('"8"', '"12"'), "gap, offset 12 instead of 8"),
     "overlap": (EPOCH_NODE, EPOCH_NODE.replace('"8"', '"4"'), "overlaps, the next free byte is 8"),
