@@ -642,6 +642,11 @@ oe_messages[311] = { name = "QuoteLeg", block = 64, fields = {
     { "", "pad1", 54, 2, "uint16", "", false },
     { "client_tag", "clientTag", 56, 8, "uint64", "", false },
 } }
+oe_messages[312] = { name = "ListEnd", block = 16, fields = {
+    { "list_id", "listId", 0, 8, "uint64", "", false },
+    { "list_index", "listIndex", 8, 4, "uint32", "", false },
+    { "", "pad1", 12, 4, "uint32", "", false },
+} }
 oe_messages[320] = { name = "SessionNegotiate", block = 72, fields = {
     { "session_ver_id", "sessionVerId", 0, 8, "uint64", "", false },
     { "timestamp", "timestamp", 8, 8, "uint64", "", false },

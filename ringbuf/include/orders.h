@@ -19,7 +19,7 @@ extern "C" {
 #define ORDERS_SCHEMA_ID 1001u
 #define ORDERS_SCHEMA_VERSION 0u
 /* FNV-1a over names, ids, offsets, types and values; descriptions are not in it. */
-#define ORDERS_SCHEMA_HASH UINT64_C(0x1f8b3be3255ccc68)
+#define ORDERS_SCHEMA_HASH UINT64_C(0xf4f8dc5bb9830f6b)
 
 /* OrdType, uint8: order type; a non-zero trailingDelta makes 3..6 trailing */
 enum {
@@ -780,6 +780,7 @@ enum {
     TEMPLATE_QUARANTINE = 309,
     TEMPLATE_ACTIVATE = 310,
     TEMPLATE_QUOTE_LEG = 311,
+    TEMPLATE_LIST_END = 312,
     TEMPLATE_SESSION_NEGOTIATE = 320,
     TEMPLATE_SESSION_BIND = 321,
     TEMPLATE_SESSION_DOWN = 322,
@@ -2050,6 +2051,17 @@ static_assert(offsetof(quote_leg_t, reject_code) == 52, "QuoteLeg");
 static_assert(offsetof(quote_leg_t, pad1) == 54, "QuoteLeg");
 static_assert(offsetof(quote_leg_t, client_tag) == 56, "QuoteLeg");
 
+/* ListEnd (312): every leg of an order list has ended, or its pending legs never will begin: they end with this record */
+typedef struct list_end {
+    uint64_t list_id;
+    uint32_t list_index;
+    uint32_t pad1;
+} list_end_t;
+static_assert(sizeof(list_end_t) == 16, "ListEnd");
+static_assert(offsetof(list_end_t, list_id) == 0, "ListEnd");
+static_assert(offsetof(list_end_t, list_index) == 8, "ListEnd");
+static_assert(offsetof(list_end_t, pad1) == 12, "ListEnd");
+
 /* SessionNegotiate (320): verified Negotiate */
 typedef struct session_negotiate {
     uint64_t session_ver_id;
@@ -2881,6 +2893,8 @@ static inline uint16_t orders_block_length(uint16_t template_id)
         return 8;
     case TEMPLATE_QUOTE_LEG:
         return 64;
+    case TEMPLATE_LIST_END:
+        return 16;
     case TEMPLATE_SESSION_NEGOTIATE:
         return 72;
     case TEMPLATE_SESSION_BIND:
@@ -3065,6 +3079,8 @@ static inline const char *orders_template_name(uint16_t template_id)
         return "Activate";
     case TEMPLATE_QUOTE_LEG:
         return "QuoteLeg";
+    case TEMPLATE_LIST_END:
+        return "ListEnd";
     case TEMPLATE_SESSION_NEGOTIATE:
         return "SessionNegotiate";
     case TEMPLATE_SESSION_BIND:
@@ -3318,6 +3334,13 @@ static inline uint16_t orders_validate_quote_leg(const quote_leg_t *block)
         return REJECT_CODE_INVALID_COMBINATION;
     if (!wire_is_reject_code(block->reject_code))
         return REJECT_CODE_INVALID_COMBINATION;
+    if ((block->pad1) != 0)
+        return REJECT_CODE_PADDING_NOT_ZERO;
+    return REJECT_CODE_NONE;
+}
+
+static inline uint16_t orders_validate_list_end(const list_end_t *block)
+{
     if ((block->pad1) != 0)
         return REJECT_CODE_PADDING_NOT_ZERO;
     return REJECT_CODE_NONE;
@@ -3578,6 +3601,8 @@ static inline uint16_t orders_validate(uint16_t template_id, const void *block)
         return orders_validate_activate((const activate_t *)block);
     case TEMPLATE_QUOTE_LEG:
         return orders_validate_quote_leg((const quote_leg_t *)block);
+    case TEMPLATE_LIST_END:
+        return orders_validate_list_end((const list_end_t *)block);
     case TEMPLATE_SESSION_NEGOTIATE:
         return orders_validate_session_negotiate((const session_negotiate_t *)block);
     case TEMPLATE_SESSION_BIND:

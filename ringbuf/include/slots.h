@@ -26,6 +26,7 @@ enum report_flag {
     REPORT_FLAG_MORE = 1u << 0,          /* the counterpart's report of the same trade follows */
     REPORT_FLAG_LAST_OF_INPUT = 1u << 1, /* last output of its input */
     REPORT_FLAG_FINAL = 1u << 2,         /* the order of this report is done: its line is freed when this is settled */
+    REPORT_FLAG_COVERED = 1u << 3,       /* OrderAccepted whose hold its predecessor's money completes */
 };
 
 typedef struct log_slot {

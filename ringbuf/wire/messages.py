@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 SCHEMA_ID = 1001
 SCHEMA_VERSION = 0
-SCHEMA_HASH = 0x1F8B3BE3255CCC68
+SCHEMA_HASH = 0xF4F8DC5BB9830F6B
 
 
 class Side(IntEnum):
@@ -557,6 +557,7 @@ class Template(IntEnum):
     QUARANTINE = 309
     ACTIVATE = 310
     QUOTE_LEG = 311
+    LIST_END = 312
     SESSION_NEGOTIATE = 320
     SESSION_BIND = 321
     SESSION_DOWN = 322
@@ -5015,6 +5016,49 @@ class QuoteLeg(WireMessage):
         )
 
 
+class ListEnd(WireMessage):
+    """Every leg of an order list has ended, or its pending legs never will begin: they end with this record."""
+
+    __match_args__ = (
+        "list_id",
+        "list_index",
+    )
+    __slots__ = __match_args__
+    TEMPLATE_ID: ClassVar[int] = 312
+    BLOCK_LENGTH: ClassVar[int] = 16
+    STRUCT: ClassVar[Struct] = Struct("<QI4x")
+    COLUMNS: ClassVar[Columns] = (
+        ("list_id", "<u8", 0),
+        ("list_index", "<u4", 8),
+    )
+
+    list_id: int
+    list_index: int
+
+    def __init__(
+        self,
+        list_id: int = 0,
+        list_index: int = 0,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "list_id", list_id)
+        put(self, "list_index", list_index)
+
+    def pack(self) -> bytes:
+        return self.STRUCT.pack(
+            self.list_id,
+            self.list_index,
+        )
+
+    @classmethod
+    def unpack(cls, buffer: bytes | bytearray | memoryview, offset: int = 0) -> ListEnd:
+        v = cls.STRUCT.unpack_from(buffer, offset)
+        return cls(
+            v[0],
+            v[1],
+        )
+
+
 class SessionNegotiate(WireMessage):
     """Verified Negotiate."""
 
@@ -7599,6 +7643,7 @@ MESSAGES: dict[int, type[WireMessage]] = {
     309: Quarantine,
     310: Activate,
     311: QuoteLeg,
+    312: ListEnd,
     320: SessionNegotiate,
     321: SessionBind,
     322: SessionDown,
