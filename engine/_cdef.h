@@ -73,9 +73,11 @@ typedef struct matcher_order {
     uint64_t cl_ord_id;
     int64_t price;
     int64_t leaves;
+    int64_t hidden;
     int64_t cum;
     uint32_t account;
     uint32_t session;
+    uint8_t side;
 } matcher_order_t;
 
 matcher_t *matcher_new(const matcher_config_t *config);
@@ -90,6 +92,7 @@ int64_t matcher_settled(const matcher_t *matcher);
 void matcher_hash(const matcher_t *matcher, uint32_t instrument, uint64_t *out);
 int64_t matcher_levels(const matcher_t *matcher, uint32_t instrument, uint8_t side, matcher_level_t *out, int64_t limit);
 int64_t matcher_orders(const matcher_t *matcher, uint32_t instrument, uint8_t side, matcher_order_t *out, int64_t limit);
+int64_t matcher_waiting(const matcher_t *matcher, uint32_t instrument, matcher_order_t *out, int64_t limit);
 int64_t matcher_order_count(const matcher_t *matcher, uint32_t instrument);
 uint8_t matcher_market_state(const matcher_t *matcher, uint32_t instrument);
 const char *matcher_check(const matcher_t *matcher);

@@ -2,6 +2,7 @@
 
 #include "invariant.h"
 #include "mix.h"
+#include "state_hash.h"
 
 static uint64_t power_of_two_above(uint64_t value)
 {
@@ -43,7 +44,7 @@ balance_t *accounts_find(const accounts_t *accounts, uint32_t account, uint32_t 
 
 static inline uint128_t hash_of(const balance_t *balance)
 {
-    return mix128((uint64_t)balance->account << 32 | balance->asset, (uint64_t)balance->available,
+    return state_hash_mix((uint64_t)balance->account << 32 | balance->asset, (uint64_t)balance->available,
                   (uint64_t)balance->held, UINT64_C(0x62616c616e6365));
 }
 

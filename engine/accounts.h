@@ -2,7 +2,7 @@
  *
  * One open-addressed table of 32-byte entries, load at most 0.5, never deleted from. Every change goes through balance_change(),
  * which keeps the table's incremental 128-bit hash and the per-asset totals that conservation is checked against. Account 0 is
- * the venue's own: fees and rebates. Settling is a pure addition and cannot fail (CORE K4); only admission compares. */
+ * the venue's own: fees and rebates; ACCOUNT_DUST is its second one. Settling is a pure addition and cannot fail (CORE K4); only admission compares. */
 #ifndef BULLRING_ENGINE_ACCOUNTS_H
 #define BULLRING_ENGINE_ACCOUNTS_H
 
@@ -13,6 +13,7 @@
 #include "platform.h"
 
 #define ACCOUNT_VENUE 0
+#define ACCOUNT_DUST UINT32_C(0xfffffffe) /* collects what only rounding made of fees */
 #define AMOUNT_LIMIT (INT64_C(1) << 62) /* supply of an asset and notional of an order stay below (CORE section 4) */
 
 typedef struct balance {

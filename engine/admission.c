@@ -1,502 +1,549 @@
-/* Pre-trade checks: a pure function from (state, request) to a verdict. The first failing check names the code. An admitted slot
- * leaves here complete: account, partition, fee tier, order id, and for market orders the protection price (CORE section 4). */
-#include "sequencer_state.h"
+/* Checks of a new order: a pure function from (state, request) to a verdict. The first one that fails names the code, in the order
+ * of docs/MATCHING.md, section 17, whose numbers stand at the functions. An admitted slot leaves here complete: account, partition,
+ * fee tier, order id, and for market orders the protection price. */
+#include "filters.h"
 
-#include "invariant.h"
+#include <string.h>
 
-static const verdict_t ADMITTED = {.code = REJECT_CODE_NONE, .rejected = false};
+/* ---- shared with other requests ------------------------------------------------------------------------------------------ */
 
-static verdict_t refuse(uint16_t code)
+verdict_t admit_frame(const log_slot_t *slot, const session_t *session)
 {
-    return (verdict_t){.code = code, .rejected = true};
+    if ((slot->flags & SLOT_FLAG_REJECT) != 0)
+        return refuse((uint16_t)slot->aux);
+    uint16_t code = orders_validate(slot->template_id, slot->block);
+    if (code != REJECT_CODE_NONE)
+        return refuse(code);
+    return session->kind == SESSION_KIND_DROP_COPY ? refuse(REJECT_CODE_PERMISSION_DENIED) : ADMITTED;
 }
 
-/* In two steps: the product of all three may not even fit in 128 bits. */
-static bool notional_of(const instrument_t *instrument, int64_t ticks, int64_t lots, int64_t *units)
-{
-    int128_t face = (int128_t)ticks * lots;
-    if (face < 0 || face >= AMOUNT_LIMIT)
-        return false;
-    int128_t notional = face * instrument->quote_per_tick_lot;
-    if (notional >= AMOUNT_LIMIT)
-        return false;
-    *units = (int64_t)notional;
-    return true;
-}
-
-/* Money an order of these terms may cost, in units of the asset it pays with. False when it does not fit. */
-bool hold_for(const instrument_t *instrument, bool sell, int64_t ticks, int64_t lots, int64_t *units)
-{
-    if (!sell)
-        return notional_of(instrument, ticks, lots, units);
-    int128_t need = (int128_t)lots * instrument->base_per_lot;
-    if (need >= AMOUNT_LIMIT || need < 0)
-        return false;
-    *units = (int64_t)need;
-    return true;
-}
-
-/* The account the request acts for: the session's own, or for privileged sessions the one named. 0 = not permitted. */
-static uint32_t resolve_account(const sequencer_t *sequencer, const session_t *session, uint32_t named)
+uint32_t resolve_account(const sequencer_t *sequencer, const session_t *session, uint32_t named)
 {
     if (session->kind == SESSION_KIND_PRIVILEGED)
         return registry_account(&sequencer->registry, named) == NULL ? 0 : named;
     return named == 0 || named == session->account ? session->account : 0;
 }
 
-static bool band_bounds(const instrument_t *instrument, int64_t *lowest, int64_t *highest)
+static bool firm_is_killed(const registry_t *registry, uint32_t firm)
 {
-    int64_t reference = instrument->reference_ticks;
+    bool killed = false;
 
-    *lowest = instrument->min_ticks;
-    *highest = instrument->max_ticks;
-    if (reference == PX_NULL || (instrument->band_up_bps == 0 && instrument->band_down_bps == 0))
-        return false;
-    int128_t up = (int128_t)reference * (10000 + (int64_t)instrument->band_up_bps) / 10000;
-    /* The lower bound rounds up: a price below it is outside. */
-    int128_t down = ((int128_t)reference * (10000 - (int64_t)instrument->band_down_bps) + 9999) / 10000;
-    if (instrument->band_up_bps != 0 && up < *highest)
-        *highest = (int64_t)up;
-    if (instrument->band_down_bps != 0 && down > *lowest)
-        *lowest = (int64_t)down;
-    return true;
+    for (uint32_t i = 0; i < KILLED_FIRMS_MAX; i++)
+        killed |= registry->killed_firms[i] == firm;
+    return firm != 0 && killed;
 }
 
-static verdict_t check_price(const instrument_t *instrument, int64_t ticks)
+verdict_t admit_entry(const sequencer_t *sequencer, uint32_t account_id, uint32_t instrument_id)
 {
-    if (ticks == PX_NULL || ticks < instrument->min_ticks || ticks > instrument->max_ticks)
-        return refuse(REJECT_CODE_INVALID_PRICE);
-    return ADMITTED;
+    const registry_t *registry = &sequencer->registry;
+    const account_t *account = &registry->accounts[account_id];
+
+    if (registry->killed_all || registry->instruments[instrument_id].killed || account->killed ||
+        firm_is_killed(registry, account->firm))
+        return refuse(REJECT_CODE_KILL_SWITCH);
+    return account->locked ? refuse(REJECT_CODE_ACCOUNT_LOCKED) : ADMITTED;
 }
 
-static verdict_t check_quantity(const instrument_t *instrument, int64_t lots)
+static const uint64_t RATE_WINDOW_NS[RATES] = {
+    [RATE_ORDERS_10S] = 10 * NS_PER_SECOND,
+    [RATE_ORDERS_DAY] = SECONDS_PER_DAY * NS_PER_SECOND,
+    [RATE_CANCELS_10S] = 10 * NS_PER_SECOND,
+};
+
+verdict_t admit_rate(const account_t *account, enum rate rate, uint64_t ts_ns, uint32_t more)
 {
-    if (lots <= 0)
-        return refuse(REJECT_CODE_INVALID_QTY);
-    if (lots < instrument->min_lots)
-        return refuse(REJECT_CODE_MIN_QTY);
-    if (lots > instrument->max_lots)
-        return refuse(REJECT_CODE_MAX_QTY);
-    return ADMITTED;
-}
+    uint32_t most = account->rate_max[rate];
 
-/* Money bounds what may rest in a book, except at price 0, where a bid costs nothing: there the quantity itself is capped, so
- * that a level's sum cannot overflow. */
-static int64_t free_lots_max(const sequencer_t *sequencer)
-{
-    return AMOUNT_LIMIT / sequencer->config.orders_per_partition;
-}
-
-static verdict_t check_free(const sequencer_t *sequencer, int64_t ticks, int64_t lots)
-{
-    return ticks == 0 && lots > free_lots_max(sequencer) ? refuse(REJECT_CODE_MAX_QTY) : ADMITTED;
-}
-
-static verdict_t check_notional(const instrument_t *instrument, int64_t ticks, int64_t lots)
-{
-    int64_t most = instrument->max_notional, notional = 0;
-
-    if (!notional_of(instrument, ticks, lots, &notional) || (most != 0 && notional > most))
-        return refuse(REJECT_CODE_MAX_NOTIONAL);
-    if (notional < instrument->min_notional)
-        return refuse(REJECT_CODE_MIN_NOTIONAL);
-    /* What a sell order delivers must be an amount too. */
-    if ((int128_t)lots * instrument->base_per_lot >= AMOUNT_LIMIT)
-        return refuse(REJECT_CODE_MAX_NOTIONAL);
-    return ADMITTED;
-}
-
-static verdict_t check_band(const instrument_t *instrument, bool sell, int64_t ticks)
-{
-    int64_t lowest, highest;
-
-    if (!band_bounds(instrument, &lowest, &highest))
+    if (most == 0)
         return ADMITTED;
-    if (sell ? ticks < lowest : ticks > highest)
-        return refuse(REJECT_CODE_PRICE_BAND);
-    return ADMITTED;
+    bool current = account->rate_window[rate] == (uint32_t)(ts_ns / RATE_WINDOW_NS[rate]);
+    uint64_t count = (uint64_t)(current ? account->rate_count[rate] : 0) + more;
+    return count >= most ? refuse_at(REJECT_CODE_RATE_LIMIT, most) : ADMITTED;
 }
 
-/* Types and qualifiers the engine takes; what it does not know yet is refused by name, never half done. */
-static verdict_t check_shape(const sequencer_t *sequencer, const new_order_single_t *order, uint32_t account_id)
+verdict_t admit_order_rates(const account_t *account, uint64_t ts_ns, uint32_t more)
 {
-    const account_t *account = &sequencer->registry.accounts[account_id];
-    const uint32_t known = EXEC_INST_POST_ONLY;
-
-    if (order->ord_type != ORD_TYPE_MARKET && order->ord_type != ORD_TYPE_LIMIT)
-        return refuse(REJECT_CODE_INVALID_ORD_TYPE);
-    if (order->display_qty != QTY_NULL)
-        return refuse(REJECT_CODE_INVALID_DISPLAY_QTY);
-    if (order->stop_px != PX_NULL)
-        return refuse(REJECT_CODE_INVALID_STOP_PX);
-    if (order->trailing_delta != 0)
-        return refuse(REJECT_CODE_INVALID_TRAILING_DELTA);
-    if (order->list_role != LIST_ROLE_NONE)
-        return refuse(REJECT_CODE_INVALID_LIST);
-    if (order->expire_time != U32_NULL)
-        return refuse(REJECT_CODE_INVALID_EXPIRE);
-    if ((order->exec_inst & ~known) != 0)
-        return refuse(REJECT_CODE_INVALID_COMBINATION);
-    if (order->time_in_force == TIME_IN_FORCE_GTD || order->time_in_force == TIME_IN_FORCE_DAY)
-        return refuse(REJECT_CODE_INVALID_TIME_IN_FORCE);
-    if (order->stp_group_id != 0 && order->stp_group_id != account->stp_group)
-        return refuse(REJECT_CODE_INVALID_STP);
-    if (order->ord_type == ORD_TYPE_MARKET && order->price != PX_NULL)
-        return refuse(REJECT_CODE_INVALID_PRICE);
-    if ((order->exec_inst & EXEC_INST_POST_ONLY) != 0 &&
-        (order->ord_type == ORD_TYPE_MARKET || order->time_in_force != TIME_IN_FORCE_GTC))
-        return refuse(REJECT_CODE_INVALID_COMBINATION);
-    return ADMITTED;
+    verdict_t verdict = admit_rate(account, RATE_ORDERS_10S, ts_ns, more);
+    return verdict.rejected ? verdict : admit_rate(account, RATE_ORDERS_DAY, ts_ns, more);
 }
 
-/* A market order's worst price: the band's edge, so that its hold covers whatever it trades at. */
-static verdict_t protection_price(const instrument_t *instrument, bool sell, int64_t *ticks)
+static void count(account_t *account, enum rate rate, uint64_t ts_ns, uint32_t requests)
 {
-    int64_t lowest, highest;
+    uint32_t window = (uint32_t)(ts_ns / RATE_WINDOW_NS[rate]);
 
-    if (!band_bounds(instrument, &lowest, &highest) || (!sell && instrument->band_up_bps == 0)) {
-        if (!sell)
-            return refuse(REJECT_CODE_NO_REFERENCE_PRICE);
-        lowest = instrument->min_ticks;
+    if (account->rate_window[rate] != window) {
+        account->rate_window[rate] = window;
+        account->rate_count[rate] = 0;
     }
-    *ticks = sell ? lowest : highest;
+    account->rate_count[rate] += requests;
+}
+
+void count_orders(account_t *account, uint64_t ts_ns, uint32_t orders)
+{
+    count(account, RATE_ORDERS_10S, ts_ns, orders);
+    count(account, RATE_ORDERS_DAY, ts_ns, orders);
+}
+
+void count_cancel(account_t *account, uint64_t ts_ns)
+{
+    count(account, RATE_CANCELS_10S, ts_ns, 1);
+}
+
+/* All that the account has, may still buy, and would buy now, of the base asset. */
+verdict_t admit_position(const sequencer_t *sequencer, uint32_t account, uint32_t instrument_id, int64_t more_lots)
+{
+    const instrument_t *instrument = &sequencer->registry.instruments[instrument_id];
+    int64_t most = instrument->filters.position_max;
+
+    if (most == 0 || more_lots <= 0)
+        return ADMITTED;
+    const balance_t *balance = accounts_find(&sequencer->accounts, account, instrument->base_asset);
+    const exposure_t exposure = exposures_get(&sequencer->exposures, account, instrument_id);
+    int128_t position = balance == NULL ? 0 : (int128_t)balance->available + balance->held;
+    position += ((int128_t)exposure.buy_lots + more_lots) * instrument->base_per_lot;
+    return position > most ? refuse_at(REJECT_CODE_POSITION_LIMIT, most) : ADMITTED;
+}
+
+verdict_t admit_stp(const sequencer_t *sequencer, uint32_t account, const instrument_t *instrument, uint32_t group,
+                    uint8_t mode)
+{
+    uint8_t modes = instrument->filters.stp_modes;
+
+    if (group != 0 && group != sequencer->registry.accounts[account].stp_group)
+        return refuse(REJECT_CODE_INVALID_STP);
+    return modes != 0 && (modes >> mode & 1) == 0 ? refuse(REJECT_CODE_INVALID_STP) : ADMITTED;
+}
+
+bool client_id_is_open(const sequencer_t *sequencer, uint32_t account, uint32_t instrument, uint64_t client_id)
+{
+    const orders_t *orders = &sequencer->orders[partition_of(sequencer, instrument)];
+    return client_id != 0 && orders_find_client(orders, account, instrument, client_id) != NULL;
+}
+
+/* ---- an order that is judged ------------------------------------------------------------------------------------------------ */
+
+/* The order is completed on a copy before it is judged: a refused request stays in the log as the client sent it. */
+typedef struct candidate {
+    const sequencer_t *sequencer;
+    const log_slot_t *slot;
+    const instrument_t *instrument;
+    const order_details_t *details; /* NULL = none */
+    new_order_single_t order;
+    bool sell;
+    bool market;  /* has no limit price of its own */
+    bool amount;  /* its quantity is money */
+} candidate_t;
+
+static bool may_rest(uint8_t time_in_force)
+{
+    return time_in_force == TIME_IN_FORCE_GTC || time_in_force == TIME_IN_FORCE_GTD || time_in_force == TIME_IN_FORCE_DAY;
+}
+
+static bool display_is_minimum(const new_order_single_t *order)
+{
+    return (order->exec_inst & EXEC_INST_DISPLAY_IS_MINIMUM) != 0;
+}
+
+/* 7 */
+static verdict_t check_combination(const candidate_t *candidate)
+{
+    const new_order_single_t *order = &candidate->order;
+    bool gtc_or_ioc = order->time_in_force == TIME_IN_FORCE_GTC || order->time_in_force == TIME_IN_FORCE_IOC;
+
+    if ((order->exec_inst & EXEC_INST_HIDDEN) != 0)
+        return refuse(REJECT_CODE_INVALID_COMBINATION);
+    if ((order->exec_inst & EXEC_INST_POST_ONLY) != 0 &&
+        (order->ord_type != ORD_TYPE_LIMIT || !may_rest(order->time_in_force)))
+        return refuse(REJECT_CODE_INVALID_COMBINATION);
+    if (candidate->amount && (order->ord_type != ORD_TYPE_MARKET || !gtc_or_ioc))
+        return refuse(REJECT_CODE_INVALID_COMBINATION);
     return ADMITTED;
 }
 
-static verdict_t check_terms(const sequencer_t *sequencer, const instrument_t *instrument, new_order_single_t *order)
+/* 8 to 11: what the type requires and forbids. */
+static verdict_t check_type(const candidate_t *candidate)
 {
-    bool sell = order->side == SIDE_SELL;
+    const new_order_single_t *order = &candidate->order;
+    bool stop = is_stop_order(order->ord_type);
+
+    if (order->trailing_delta > (stop ? TRAILING_DELTA_MAX : 0))
+        return refuse_at(REJECT_CODE_INVALID_TRAILING_DELTA, stop ? TRAILING_DELTA_MAX : 0);
+    if (stop ? order->stop_px == PX_NULL && order->trailing_delta == 0 : order->stop_px != PX_NULL)
+        return refuse(REJECT_CODE_INVALID_STOP_PX);
+    if (candidate->market && order->price != PX_NULL)
+        return refuse_at(REJECT_CODE_INVALID_PRICE, candidate->instrument->min_ticks);
+    bool immediate = order->time_in_force == TIME_IN_FORCE_IOC || order->time_in_force == TIME_IN_FORCE_FOK;
+    bool dated = order->time_in_force == TIME_IN_FORCE_GTD || order->time_in_force == TIME_IN_FORCE_DAY;
+    if ((order->ord_type == ORD_TYPE_MARKET && dated) || (stop && candidate->market && immediate))
+        return refuse(REJECT_CODE_INVALID_TIME_IN_FORCE);
+    return ADMITTED;
+}
+
+/* 12 */
+static verdict_t check_expiry(const candidate_t *candidate)
+{
+    const new_order_single_t *order = &candidate->order;
+    uint64_t stamp = candidate->slot->ts_ns;
+    bool given = order->expire_time != U32_NULL;
+    bool valid = order->time_in_force == TIME_IN_FORCE_GTD ? given && order->expire_time * NS_PER_SECOND > stamp : !given;
+
+    return valid ? ADMITTED : refuse_at(REJECT_CODE_INVALID_EXPIRE, (int64_t)(stamp / NS_PER_SECOND));
+}
+
+/* 13 */
+static verdict_t check_minimum(const candidate_t *candidate)
+{
+    const new_order_single_t *order = &candidate->order;
+    bool in_details = candidate->details != NULL && candidate->details->min_qty != QTY_NULL;
+    bool in_display = display_is_minimum(order);
+
+    if (!in_details && !in_display)
+        return ADMITTED;
+    int64_t minimum = in_display ? order->display_qty : candidate->details->min_qty;
+    bool type = (order->ord_type == ORD_TYPE_LIMIT && (order->exec_inst & EXEC_INST_POST_ONLY) == 0) ||
+                (order->ord_type == ORD_TYPE_MARKET && !candidate->amount);
+    if ((in_details && in_display) || minimum <= 0 || minimum > order->order_qty || !type ||
+        order->time_in_force == TIME_IN_FORCE_FOK)
+        return refuse_at(REJECT_CODE_INVALID_MIN_QTY, order->order_qty);
+    return ADMITTED;
+}
+
+/* 14 */
+static verdict_t check_iceberg(const candidate_t *candidate)
+{
+    const new_order_single_t *order = &candidate->order;
+    bool given = order->display_qty != QTY_NULL && !display_is_minimum(order);
+    int64_t first = candidate->details == NULL ? QTY_NULL : candidate->details->initial_display_qty;
+    bool first_fits = first == QTY_NULL || (given && first > 0 && first <= order->order_qty);
+
+    if (!given)
+        return first_fits ? ADMITTED : refuse_at(REJECT_CODE_INVALID_DISPLAY_QTY, order->order_qty);
+    if (order->display_qty <= 0 || order->display_qty > order->order_qty || candidate->market ||
+        !may_rest(order->time_in_force) || !first_fits)
+        return refuse_at(REJECT_CODE_INVALID_DISPLAY_QTY, order->order_qty);
+    if (order->display_qty < candidate->instrument->min_lots && order->display_qty != order->order_qty)
+        return refuse_at(REJECT_CODE_INVALID_DISPLAY_QTY, candidate->instrument->min_lots);
+    return ADMITTED;
+}
+
+/* 7 to 15: whether the order makes sense at all. */
+static verdict_t check_shape(const candidate_t *candidate)
+{
+    const new_order_single_t *order = &candidate->order;
     verdict_t verdict;
 
-    if (order->ord_type == ORD_TYPE_LIMIT) {
-        if ((verdict = check_price(instrument, order->price)).rejected)
-            return verdict;
-        if ((verdict = check_quantity(instrument, order->order_qty)).rejected)
-            return verdict;
-        if ((verdict = check_free(sequencer, order->price, order->order_qty)).rejected)
-            return verdict;
-        if ((verdict = check_notional(instrument, order->price, order->order_qty)).rejected)
-            return verdict;
-        return check_band(instrument, sell, order->price);
-    }
-    if ((verdict = check_quantity(instrument, order->order_qty)).rejected)
+    if ((verdict = check_combination(candidate)).rejected)
         return verdict;
-    int64_t protection = 0;
-    if ((verdict = protection_price(instrument, sell, &protection)).rejected)
+    if ((verdict = check_type(candidate)).rejected)
         return verdict;
-    if ((verdict = check_notional(instrument, protection, order->order_qty)).rejected)
+    if ((verdict = check_expiry(candidate)).rejected)
         return verdict;
-    order->price = protection;
+    if ((verdict = check_minimum(candidate)).rejected)
+        return verdict;
+    if ((verdict = check_iceberg(candidate)).rejected)
+        return verdict;
+    return admit_stp(candidate->sequencer, order->account_id, candidate->instrument, order->stp_group_id, order->stp_mode);
+}
+
+/* 19 */
+static verdict_t check_quantity(const candidate_t *candidate)
+{
+    const new_order_single_t *order = &candidate->order;
+    verdict_t verdict;
+
+    if (candidate->amount)
+        return order->order_qty > 0 && order->order_qty < AMOUNT_LIMIT
+                   ? ADMITTED
+                   : refuse_at(REJECT_CODE_INVALID_QTY, candidate->instrument->min_lots);
+    if ((verdict = filter_quantity(candidate->instrument, order->order_qty, order->ord_type == ORD_TYPE_MARKET)).rejected)
+        return verdict;
+    return candidate->market ? ADMITTED : filter_free(candidate->sequencer, order->price, order->order_qty);
+}
+
+/* 20 */
+static verdict_t check_parts(const candidate_t *candidate)
+{
+    const new_order_single_t *order = &candidate->order;
+    uint16_t most = candidate->instrument->filters.iceberg_parts_max;
+
+    if (most == 0 || !is_iceberg(order))
+        return ADMITTED;
+    int64_t parts = (order->order_qty - 1) / order->display_qty + 1;
+    return parts > most ? refuse_at(REJECT_CODE_ICEBERG_PARTS, most) : ADMITTED;
+}
+
+/* 16 to 20: each number by itself. */
+static verdict_t check_numbers(const candidate_t *candidate)
+{
+    const new_order_single_t *order = &candidate->order;
+    verdict_t verdict;
+
+    if (!candidate->market && (verdict = filter_price(candidate->instrument, order->price)).rejected)
+        return verdict;
+    if ((verdict = filter_stop_price(candidate->instrument, order->stop_px, candidate->market)).rejected)
+        return verdict;
+    if ((verdict = filter_trailing(candidate->instrument, order->ord_type, candidate->sell, order->trailing_delta)).rejected)
+        return verdict;
+    if ((verdict = check_quantity(candidate)).rejected)
+        return verdict;
+    return check_parts(candidate);
+}
+
+/* 21: market orders get the price they may reach. */
+static verdict_t protect(candidate_t *candidate)
+{
+    const instrument_t *instrument = candidate->instrument;
+    new_order_single_t *order = &candidate->order;
+    bool stop = is_stop_order(order->ord_type);
+    int64_t base = stop ? stop_base(instrument, candidate->sell, order->stop_px, order->trailing_delta)
+                        : instrument->reference_ticks;
+    uint32_t band = candidate->sell ? instrument->band_down_bps : instrument->band_up_bps;
+
+    if (!candidate->market)
+        return ADMITTED;
+    if (base == PX_NULL && (stop || candidate->amount))
+        return refuse(REJECT_CODE_NO_REFERENCE_PRICE);
+    if (!protection_price(instrument, candidate->sell, base, &order->price))
+        return refuse(REJECT_CODE_NO_REFERENCE_PRICE);
+    if (candidate->amount && (band == 0 || order->price <= 0))
+        return refuse(REJECT_CODE_NO_REFERENCE_PRICE);
     return ADMITTED;
 }
 
-static int64_t available_of(const sequencer_t *sequencer, uint32_t account, uint32_t asset)
+/* 22 and 23: the whole of it. */
+static verdict_t check_whole(const candidate_t *candidate)
 {
-    const balance_t *balance = accounts_find(&sequencer->accounts, account, asset);
-    return balance == NULL ? 0 : balance->available;
+    const instrument_t *instrument = candidate->instrument;
+    const new_order_single_t *order = &candidate->order;
+    int64_t most = instrument->max_notional != 0 ? instrument->max_notional : AMOUNT_LIMIT - 1;
+    verdict_t verdict;
+    int64_t units;
+
+    if (candidate->amount) {
+        if ((verdict = filter_amount(instrument, order->order_qty)).rejected)
+            return verdict;
+        return hold_for_order(instrument, order, &units) ? ADMITTED : refuse_at(REJECT_CODE_MAX_NOTIONAL, most);
+    }
+    if ((verdict = filter_notional(instrument, order->price, order->order_qty, candidate->market)).rejected ||
+        candidate->market)
+        return verdict;
+    int64_t around = is_stop_order(order->ord_type)
+                         ? stop_base(instrument, candidate->sell, order->stop_px, order->trailing_delta)
+                         : instrument->reference_ticks;
+    return filter_band(instrument, candidate->sell, order->price, around);
 }
 
-static uint32_t paying_asset(const instrument_t *instrument, bool sell)
+static verdict_t check_cap(uint32_t count, uint32_t more, uint32_t cap, uint16_t code)
 {
-    return sell ? instrument->base_asset : instrument->quote_asset;
+    return cap != 0 && (uint64_t)count + more >= cap ? refuse_at(code, cap) : ADMITTED;
 }
 
-static verdict_t check_capacity_and_money(const sequencer_t *sequencer, const instrument_t *instrument,
-                                          const new_order_single_t *order, uint64_t *order_id)
+/* 24 */
+static verdict_t check_counts(const candidate_t *candidate, const order_context_t *context)
 {
-    const account_t *account = &sequencer->registry.accounts[order->account_id];
-    const orders_t *orders = &sequencer->orders[instrument->partition];
-    bool sell = order->side == SIDE_SELL;
-    int64_t need;
+    const new_order_single_t *order = &candidate->order;
+    const instrument_filters_t *filters = &candidate->instrument->filters;
+    const account_t *account = &candidate->sequencer->registry.accounts[order->account_id];
+    verdict_t verdict = check_cap(account->open_orders, context->orders, account->open_orders_max,
+                                  REJECT_CODE_OPEN_ORDER_LIMIT);
 
-    if (account->open_orders >= account->open_orders_max)
-        return refuse(REJECT_CODE_OPEN_ORDER_LIMIT);
-    if (order->cl_ord_id != 0 &&
-        orders_find_client(orders, order->account_id, order->instrument_id, order->cl_ord_id) != NULL)
-        return refuse(REJECT_CODE_DUPLICATE_CL_ORD_ID);
-    *order_id = orders_next_id(orders);
+    if (verdict.rejected)
+        return verdict;
+    const exposure_t exposure = exposures_get(&candidate->sequencer->exposures, order->account_id, order->instrument_id);
+    if ((verdict = check_cap(exposure.orders, context->orders, filters->open_orders_max, REJECT_CODE_OPEN_ORDER_LIMIT))
+            .rejected)
+        return verdict;
+    if (is_stop_order(order->ord_type) &&
+        (verdict = check_cap(exposure.algo, context->algo, filters->algo_orders_max, REJECT_CODE_ALGO_ORDER_LIMIT)).rejected)
+        return verdict;
+    if (is_iceberg(order))
+        return check_cap(exposure.icebergs, context->icebergs, filters->iceberg_orders_max,
+                         REJECT_CODE_ICEBERG_ORDER_LIMIT);
+    return ADMITTED;
+}
+
+/* 26 */
+static verdict_t check_position(const candidate_t *candidate)
+{
+    const instrument_t *instrument = candidate->instrument;
+    const new_order_single_t *order = &candidate->order;
+    int64_t lots = order->order_qty;
+
+    if (candidate->sell)
+        return ADMITTED;
+    if (candidate->amount)
+        lots = (int64_t)(order->order_qty / ((int128_t)instrument->reference_ticks * instrument->quote_per_tick_lot));
+    return admit_position(candidate->sequencer, order->account_id, order->instrument_id, lots);
+}
+
+/* 27 */
+static verdict_t check_client_id(const candidate_t *candidate, const order_context_t *context)
+{
+    const new_order_single_t *order = &candidate->order;
+
+    if (order->cl_ord_id == 0)
+        return candidate->details != NULL && candidate->details->client_text[0] != 0
+                   ? refuse(REJECT_CODE_INVALID_CL_ORD_ID)
+                   : ADMITTED;
+    bool taken = client_id_is_open(candidate->sequencer, order->account_id, order->instrument_id, order->cl_ord_id);
+    for (uint32_t i = 0; i < LIST_LEGS_MAX; i++)
+        taken |= context->client_ids[i] == order->cl_ord_id;
+    return taken ? refuse(REJECT_CODE_DUPLICATE_CL_ORD_ID) : ADMITTED;
+}
+
+/* 28 */
+static verdict_t check_room(const candidate_t *candidate, const order_context_t *context, uint64_t *order_id)
+{
+    const sequencer_t *sequencer = candidate->sequencer;
+    const orders_t *orders = &sequencer->orders[candidate->instrument->partition];
+
+    *order_id = orders_id_after(orders, context->last_id != 0 ? context->last_id : orders->last_id, context->orders);
     if (*order_id == 0)
         return refuse(REJECT_CODE_ORDER_CAPACITY);
-    /* The entry of what will be received is made at admission, so that settling cannot fail. */
-    if (!accounts_has_room(&sequencer->accounts, 2))
+    if (needs_extra(&candidate->order) && orders->extras + context->extras >= orders->extras_max)
+        return refuse(REJECT_CODE_ALGO_CAPACITY);
+    /* The entries of what will be received are made at admission, so that settling cannot fail. */
+    if (!accounts_has_room(&sequencer->accounts, 2) || !exposures_have_room(&sequencer->exposures))
         return refuse(REJECT_CODE_BALANCE_CAPACITY);
-    bool fits = hold_for(instrument, sell, order->price, order->order_qty, &need);
-    INVARIANT(fits);
-    if (available_of(sequencer, order->account_id, paying_asset(instrument, sell)) < need)
-        return refuse(REJECT_CODE_INSUFFICIENT_BALANCE);
     return ADMITTED;
 }
 
-static verdict_t admit_new_order(const sequencer_t *sequencer, const session_t *session, log_slot_t *slot)
+static int64_t larger(int64_t a, int64_t b)
 {
-    new_order_single_t *order = (new_order_single_t *)slot->block;
-    uint32_t account = resolve_account(sequencer, session, order->account_id);
+    return a > b ? a : b;
+}
+
+static int64_t smaller(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* 29 */
+static verdict_t check_funds(const candidate_t *candidate, order_context_t *context)
+{
+    const new_order_single_t *order = &candidate->order;
+    uint32_t asset = paying_asset(candidate->instrument, candidate->sell);
+    int64_t available = available_of(candidate->sequencer, order->account_id, asset);
+    int64_t need = 0;
+    bool fits = hold_for_order(candidate->instrument, order, &need);
+
+    INVARIANT(fits);
+    if (context->funding == FUNDING_SECOND_OF_PAIR)
+        need = larger(need, context->need);
+    context->need = need;
+    if (context->funding == FUNDING_LATER || context->funding == FUNDING_FIRST_OF_PAIR)
+        return ADMITTED;
+    int64_t known = context->funding == FUNDING_PREDECESSOR && context->known_asset == asset ? context->known_hold : 0;
+    context->extra_cover = smaller(available, need);
+    return available < need - known ? refuse_at(REJECT_CODE_INSUFFICIENT_BALANCE, available) : ADMITTED;
+}
+
+/* 24 to 29: what the account may and can. */
+static verdict_t check_account(const candidate_t *candidate, order_context_t *context, uint64_t *order_id)
+{
+    const account_t *account = &candidate->sequencer->registry.accounts[candidate->order.account_id];
     verdict_t verdict;
+
+    *order_id = context->last_id;
+    if (!context->due) {
+        if ((verdict = check_counts(candidate, context)).rejected)
+            return verdict;
+        if ((verdict = admit_order_rates(account, candidate->slot->ts_ns, context->orders)).rejected)
+            return verdict;
+    }
+    if ((verdict = check_position(candidate)).rejected)
+        return verdict;
+    if (!context->due) {
+        if ((verdict = check_client_id(candidate, context)).rejected)
+            return verdict;
+        if ((verdict = check_room(candidate, context, order_id)).rejected)
+            return verdict;
+    }
+    return check_funds(candidate, context);
+}
+
+/* 2 to 6 */
+static verdict_t check_request(const sequencer_t *sequencer, const log_slot_t *slot, new_order_single_t *order,
+                               const order_context_t *context)
+{
+    uint32_t account = resolve_account(sequencer, context->session, order->account_id);
 
     if (account == 0)
         return refuse(REJECT_CODE_INVALID_ACCOUNT);
     order->account_id = account;
     if (order->max_latency_us != 0 && slot->ts_ns > slot->ingress_ns &&
         slot->ts_ns - slot->ingress_ns > (uint64_t)order->max_latency_us * 1000)
-        return refuse(REJECT_CODE_STALE_REQUEST);
-    const instrument_t *instrument = registry_instrument(&sequencer->registry, order->instrument_id);
-    if (instrument == NULL)
+        return refuse_at(REJECT_CODE_STALE_REQUEST, order->max_latency_us);
+    if (registry_instrument(&sequencer->registry, order->instrument_id) == NULL)
         return refuse(REJECT_CODE_UNKNOWN_INSTRUMENT);
-    if ((verdict = check_shape(sequencer, order, account)).rejected)
+    verdict_t verdict = admit_entry(sequencer, account, order->instrument_id);
+    if (verdict.rejected)
         return verdict;
-    /* Completed before it is judged, on a copy: a refused request stays in the log as the client sent it. */
-    new_order_single_t complete = *order;
-    if ((verdict = check_terms(sequencer, instrument, &complete)).rejected)
+    return order->list_role != context->list_role ? refuse(REJECT_CODE_INVALID_LIST) : ADMITTED;
+}
+
+/* Of the UTC day that ends next after the stamp. */
+static uint32_t day_end(const instrument_t *instrument, uint64_t stamp_ns)
+{
+    uint64_t second = stamp_ns / NS_PER_SECOND;
+    uint64_t end = second - second % SECONDS_PER_DAY + instrument->filters.day_end_second;
+
+    return (uint32_t)(end > second ? end : end + SECONDS_PER_DAY);
+}
+
+/* What the command's next order will find. */
+static void note_admitted(order_context_t *context, const new_order_single_t *order, uint64_t order_id)
+{
+    if (context->orders < LIST_LEGS_MAX)
+        context->client_ids[context->orders] = order->cl_ord_id;
+    context->orders++;
+    context->algo += is_stop_order(order->ord_type);
+    context->icebergs += is_iceberg(order);
+    context->extras += needs_extra(order);
+    context->last_id = order_id;
+}
+
+verdict_t admit_order(const sequencer_t *sequencer, log_slot_t *slot, order_context_t *context)
+{
+    new_order_single_t *order = (new_order_single_t *)slot->block;
+    verdict_t verdict;
+    uint64_t order_id;
+
+    if ((verdict = admit_frame(slot, context->session)).rejected)
         return verdict;
-    uint64_t order_id = 0;
-    if ((verdict = check_capacity_and_money(sequencer, instrument, &complete, &order_id)).rejected)
+    if ((verdict = check_request(sequencer, slot, order, context)).rejected)
         return verdict;
-    complete.stp_group_id = sequencer->registry.accounts[account].stp_group;
-    if (complete.ord_type == ORD_TYPE_MARKET && complete.time_in_force == TIME_IN_FORCE_GTC)
-        complete.time_in_force = TIME_IN_FORCE_IOC;
-    *order = complete;
-    slot->partition = instrument->partition;
-    slot->flags |= (uint16_t)(sequencer->registry.accounts[account].fee_tier << SLOT_TIER_SHIFT);
+    const instrument_t *instrument = &sequencer->registry.instruments[order->instrument_id];
+    const account_t *account = &sequencer->registry.accounts[order->account_id];
+    candidate_t candidate = {.sequencer = sequencer,
+                             .slot = slot,
+                             .instrument = instrument,
+                             .details = context->details,
+                             .order = *order,
+                             .sell = order->side == SIDE_SELL,
+                             .market = is_market_order(order->ord_type),
+                             .amount = (order->exec_inst & EXEC_INST_QUOTE_AMOUNT) != 0};
+    if ((verdict = check_shape(&candidate)).rejected)
+        return verdict;
+    if ((verdict = check_numbers(&candidate)).rejected)
+        return verdict;
+    if ((verdict = protect(&candidate)).rejected)
+        return verdict;
+    if ((verdict = check_whole(&candidate)).rejected)
+        return verdict;
+    if ((verdict = check_account(&candidate, context, &order_id)).rejected)
+        return verdict;
+    note_admitted(context, order, order_id);
     slot->aux = order_id;
-    return ADMITTED;
-}
-
-/* The open order a cancel or replace means: by order id if given, else by client id. A line that only waits for the answer to a
- * late replace is no order any more: its client has the final report. */
-static order_line_t *resolve_order(const sequencer_t *sequencer, uint32_t account, uint32_t instrument, uint64_t order_id,
-                                   uint64_t client_id)
-{
-    const orders_t *orders = &sequencer->orders[partition_of(sequencer, instrument)];
-
-    if (order_id != U64_NULL) {
-        order_line_t *line = orders_line(orders, order_id);
-        bool same = line->id == order_id && order_id != 0 && line->account == account &&
-                    line->instrument == instrument && (line->flags & LINE_FINAL) == 0;
-        return same ? line : NULL;
-    }
-    if (client_id == U64_NULL || client_id == 0)
-        return NULL;
-    order_line_t *line = orders_find_client(orders, account, instrument, client_id);
-    return line == NULL || (line->flags & LINE_FINAL) != 0 ? NULL : line;
-}
-
-static verdict_t admit_cancel(const sequencer_t *sequencer, const session_t *session, log_slot_t *slot)
-{
-    order_cancel_request_t *request = (order_cancel_request_t *)slot->block;
-    uint32_t account = resolve_account(sequencer, session, request->account_id);
-
-    if (account == 0)
-        return refuse(REJECT_CODE_INVALID_ACCOUNT);
-    request->account_id = account;
-    const instrument_t *instrument = registry_instrument(&sequencer->registry, request->instrument_id);
-    if (instrument == NULL)
-        return refuse(REJECT_CODE_UNKNOWN_INSTRUMENT);
-    if (request->cancel_flags != 0)
-        return refuse(REJECT_CODE_INVALID_COMBINATION);
-    const order_line_t *line =
-        resolve_order(sequencer, account, request->instrument_id, request->order_id, request->orig_cl_ord_id);
-    if (line == NULL)
-        return refuse(REJECT_CODE_UNKNOWN_ORDER);
-    request->order_id = line->id;
+    if (context->funding == FUNDING_LATER) /* it is completed when its time comes */
+        return ADMITTED;
+    *order = candidate.order;
+    order->stp_group_id = account->stp_group;
+    if (order->ord_type == ORD_TYPE_MARKET && order->time_in_force == TIME_IN_FORCE_GTC)
+        order->time_in_force = TIME_IN_FORCE_IOC;
+    if (order->time_in_force == TIME_IN_FORCE_DAY)
+        order->expire_time = day_end(instrument, slot->ts_ns);
     slot->partition = instrument->partition;
+    slot->flags |= (uint16_t)(account->fee_tier << SLOT_TIER_SHIFT);
     return ADMITTED;
-}
-
-/* Cover while replaces are in flight: highest price of all versions x (highest total - filled), CORE section 4. `extra` is what
- * must be held on top of the line's hold. False when the product does not fit. */
-bool replace_needs(const sequencer_t *sequencer, const order_line_t *line, const order_replace_request_t *request,
-                   int64_t *extra_units)
-{
-    const instrument_t *instrument = &sequencer->registry.instruments[line->instrument];
-    const order_replaces_t *replaces = orders_replaces(&sequencer->orders[instrument->partition], line);
-    int64_t ticks = line->limit_ticks, lots = line->total_lots, need;
-
-    for (uint32_t i = 0; replaces != NULL && i < replaces->count; i++) {
-        ticks = replaces->versions[i].limit_ticks > ticks ? replaces->versions[i].limit_ticks : ticks;
-        lots = replaces->versions[i].total_lots > lots ? replaces->versions[i].total_lots : lots;
-    }
-    if (request->price != PX_NULL && request->price > ticks)
-        ticks = request->price;
-    if (request->order_qty != QTY_NULL && request->order_qty > lots)
-        lots = request->order_qty;
-    int64_t open = lots - line->filled_lots;
-    if (!hold_for(instrument, (line->flags & LINE_SELL) != 0, ticks, open, &need))
-        return false;
-    *extra_units = need > line->hold_units ? need - line->hold_units : 0;
-    return true;
-}
-
-static verdict_t check_replace_terms(const sequencer_t *sequencer, const order_line_t *line,
-                                     const order_replace_request_t *request)
-{
-    const instrument_t *instrument = &sequencer->registry.instruments[line->instrument];
-    const order_replaces_t *replaces = orders_replaces(&sequencer->orders[instrument->partition], line);
-    const replace_version_t *newest = replaces == NULL ? NULL : &replaces->versions[replaces->count - 1];
-    int64_t ticks = newest == NULL ? line->limit_ticks : newest->limit_ticks;
-    int64_t lots = newest == NULL ? line->total_lots : newest->total_lots;
-    verdict_t verdict;
-
-    if (request->price != PX_NULL) {
-        ticks = request->price;
-        if ((verdict = check_price(instrument, ticks)).rejected)
-            return verdict;
-    }
-    if (request->order_qty != QTY_NULL) {
-        lots = request->order_qty;
-        if ((verdict = check_quantity(instrument, lots)).rejected)
-            return verdict;
-    }
-    if ((verdict = check_free(sequencer, ticks, lots)).rejected)
-        return verdict;
-    if ((verdict = check_notional(instrument, ticks, lots)).rejected)
-        return verdict;
-    return request->price == PX_NULL ? ADMITTED : check_band(instrument, (line->flags & LINE_SELL) != 0, ticks);
-}
-
-static verdict_t admit_replace(const sequencer_t *sequencer, const session_t *session, log_slot_t *slot)
-{
-    order_replace_request_t *request = (order_replace_request_t *)slot->block;
-    uint32_t account = resolve_account(sequencer, session, request->account_id);
-    verdict_t verdict;
-
-    if (account == 0)
-        return refuse(REJECT_CODE_INVALID_ACCOUNT);
-    request->account_id = account;
-    const instrument_t *instrument = registry_instrument(&sequencer->registry, request->instrument_id);
-    if (instrument == NULL)
-        return refuse(REJECT_CODE_UNKNOWN_INSTRUMENT);
-    if (request->display_qty != QTY_NULL)
-        return refuse(REJECT_CODE_INVALID_DISPLAY_QTY);
-    if (request->replace_flags != 0)
-        return refuse(REJECT_CODE_INVALID_COMBINATION);
-    const orders_t *orders = &sequencer->orders[instrument->partition];
-    const order_line_t *line =
-        resolve_order(sequencer, account, request->instrument_id, request->order_id, request->orig_cl_ord_id);
-    if (line == NULL)
-        return refuse(REJECT_CODE_UNKNOWN_ORDER);
-    if ((verdict = check_replace_terms(sequencer, line, request)).rejected)
-        return verdict;
-    if (!orders_can_replace(orders, line))
-        return refuse(REJECT_CODE_PENDING_REQUEST);
-    if (request->cl_ord_id != 0 &&
-        orders_find_client(orders, account, request->instrument_id, request->cl_ord_id) != NULL)
-        return refuse(REJECT_CODE_DUPLICATE_CL_ORD_ID);
-    int64_t extra;
-    if (!replace_needs(sequencer, line, request, &extra))
-        return refuse(REJECT_CODE_MAX_NOTIONAL);
-    uint32_t asset = paying_asset(instrument, (line->flags & LINE_SELL) != 0);
-    if (available_of(sequencer, account, asset) < extra)
-        return refuse(REJECT_CODE_INSUFFICIENT_BALANCE);
-    request->order_id = line->id;
-    slot->partition = instrument->partition;
-    return ADMITTED;
-}
-
-static verdict_t admit_mass_cancel(const sequencer_t *sequencer, const session_t *session, log_slot_t *slot)
-{
-    mass_cancel_request_t *request = (mass_cancel_request_t *)slot->block;
-    uint32_t account = resolve_account(sequencer, session, request->account_id);
-
-    if (account == 0)
-        return refuse(REJECT_CODE_INVALID_ACCOUNT);
-    if (request->scope == MASS_CANCEL_SCOPE_FIRM)
-        return refuse(REJECT_CODE_PERMISSION_DENIED);
-    if (request->mass_flags != 0 || request->stp_group_id != 0)
-        return refuse(REJECT_CODE_INVALID_COMBINATION);
-    if (request->instrument_id != 0 && registry_instrument(&sequencer->registry, request->instrument_id) == NULL)
-        return refuse(REJECT_CODE_UNKNOWN_INSTRUMENT);
-    request->account_id = account;
-    slot->partition = PARTITION_ALL;
-    return ADMITTED;
-}
-
-verdict_t admit(const sequencer_t *sequencer, log_slot_t *slot)
-{
-    const session_t *session = registry_session(&sequencer->registry, slot->session);
-
-    INVARIANT(session != NULL);
-    if ((slot->flags & SLOT_FLAG_REJECT) != 0)
-        return refuse((uint16_t)slot->aux);
-    if ((slot->flags & SLOT_FLAG_MORE) != 0)
-        return refuse(REJECT_CODE_INVALID_GROUP);
-    if (is_control(slot->template_id))
-        return control_admit(sequencer, slot);
-    if (slot->template_id == TEMPLATE_SEQUENCE)
-        return ADMITTED; /* the client skips numbers; a session message, so the requests' shape checks do not know it */
-    uint16_t code = orders_validate(slot->template_id, slot->block);
-    if (code != REJECT_CODE_NONE)
-        return refuse(code);
-    if (session->kind == SESSION_KIND_DROP_COPY)
-        return refuse(REJECT_CODE_PERMISSION_DENIED);
-    switch (slot->template_id) {
-    case TEMPLATE_NEW_ORDER_SINGLE:
-        return admit_new_order(sequencer, session, slot);
-    case TEMPLATE_ORDER_CANCEL_REQUEST:
-        return admit_cancel(sequencer, session, slot);
-    case TEMPLATE_ORDER_REPLACE_REQUEST:
-        return admit_replace(sequencer, session, slot);
-    case TEMPLATE_MASS_CANCEL_REQUEST:
-        return admit_mass_cancel(sequencer, session, slot);
-    default:
-        return refuse(REJECT_CODE_UNKNOWN_TEMPLATE);
-    }
-}
-
-static int64_t limit_of_terms(const sequencer_t *sequencer, const instrument_t *instrument, uint32_t account, bool sell,
-                              int64_t ticks, uint16_t code)
-{
-    int64_t lowest, highest;
-
-    switch (code) {
-    case REJECT_CODE_INVALID_PRICE:
-        return ticks != PX_NULL && ticks > instrument->max_ticks ? instrument->max_ticks : instrument->min_ticks;
-    case REJECT_CODE_INVALID_QTY:
-    case REJECT_CODE_MIN_QTY:
-        return instrument->min_lots;
-    case REJECT_CODE_MAX_QTY:
-        return ticks == 0 && free_lots_max(sequencer) < instrument->max_lots ? free_lots_max(sequencer)
-                                                                              : instrument->max_lots;
-    case REJECT_CODE_MIN_NOTIONAL:
-        return instrument->min_notional;
-    case REJECT_CODE_MAX_NOTIONAL:
-        return instrument->max_notional != 0 ? instrument->max_notional : AMOUNT_LIMIT - 1;
-    case REJECT_CODE_PRICE_BAND:
-        band_bounds(instrument, &lowest, &highest);
-        return sell ? lowest : highest;
-    case REJECT_CODE_INSUFFICIENT_BALANCE:
-        return available_of(sequencer, account, paying_asset(instrument, sell));
-    default:
-        return 0;
-    }
-}
-
-int64_t admission_limit(const sequencer_t *sequencer, const log_slot_t *slot, uint16_t code)
-{
-    const registry_t *registry = &sequencer->registry;
-
-    if (slot->template_id == TEMPLATE_NEW_ORDER_SINGLE) {
-        const new_order_single_t *order = (const new_order_single_t *)slot->block;
-        const instrument_t *instrument = registry_instrument(registry, order->instrument_id);
-        const account_t *account = registry_account(registry, order->account_id);
-        if (code == REJECT_CODE_OPEN_ORDER_LIMIT && account != NULL)
-            return account->open_orders_max;
-        if (code == REJECT_CODE_STALE_REQUEST)
-            return order->max_latency_us;
-        if (instrument == NULL)
-            return 0;
-        return limit_of_terms(sequencer, instrument, order->account_id, order->side == SIDE_SELL, order->price, code);
-    }
-    if (slot->template_id == TEMPLATE_ORDER_REPLACE_REQUEST) {
-        const order_replace_request_t *request = (const order_replace_request_t *)slot->block;
-        const instrument_t *instrument = registry_instrument(registry, request->instrument_id);
-        if (code == REJECT_CODE_PENDING_REQUEST)
-            return REPLACES_IN_FLIGHT_MAX;
-        if (instrument == NULL)
-            return 0;
-        const order_line_t *line = resolve_order(sequencer, request->account_id, request->instrument_id,
-                                                 request->order_id, request->orig_cl_ord_id);
-        bool sell = line != NULL && (line->flags & LINE_SELL) != 0;
-        return limit_of_terms(sequencer, instrument, request->account_id, sell, request->price, code);
-    }
-    return 0;
 }

@@ -1,198 +1,294 @@
-/* One record of the log into the state: the only place, with settle.c, that changes it. The verdict is taken from the record. */
+/* One command of the log, of one record or several, into the state: the only place, with settle.c, that changes it. The verdicts are
+ * taken from the records. */
 #include "sequencer_state.h"
 
 #include <string.h>
 
-#include "invariant.h"
-
-static void move_to_hold(sequencer_t *sequencer, uint32_t account, uint32_t asset, int64_t units)
+static orders_t *orders_of(sequencer_t *sequencer, uint32_t instrument)
 {
-    if (units == 0)
-        return;
-    balance_t *balance = accounts_find(&sequencer->accounts, account, asset);
-    INVARIANT(balance != NULL);
-    INVARIANT(balance->available >= units);
-    balance_change(&sequencer->accounts, balance, -units, units);
+    return &sequencer->orders[partition_of(sequencer, instrument)];
 }
 
-static void apply_new_order(sequencer_t *sequencer, const log_slot_t *slot)
+/* ---- orders -------------------------------------------------------------------------------------------------------------------------- */
+
+static void apply_order(sequencer_t *sequencer, const log_slot_t *slot, const order_details_t *details,
+                        const log_slot_t *predecessor)
 {
     const new_order_single_t *order = (const new_order_single_t *)slot->block;
-    registry_t *registry = &sequencer->registry;
-    instrument_t *instrument = &registry->instruments[order->instrument_id];
-    account_t *account = &registry->accounts[order->account_id];
-    orders_t *orders = &sequencer->orders[instrument->partition];
-    bool sell = order->side == SIDE_SELL;
+    line_entry_t entry = {.order = order, .details = details, .order_id = slot->aux, .session = slot->session};
     int64_t hold = 0;
 
-    bool fits = hold_for(instrument, sell, order->price, order->order_qty, &hold);
+    bool fits = hold_for_order(&sequencer->registry.instruments[order->instrument_id], order, &hold);
     INVARIANT(fits);
-    order_line_t *line = orders_take(orders, slot->aux);
-    line->limit_ticks = order->price;
-    line->total_lots = order->order_qty;
-    line->filled_lots = 0;
-    line->hold_units = hold;
-    line->client_id = order->cl_ord_id;
-    line->account = order->account_id;
-    line->session = slot->session;
-    line->instrument = (uint16_t)order->instrument_id;
-    line->flags = (uint16_t)((sell ? LINE_SELL : 0) | (order->ord_type == ORD_TYPE_MARKET ? LINE_MARKET : 0) |
-                             order->time_in_force << LINE_TIF_SHIFT);
-    orders_link(orders, line, registry_order_head(registry, order->account_id, instrument->partition));
-    orders_register_client(orders, line, order->cl_ord_id);
-    account->open_orders++;
-    instrument->open_orders++;
-    move_to_hold(sequencer, order->account_id, sell ? instrument->base_asset : instrument->quote_asset, hold);
-    /* Both entries, so that settling finds them: a bid at price 0 holds nothing and may come without money. */
-    (void)accounts_obtain(&sequencer->accounts, order->account_id, instrument->base_asset);
-    (void)accounts_obtain(&sequencer->accounts, order->account_id, instrument->quote_asset);
+    if (predecessor != NULL) {
+        /* Held is what its predecessor does not leave to it; when both are settled, all that it needs. */
+        entry.flags = LINE_COVERED;
+        hold = (int64_t)predecessor->aux;
+    }
+    order_line_t *line = line_open(sequencer, &entry);
+    line_hold(sequencer, line, hold);
+    count_orders(&sequencer->registry.accounts[order->account_id], slot->ts_ns, 1);
+}
+
+static void apply_version(sequencer_t *sequencer, orders_t *orders, order_line_t *line, const replace_version_t *version)
+{
+    int64_t before = line_buys(orders, line);
+
+    orders_push_replace(orders, line, version);
+    orders_register_client(orders, line, version->client_id);
+    line_buys_changed(sequencer, orders, line, before);
+}
+
+static replace_version_t newest_version(const orders_t *orders, const order_line_t *line)
+{
+    const order_replaces_t *replaces = orders_replaces(orders, line);
+
+    if (replaces != NULL)
+        return replaces->versions[replaces->count - 1];
+    return (replace_version_t){.limit_ticks = line->limit_ticks, .total_lots = line->total_lots};
 }
 
 static void apply_replace(sequencer_t *sequencer, const log_slot_t *slot)
 {
     const order_replace_request_t *request = (const order_replace_request_t *)slot->block;
-    const instrument_t *instrument = &sequencer->registry.instruments[request->instrument_id];
-    orders_t *orders = &sequencer->orders[instrument->partition];
+    orders_t *orders = orders_of(sequencer, request->instrument_id);
     order_line_t *line = orders_line(orders, request->order_id);
-    const order_replaces_t *replaces = orders_replaces(orders, line);
-    const replace_version_t *newest = replaces == NULL ? NULL : &replaces->versions[replaces->count - 1];
+    replace_version_t version = newest_version(orders, line);
     int64_t extra = 0;
 
     INVARIANT(line->id == request->order_id);
-    bool fits = replace_needs(sequencer, line, request, &extra);
+    bool fits = replace_needs(sequencer, line, request->price, request->order_qty, &extra);
     INVARIANT(fits);
-    int64_t ticks = newest == NULL ? line->limit_ticks : newest->limit_ticks;
-    int64_t lots = newest == NULL ? line->total_lots : newest->total_lots;
-    replace_version_t version = {
-        .limit_ticks = request->price != PX_NULL ? request->price : ticks,
-        .total_lots = request->order_qty != QTY_NULL ? request->order_qty : lots,
-        .client_id = request->cl_ord_id,
-    };
-    orders_push_replace(orders, line, &version);
-    orders_register_client(orders, line, request->cl_ord_id);
-    line->hold_units += extra;
-    bool sell = (line->flags & LINE_SELL) != 0;
-    move_to_hold(sequencer, line->account, sell ? instrument->base_asset : instrument->quote_asset, extra);
+    version.limit_ticks = request->price != PX_NULL ? request->price : version.limit_ticks;
+    version.total_lots = request->order_qty != QTY_NULL ? request->order_qty : version.total_lots;
+    version.display_lots = request->display_qty;
+    version.client_id = request->cl_ord_id;
+    apply_version(sequencer, orders, line, &version);
+    line_hold(sequencer, line, extra);
+    if (request->display_qty != QTY_NULL && (line->flags & LINE_EXTRA) == 0) {
+        line->flags |= LINE_EXTRA;
+        orders->extras++;
+    }
+    count_orders(&sequencer->registry.accounts[line->account], slot->ts_ns, 1);
 }
 
-static void answer_rejected_order(sequencer_t *sequencer, const log_slot_t *slot, int64_t sequence)
+/* A replace of the quantity alone, which never grows: the matcher refuses what would. */
+static void apply_amend(sequencer_t *sequencer, const log_slot_t *slot)
 {
-    const new_order_single_t *order = (const new_order_single_t *)slot->block;
-    int64_t limit = admission_limit(sequencer, slot, (uint16_t)slot->aux);
-    order_rejected_t *report = report0_begin(sequencer, slot->session, TEMPLATE_ORDER_REJECTED, sequence, true);
+    const order_amend_request_t *request = (const order_amend_request_t *)slot->block;
+    orders_t *orders = orders_of(sequencer, request->instrument_id);
+    order_line_t *line = orders_line(orders, request->order_id);
+    replace_version_t version = newest_version(orders, line);
 
-    report->cl_ord_id = order->cl_ord_id;
-    report->order_id = U64_NULL;
-    report->exec_id = report0_exec_id(sequencer);
-    report->transact_time = slot->ts_ns;
-    report->ingress_time = slot->ingress_ns;
-    report->ref_seq_num = slot->seq_num;
-    report->client_tag = order->client_tag;
-    report->limit = limit;
-    report->instrument_id = order->instrument_id;
-    report->account_id = order->account_id;
-    report->reject_code = (uint16_t)slot->aux;
-    report->side = order->side;
-    report0_commit(sequencer);
+    INVARIANT(line->id == request->order_id);
+    version.total_lots = request->new_qty < version.total_lots ? request->new_qty : version.total_lots;
+    version.display_lots = QTY_NULL;
+    version.client_id = request->cl_ord_id;
+    apply_version(sequencer, orders, line, &version);
+    line_terms(orders, line)->amends++;
+    count_orders(&sequencer->registry.accounts[line->account], slot->ts_ns, 1);
 }
 
-static void answer_rejected_change(sequencer_t *sequencer, const log_slot_t *slot, int64_t sequence)
+static void apply_cancel(sequencer_t *sequencer, const log_slot_t *slot)
 {
-    /* Cancel and replace requests share their first three fields; instrument and account stand elsewhere. */
-    bool replace = slot->template_id == TEMPLATE_ORDER_REPLACE_REQUEST;
-    const order_replace_request_t *change = (const order_replace_request_t *)slot->block;
-    const order_cancel_request_t *cancel = (const order_cancel_request_t *)slot->block;
-    int64_t limit = admission_limit(sequencer, slot, (uint16_t)slot->aux);
-    cancel_replace_reject_t *report =
-        report0_begin(sequencer, slot->session, TEMPLATE_CANCEL_REPLACE_REJECT, sequence, true);
-
-    report->cl_ord_id = cancel->cl_ord_id;
-    report->orig_cl_ord_id = cancel->orig_cl_ord_id == U64_NULL ? 0 : cancel->orig_cl_ord_id;
-    report->order_id = cancel->order_id;
-    report->exec_id = report0_exec_id(sequencer);
-    report->transact_time = slot->ts_ns;
-    report->ref_seq_num = slot->seq_num;
-    report->limit = limit;
-    report->instrument_id = replace ? change->instrument_id : cancel->instrument_id;
-    report->account_id = replace ? change->account_id : cancel->account_id;
-    report->reject_code = (uint16_t)slot->aux;
-    report->response_to = replace ? RESPONSE_TO_REPLACE : RESPONSE_TO_CANCEL;
-    report->ord_status = ORD_STATUS_REJECTED;
-    report0_commit(sequencer);
+    const order_cancel_request_t *request = (const order_cancel_request_t *)slot->block;
+    count_cancel(&sequencer->registry.accounts[request->account_id], slot->ts_ns);
 }
 
-static void answer_rejected_mass_cancel(sequencer_t *sequencer, const log_slot_t *slot, int64_t sequence)
+/* An unlock is all ours; everything else the matchers answer. */
+static void apply_mass_cancel(sequencer_t *sequencer, const log_slot_t *slot, int64_t sequence)
 {
     const mass_cancel_request_t *request = (const mass_cancel_request_t *)slot->block;
-    mass_cancel_report_t *report =
-        report0_begin(sequencer, slot->session, TEMPLATE_MASS_CANCEL_REPORT, sequence, true);
+    account_t *account = &sequencer->registry.accounts[request->account_id];
 
+    if (request->account_id != 0)
+        count_cancel(account, slot->ts_ns);
+    if ((request->mass_flags & MASS_CANCEL_FLAGS_LOCK_ENTRY) != 0)
+        account->locked = 1;
+    if ((request->mass_flags & MASS_CANCEL_FLAGS_UNLOCK_ENTRY) == 0)
+        return;
+    account->locked = 0;
+    mass_cancel_report_t *report = report0_begin(sequencer, slot->session, TEMPLATE_MASS_CANCEL_REPORT, sequence, true);
     report->cl_ord_id = request->cl_ord_id;
     report->exec_id = report0_exec_id(sequencer);
     report->transact_time = slot->ts_ns;
     report->ref_seq_num = slot->seq_num;
     report->instrument_id = request->instrument_id;
     report->account_id = request->account_id;
-    report->reject_code = (uint16_t)slot->aux;
     report->side = request->side;
     report->scope = request->scope;
     report0_commit(sequencer);
 }
 
-static void answer_business_reject(sequencer_t *sequencer, const log_slot_t *slot, int64_t sequence)
-{
-    business_reject_t *report = report0_begin(sequencer, slot->session, TEMPLATE_BUSINESS_REJECT, sequence, true);
+/* ---- quotes ---------------------------------------------------------------------------------------------------------------------------- */
 
+static uint64_t apply_quote_leg(sequencer_t *sequencer, const log_slot_t *slot, const quote_t *quote)
+{
+    const quote_leg_t *leg = (const quote_leg_t *)slot->block;
+
+    if (leg->action != QUOTE_ACTION_PLACE)
+        return 0;
+    const new_order_single_t order = {
+        .cl_ord_id = leg->cl_ord_id,
+        .price = leg->price,
+        .order_qty = leg->quantity,
+        .display_qty = QTY_NULL,
+        .stop_px = PX_NULL,
+        .expire_time = U32_NULL,
+        .instrument_id = leg->instrument_id,
+        .account_id = leg->account_id,
+        .exec_inst = (quote->quote_flags & QUOTE_FLAGS_POST_ONLY) != 0 ? EXEC_INST_POST_ONLY : 0,
+        .side = leg->side,
+        .ord_type = ORD_TYPE_LIMIT,
+        .time_in_force = TIME_IN_FORCE_GTC,
+        .stp_mode = leg->stp_mode,
+    };
+    line_entry_t entry = {.order = &order, .order_id = slot->aux, .session = slot->session,
+                          .flags = LINE_QUOTE | LINE_COVERED};
+    line_hold(sequencer, line_open(sequencer, &entry), leg->extra_cover);
+    count_orders(&sequencer->registry.accounts[leg->account_id], slot->ts_ns, 1);
+    return slot->aux;
+}
+
+static void apply_quote(sequencer_t *sequencer, const log_slot_t *slots)
+{
+    const quote_t *quote = (const quote_t *)slots[0].block;
+    quote_record_t *record = quotes_obtain(&sequencer->quotes, partition_of(sequencer, quote->instrument_id),
+                                           quote->account_id, quote->instrument_id, quote->quote_set_id);
+
+    INVARIANT(record->in_flight < QUOTES_IN_FLIGHT_MAX);
+    for (int side = 0; side < 2; side++)
+        record->coming[record->in_flight][side] = apply_quote_leg(sequencer, &slots[1 + side], quote);
+    record->in_flight++;
+}
+
+/* ---- what clients ask of partition 0 alone ------------------------------------------------------------------------------------------------ */
+
+/* Of a leg whose time has not come; of all others the matcher tells. */
+static void apply_status(sequencer_t *sequencer, const log_slot_t *slot, int64_t sequence)
+{
+    const order_status_request_t *request = (const order_status_request_t *)slot->block;
+    const orders_t *orders = orders_of(sequencer, request->instrument_id);
+    const order_line_t *line = orders_line(orders, request->order_id);
+
+    if (slot->partition != PARTITION_SEQUENCER)
+        return;
+    order_status_t *report = report0_begin(sequencer, slot->session, TEMPLATE_ORDER_STATUS, sequence, true);
+    report->request_id = request->request_id;
+    report->cl_ord_id = line->client_id;
+    report->order_id = line->id;
     report->exec_id = report0_exec_id(sequencer);
     report->transact_time = slot->ts_ns;
     report->ref_seq_num = slot->seq_num;
-    report->ref_template_id = slot->template_id;
-    report->reject_code = (uint16_t)slot->aux;
-    /* Every request block begins with the client's own id. */
-    if (orders_block_length(slot->template_id) != 0)
-        memcpy(&report->cl_ord_id, slot->block, sizeof(report->cl_ord_id));
+    report->price = line->limit_ticks;
+    report->order_qty = line->total_lots;
+    report->leaves_qty = line->total_lots;
+    report->instrument_id = line->instrument;
+    report->account_id = line->account;
+    report->side = line_sells(line) ? SIDE_SELL : SIDE_BUY;
+    report->ord_type = line_ord_type(orders, line);
+    report->time_in_force = (line->flags >> LINE_TIF_SHIFT) & LINE_TIF_MASK;
+    report->ord_status = ORD_STATUS_PENDING_NEW;
     report0_commit(sequencer);
 }
 
-static void apply_rejected(sequencer_t *sequencer, const log_slot_t *slot, int64_t sequence)
+/* ---- commands -------------------------------------------------------------------------------------------------------------------------- */
+
+static void apply_admitted(sequencer_t *sequencer, const log_slot_t *slots, uint32_t at, int64_t sequence)
 {
+    const log_slot_t *slot = &slots[at];
+    bool has_details = at > 0 && slots[at - 1].template_id == TEMPLATE_ORDER_DETAILS;
+    bool replaces = at > 0 && slots[0].template_id == TEMPLATE_ORDER_CANCEL_REQUEST &&
+                    (slots[0].flags & SLOT_FLAG_REJECT) == 0;
+
     switch (slot->template_id) {
     case TEMPLATE_NEW_ORDER_SINGLE:
-        answer_rejected_order(sequencer, slot, sequence);
+        apply_order(sequencer, slot, has_details ? (const order_details_t *)slots[at - 1].block : NULL,
+                    replaces ? &slots[0] : NULL);
         break;
     case TEMPLATE_ORDER_CANCEL_REQUEST:
+        apply_cancel(sequencer, slot);
+        break;
     case TEMPLATE_ORDER_REPLACE_REQUEST:
-        answer_rejected_change(sequencer, slot, sequence);
+        apply_replace(sequencer, slot);
+        break;
+    case TEMPLATE_ORDER_AMEND_REQUEST:
+        apply_amend(sequencer, slot);
         break;
     case TEMPLATE_MASS_CANCEL_REQUEST:
-        answer_rejected_mass_cancel(sequencer, slot, sequence);
+        apply_mass_cancel(sequencer, slot, sequence + at);
         break;
-    default:
-        answer_business_reject(sequencer, slot, sequence);
+    case TEMPLATE_QUOTE:
+        apply_quote(sequencer, slots);
+        break;
+    case TEMPLATE_ORDER_STATUS_REQUEST:
+        apply_status(sequencer, slot, sequence + at);
+        break;
+    default: /* details and a quote's sides belong to another slot; Sequence has said all it had to say */
         break;
     }
 }
 
-static void apply_request(sequencer_t *sequencer, const log_slot_t *slot, int64_t sequence)
+/* Details of an order are answered with it; alone they are a frame like any other. */
+static bool is_answered(const log_slot_t *slots, uint32_t at)
 {
-    session_t *session = registry_session(&sequencer->registry, slot->session);
-    INVARIANT(session != NULL);
-
-    if (slot->template_id == TEMPLATE_SEQUENCE)
-        session->last_incoming = ((const sequence_message_t *)slot->block)->next_seq_no - 1;
-    else
-        session->last_incoming = slot->seq_num;
-    if (is_control(slot->template_id))
-        control_apply(sequencer, slot, sequence);
-    else if ((slot->flags & SLOT_FLAG_REJECT) != 0)
-        apply_rejected(sequencer, slot, sequence);
-    else if (slot->template_id == TEMPLATE_NEW_ORDER_SINGLE)
-        apply_new_order(sequencer, slot);
-    else if (slot->template_id == TEMPLATE_ORDER_REPLACE_REQUEST)
-        apply_replace(sequencer, slot);
+    return slots[at].template_id != TEMPLATE_ORDER_DETAILS || (slots[at].flags & SLOT_FLAG_MORE) == 0;
 }
 
-void apply_record(sequencer_t *sequencer, const log_slot_t *slot, int64_t sequence)
+static void apply_command(sequencer_t *sequencer, const log_slot_t *slots, uint32_t count, int64_t sequence)
+{
+    session_t *session = registry_session(&sequencer->registry, slots[0].session);
+    int64_t limits[GROUP_SLOTS_MAX] = {0};
+    uint16_t refused = 0;
+
+    INVARIANT(session != NULL);
+    for (uint32_t i = 0; i < count; i++) {
+        const sequence_message_t *skip = (const sequence_message_t *)slots[i].block;
+        if (slots[i].source != 0)
+            session->last_incoming = slots[i].template_id == TEMPLATE_SEQUENCE ? skip->next_seq_no - 1 : slots[i].seq_num;
+        refused |= slots[i].flags & SLOT_FLAG_REJECT;
+    }
+    if (refused != 0)
+        refusal_limits(sequencer, slots, count, limits);
+    if (refused == 0 && slots[0].template_id == TEMPLATE_ORDER_LIST_REQUEST) {
+        apply_list(sequencer, slots, count, sequence);
+        return;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        if (is_control(slots[i].template_id))
+            control_apply(sequencer, &slots[i], sequence + i, limits[i]);
+        else if ((slots[i].flags & SLOT_FLAG_REJECT) == 0)
+            apply_admitted(sequencer, slots, i, sequence);
+        else if (is_answered(slots, i))
+            answer_refused(sequencer, &slots[i], sequence + i, limits[i]);
+    }
+}
+
+/* Records the sequencer writes of itself. */
+static void apply_own(sequencer_t *sequencer, const log_slot_t *slot, int64_t sequence)
+{
+    switch (slot->template_id) {
+    case TEMPLATE_SETTLED:
+        lists_mark(&sequencer->lists, ((const settled_t *)slot->block)->settled_partition);
+        break;
+    case TEMPLATE_TICK:
+        sequencer->last_tick_ts = slot->ts_ns;
+        break;
+    case TEMPLATE_HASH_MARK:
+        sequencer->mark_index++;
+        sequencer->last_hash_ts = slot->ts_ns;
+        sequencer->last_hash_position = sequence + 1;
+        break;
+    case TEMPLATE_LIST_END:
+        apply_list_end(sequencer, slot, sequence);
+        break;
+    default: /* of no concern to the sequencer's state */
+        break;
+    }
+}
+
+/* Order in time, and which ingress slots the log has seen. */
+static void note_record(sequencer_t *sequencer, const log_slot_t *slot, int64_t sequence)
 {
     INVARIANT(sequence == sequencer->position);
     INVARIANT(slot->ts_ns > sequencer->last_ts || sequence == 0);
@@ -201,17 +297,20 @@ void apply_record(sequencer_t *sequencer, const log_slot_t *slot, int64_t sequen
         /* The slot keeps 32 bits of the ring index; indexes only grow, so the distance widens them. */
         source->next += (int64_t)(uint32_t)(slot->src_seq - (uint32_t)source->next) + 1;
     }
-    if (is_session_record(slot->template_id))
-        session_apply(sequencer, slot, sequence);
-    else if (slot->session != 0)
-        apply_request(sequencer, slot, sequence);
-    else if (slot->template_id == TEMPLATE_TICK)
-        sequencer->last_tick_ts = slot->ts_ns;
-    else if (slot->template_id == TEMPLATE_HASH_MARK) {
-        sequencer->mark_index++;
-        sequencer->last_hash_ts = slot->ts_ns;
-        sequencer->last_hash_position = sequence + 1;
-    }
     sequencer->last_ts = slot->ts_ns;
     sequencer->position = sequence + 1;
+}
+
+void apply_records(sequencer_t *sequencer, const log_slot_t *slots, uint32_t count, int64_t sequence)
+{
+    for (uint32_t i = 0; i < count; i++)
+        note_record(sequencer, &slots[i], sequence + i);
+    if (is_session_record(slots[0].template_id))
+        session_apply(sequencer, &slots[0], sequence);
+    else if (slots[0].session == 0)
+        apply_own(sequencer, &slots[0], sequence);
+    else if (slots[0].source == 0)
+        apply_due(sequencer, slots, count, sequence);
+    else
+        apply_command(sequencer, slots, count, sequence);
 }

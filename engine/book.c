@@ -1,97 +1,180 @@
 /* See book.h. */
 #include "engine/book.h"
 
-void book_open(book_store_t *store, book_t *book, const instrument_add_t *terms, uint64_t window_offset)
+void book_open(const book_store_t *store, book_t *book, int64_t quote_per_tick_lot, int64_t base_per_lot, uint32_t base_asset,
+               uint32_t quote_asset, void *windows)
 {
     INVARIANT(book->state == 0);
-    levels_init(&book->side[0], true, window_offset);
-    levels_init(&book->side[1], false, window_offset + levels_window_size(&store->levels));
-    book->quote_per_tick_lot = terms->quote_per_tick_lot;
-    book->base_per_lot = terms->base_per_lot;
-    book->base_asset = terms->base_asset_id;
-    book->quote_asset = terms->quote_asset_id;
+    levels_init(&book->side[0], store->window_log2, windows);
+    levels_init(&book->side[1], store->window_log2, (uint8_t *)windows + levels_window_size(store->window_log2));
+    book->quote_per_tick_lot = quote_per_tick_lot;
+    book->base_per_lot = base_per_lot;
+    book->base_asset = base_asset;
+    book->quote_asset = quote_asset;
+    book->band_low = INT64_MIN;
+    book->band_high = INT64_MAX;
+    book->triggers.trailing_fire[0] = INT64_MAX;
+    book->triggers.trailing_fire[1] = INT64_MIN;
     book->state = MARKET_STATE_CONTINUOUS;
 }
 
-/* One level's FIFO: links, terms, sum. Adds what it sees to count and hash. */
-static const char *check_fifo(const book_store_t *store, const book_t *book, int side, const levels_iterator_t *at,
-                              uint32_t *count, state_hash_t *hash)
+extra_t *book_take_extra(book_store_t *store, uint32_t slot)
 {
-    uint64_t quantity = 0;
-    uint32_t before = ORDER_NONE;
-    for (uint32_t index = at->level->head; index != ORDER_NONE; index = store->orders[index].next) {
-        const order_t *order = store->orders + index;
-        if (++*count > book->order_count)
-            return "more orders in levels than order_count";
-        if (order->id == 0)
-            return "a free slot stands in a level";
-        if (order_index(store, order->id) != index)
-            return "an order stands in another id's slot";
-        if (store->books + order->book != book)
-            return "an order stands in another instrument's book";
-        if (order->price != at->price || order_side(order) != side)
-            return "an order stands in a level not its own";
-        if (order->leaves <= 0 || order->cum < 0)
-            return "a resting order has no leaves or negative fills";
-        if (order->prev != before)
-            return "a FIFO is not linked both ways";
-        if (order->flags & ORDER_OFF_BOOK)
-            return "an order off the book stands in a level";
-        quantity += (uint64_t)order->leaves;
-        state_hash_add(hash, order_mix(order));
-        before = index;
+    extra_slab_t *slab = store->extra_slab;
+    order_t *order = store->orders + slot;
+    uint32_t index = slab->free;
+    INVARIANT((order->flags & ORDER_EXTRA) == 0);
+    if (index != 0) {
+        slab->free = store->extras[index].owner;
+    } else {
+        INVARIANT(slab->used < slab->capacity); /* counted by the sequencer */
+        index = ++slab->used;
     }
-    if (before != at->level->tail)
-        return "a level's tail is wrong";
-    return quantity == at->level->quantity ? NULL : "a level's quantity is not the sum of its orders";
+    order->extra = index;
+    order->flags |= ORDER_EXTRA;
+    store->extras[index] = (extra_t){.owner = slot, .stop_price = PX_OPT_NULL};
+    return store->extras + index;
 }
 
-static const char *check_book(const book_store_t *store, const book_t *book)
+/* ---- check -------------------------------------------------------------------------------------------------------------- */
+
+typedef struct census {
+    uint32_t orders; /* in levels */
+    uint32_t off_book;
+    state_hash_t digest;
+} census_t;
+
+static const char *check_resting(const book_store_t *store, const book_t *book, int side, int64_t rank, uint32_t slot)
 {
-    state_hash_t hash = {0, 0};
-    uint32_t count = 0;
+    const order_t *order = store->orders + slot;
+    if (order->id == 0)
+        return "a free slot stands in a level";
+    if (order_slot(store, order->id) != slot)
+        return "an order stands in another id's slot";
+    if (store->books + order->book != book)
+        return "an order stands in another instrument's book";
+    if (order->rank != rank || order_side(order) != side)
+        return "an order stands in a level not its own";
+    if (order->leaves <= 0 || order->cum < 0)
+        return "a resting order has no leaves or negative fills";
+    if ((order->flags & ORDER_OFF_BOOK) != 0)
+        return "an order off the book stands in a level";
+    const extra_t *extra = extra_of(store, order);
+    if (extra != NULL && (extra->flags & EXTRA_OFF_BOOK) != 0)
+        return "a waiting order stands in a level";
+    if (extra != NULL && extra->hidden < 0)
+        return "hidden quantity below 0";
+    return NULL;
+}
+
+static const char *check_fifo(const book_store_t *store, const book_t *book, int side, const levels_iterator_t *at,
+                              census_t *census)
+{
+    uint32_t before = NOBODY;
+    for (uint32_t slot = at->level->head; slot != NOBODY; slot = store->orders[slot].next) {
+        const order_t *order = store->orders + slot;
+        if (++census->orders > book->order_count)
+            return "more orders in levels than order_count";
+        const char *broken = check_resting(store, book, side, at->rank, slot);
+        if (broken != NULL)
+            return broken;
+        if (order->prev != before)
+            return "a FIFO is not linked both ways";
+        state_hash_add(&census->digest, digest_term(digest_key(order->id, order->rank), order->leaves));
+        before = slot;
+    }
+    return before == at->level->tail ? NULL : "a level's tail is wrong";
+}
+
+static const char *check_levels(const book_store_t *store, const book_t *book, census_t *census)
+{
     for (int side = 0; side < 2; side++) {
-        const char *broken = levels_check(&store->levels, &book->side[side]);
+        const char *broken = levels_check(&store->trees, &book->side[side]);
         if (broken != NULL)
             return broken;
         levels_iterator_t at;
-        for (levels_begin(&store->levels, &book->side[side], &at); at.level != NULL;
-             levels_next(&store->levels, &book->side[side], &at)) {
-            broken = check_fifo(store, book, side, &at, &count, &hash);
+        for (levels_begin(&store->trees, &book->side[side], &at); at.level != NULL;
+             levels_next(&store->trees, &book->side[side], &at)) {
+            broken = check_fifo(store, book, side, &at, census);
             if (broken != NULL)
                 return broken;
         }
     }
-    if (count != book->order_count)
+    if (census->orders != book->order_count)
         return "order_count is wrong";
-    if (hash.low != book->hash.low || hash.high != book->hash.high)
-        return "the state hash is not the sum over the orders";
-    if (levels_count(&book->side[0]) > 0 && levels_count(&book->side[1]) > 0 &&
-        book->side[0].best >= book->side[1].best)
+    if (census->digest.low != book->digest.low || census->digest.high != book->digest.high)
+        return "the digest is not the sum over the orders";
+    if (book->state == MARKET_STATE_CONTINUOUS && !levels_empty(&book->side[0]) && !levels_empty(&book->side[1]) &&
+        rank_of_price(book->side[0].best, 0) >= book->side[1].best)
         return "the book is crossed";
     return NULL;
+}
+
+/* One FIFO of extras with the given flag; counts its members. */
+static const char *check_extras(const book_store_t *store, const book_t *book, const level_t *level, uint32_t flag,
+                                uint32_t *count)
+{
+    uint32_t before = 0;
+    for (uint32_t index = level->head; index != 0; index = store->extras[index].next) {
+        const extra_t *extra = store->extras + index;
+        const order_t *order = store->orders + extra->owner;
+        if (++*count > store->extra_slab->used)
+            return "a list of waiting orders has no end";
+        if (order->id == 0 || (order->flags & ORDER_EXTRA) == 0 || order->extra != index)
+            return "a side entry and its order do not name each other";
+        if (store->books + order->book != book)
+            return "a waiting order stands in another instrument's list";
+        if ((extra->flags & flag) == 0)
+            return "a waiting order stands in a list of another kind";
+        if (extra->prev != before)
+            return "a list of waiting orders is not linked both ways";
+        before = index;
+    }
+    return before == level->tail ? NULL : "the tail of a list of waiting orders is wrong";
+}
+
+static const char *check_tree(const book_store_t *store, const book_t *book, const tree_t *tree, uint32_t flag, uint32_t *count)
+{
+    const char *broken = tree_check(&store->trees, tree);
+    for (uint32_t leaf = tree_lowest(tree); broken == NULL && leaf != TREE_NONE; leaf = store->trees.leaves[leaf].higher)
+        broken = check_extras(store, book, &store->trees.leaves[leaf].level, flag, count);
+    return broken;
+}
+
+static const char *check_triggers(const book_store_t *store, const book_t *book, census_t *census)
+{
+    const triggers_t *triggers = &book->triggers;
+    uint32_t count = 0;
+    uint32_t auction_only = 0;
+    const char *broken = check_tree(store, book, &triggers->up, EXTRA_WAITING, &count);
+    if (broken == NULL)
+        broken = check_tree(store, book, &triggers->down, EXTRA_WAITING, &count);
+    for (int side = 0; broken == NULL && side < 2; side++)
+        broken = check_tree(store, book, &triggers->runs[side], EXTRA_TRAILING, &count);
+    if (broken == NULL)
+        broken = check_extras(store, book, &triggers->queue, EXTRA_QUEUED, &count);
+    if (broken == NULL)
+        broken = check_extras(store, book, &book->auction_only, EXTRA_AUCTION_ONLY, &auction_only);
+    if (broken != NULL)
+        return broken;
+    census->off_book += count;
+    return count == triggers->count ? NULL : "the count of waiting orders is wrong";
 }
 
 static const char *check_accounts(const book_store_t *store, uint32_t live)
 {
     uint32_t listed = 0;
     for (uint32_t id = 0; id <= store->accounts_max; id++) {
-        const account_t *account = store->accounts + id;
-        uint32_t before = ORDER_NONE;
-        uint32_t count = 0;
-        for (uint32_t index = account->open > 0 ? account->head : ORDER_NONE; index != ORDER_NONE;
-             index = store->cold[index].account_next) {
-            if (++count > account->open)
-                return "an account's list is longer than its count";
-            if (store->orders[index].id == 0 || store->orders[index].account != id)
+        uint32_t before = NOBODY;
+        for (uint32_t slot = store->accounts[id].head; slot != NOBODY; slot = store->orders[slot].account_next) {
+            if (++listed > live)
+                return "an account's list has no end";
+            if (store->orders[slot].id == 0 || store->orders[slot].account != id)
                 return "an account's list holds what is not its own";
-            if (store->cold[index].account_prev != before)
+            if (store->orders[slot].account_prev != before)
                 return "an account's list is not linked both ways";
-            before = index;
+            before = slot;
         }
-        if (count != account->open)
-            return "an account's count is wrong";
-        listed += count;
     }
     return listed == live ? NULL : "a live order is in no account's list";
 }
@@ -99,23 +182,31 @@ static const char *check_accounts(const book_store_t *store, uint32_t live)
 const char *book_check(const book_store_t *store)
 {
     uint32_t live = 0;
-    uint32_t off_book = 0;
-    uint32_t in_books = 0;
-    for (uint32_t index = 0; index < store->orders_max; index++) {
-        live += store->orders[index].id != 0;
-        off_book += store->orders[index].id != 0 && (store->orders[index].flags & ORDER_OFF_BOOK) != 0;
+    uint32_t taking = 0; /* off the book in no list: a replaced order while it trades */
+    uint32_t listed = 0;
+    for (uint32_t slot = 1; slot <= store->order_mask + 1; slot++) {
+        const order_t *order = store->orders + slot;
+        const extra_t *extra = extra_of(store, order);
+        live += order->id != 0;
+        taking += order->id != 0 && (order->flags & ORDER_OFF_BOOK) != 0 &&
+                  (extra == NULL || (extra->flags & EXTRA_OFF_BOOK) == 0);
     }
     for (uint32_t i = 0; i < store->books_max; i++) {
         if (store->books[i].state == 0)
             continue;
-        const char *broken = check_book(store, store->books + i);
+        census_t census = {0, 0, {0, 0}};
+        const char *broken = check_levels(store, store->books + i, &census);
+        if (broken == NULL)
+            broken = check_triggers(store, store->books + i, &census);
+        if (broken == NULL)
+            broken = tree_check(&store->trees, &store->books[i].expiries);
         if (broken != NULL)
             return broken;
-        in_books += store->books[i].order_count;
+        listed += census.orders + census.off_book;
     }
-    if (live != store->live)
+    if (live != *store->live)
         return "the count of live orders is wrong";
-    if (live != in_books + off_book)
+    if (live != listed + taking)
         return "a live order is in no book";
     return check_accounts(store, live);
 }

@@ -1,30 +1,29 @@
-/* The resting orders of one matcher: an arena of order nodes, price levels, FIFOs, account lists, state hashes.
+/* The orders of one matcher and the books they stand in: slots, price levels, FIFOs, account lists, digests.
  *
- * An order's node is slot (order id mod N) of the arena: no hash table and no free list; the sequencer guarantees that the slot
- * of an id it gives out is free (CORE section 5). The hot node holds what matching reads and writes, 64 bytes; the cold one
- * what only answers and mass cancels need, 16 bytes. Levels come on top: 16 bytes a tick of each window, 44 bytes a far level.
- *
- * One mapping holds all of it and the matcher's other state; nothing in it is a pointer. Zeroed memory is the empty state. */
+ * One mapping (the matcher's arena) holds all of it and the matcher's other state; nothing in it is a pointer. What is here keeps
+ * structure; who trades with whom is matcher_match.c. */
 #ifndef BULLRING_ENGINE_BOOK_H
 #define BULLRING_ENGINE_BOOK_H
 
-#include <stdbool.h>
-#include <stdint.h>
+#include <string.h>
 
 #include "engine/levels.h"
+#include "engine/order.h"
 #include "engine/state_hash.h"
-#include "orders.h"
 
 /* Planted faults: tests/native/book_faults.c compiles the engine with them to show that the fuzz test bites. */
 #ifdef BOOK_FAULTS
 enum book_fault {
     BOOK_FAULT_NONE,
     BOOK_FAULT_LIFO,           /* newest order of a level first */
-    BOOK_FAULT_HASH,           /* partial fills do not reach the state hash */
+    BOOK_FAULT_HASH,           /* partial fills do not reach the digest */
     BOOK_FAULT_STP_GROUP,      /* group 7 taken for account 7 */
     BOOK_FAULT_KEEPS_PRIORITY, /* a larger total keeps its place */
     BOOK_FAULT_FEE_FLOOR,      /* fees round down */
     BOOK_FAULT_FOK_LIMIT,      /* fill or kill counts beyond its limit */
+    BOOK_FAULT_SLICE_IN_PLACE, /* a new slice keeps the place of the old one */
+    BOOK_FAULT_STOP_EARLY,     /* a stop fires one tick before its price */
+    BOOK_FAULT_AUCTION_PRICE,  /* the uncrossing price ignores the surplus */
     BOOK_FAULTS_COUNT,
 };
 extern enum book_fault book_fault;
@@ -34,226 +33,293 @@ extern enum book_fault book_fault;
 #endif
 
 #define BOOK_TIERS 256
-#define ORDER_NONE UINT32_MAX
-
-enum order_flag {
-    ORDER_SELL = 1u << 0,
-    ORDER_STP_GROUP = 1u << 1, /* stp_key is a group, else an account */
-    ORDER_POST_ONLY = 1u << 2,
-    ORDER_OFF_BOOK = 1u << 3, /* out of its level while its replacement trades as taker */
-};
-#define ORDER_STP_MODE_SHIFT 4 /* the owner's mode, needed again when a replaced order trades */
-
-typedef struct order {
-    uint64_t id; /* 0 = the slot is free */
-    int64_t price;
-    int64_t leaves;
-    int64_t cum;
-    uint64_t cl_ord_id;
-    uint32_t prev; /* FIFO of the level */
-    uint32_t next;
-    uint32_t account;
-    uint32_t session;
-    uint32_t stp_key;
-    uint16_t book; /* index of the book: instrument id - 1 */
-    uint8_t tier;
-    uint8_t flags;
-} order_t;
-
-typedef struct order_cold {
-    uint64_t client_tag;
-    uint32_t account_prev; /* list of the account's orders in this partition, newest first */
-    uint32_t account_next;
-} order_cold_t;
-
-_Static_assert(sizeof(order_t) == 64, "one cache line");
-_Static_assert(sizeof(order_t) + sizeof(order_cold_t) <= 96, "memory per resting order");
+#define SCHEDULE_ENTRIES 8
 
 typedef struct fee_rate {
     int32_t maker_ppm; /* millionths of the amount received; negative = rebate */
     int32_t taker_ppm;
 } fee_rate_t;
 
+/* Orders outside the levels: waiting for a trigger, following the market, fired. */
+typedef struct triggers {
+    tree_t up;    /* by stop price: fire at last price >= key */
+    tree_t down;  /* fire at last price <= key */
+    tree_t runs[2];           /* trailing orders, buys and sells: runs of one extreme, by activation of their first */
+    int64_t trailing_fire[2]; /* no trailing buy fires below, no trailing sell above */
+    uint64_t activations;     /* given out */
+    level_t queue;            /* fired, first in, first out */
+    uint32_t count;           /* orders in all of these */
+    bool noting;              /* what the last trade fires is being collected; how far, the next four say */
+    uint8_t note_phase;
+    uint32_t note_next;       /* extra to look at, 0 = a phase begins */
+    uint64_t note_boundary;   /* trailing orders activated later than this one are not fired by this trade */
+    int64_t note_fire;        /* trailing_fire of those looked at */
+} triggers_t;
+
+/* Timed changes of the market's state. */
+typedef struct schedule_entry {
+    uint32_t second_of_day;
+    uint8_t state;
+    uint8_t active;
+    uint16_t pad;
+} schedule_entry_t;
+
+typedef struct market_clock {
+    schedule_entry_t schedule[SCHEDULE_ENTRIES];
+    uint64_t last_tick_ns;
+    uint64_t next_change_ns; /* of a volatility sequence, 0 = none under way */
+    uint64_t reference_ns;   /* the volatility reference is renewed at the first tick from here on */
+    uint64_t indicative_ns;  /* the last indicative price was published then, of this book: */
+    uint64_t indicative_digest;
+    uint64_t indicative_unseen;
+    int64_t reference; /* the volatility band's, a price; valid with has_reference */
+    uint32_t up_bps, down_bps, reference_ms, halt_ms, auction_ms;
+    bool has_reference;
+    uint8_t pad[3];
+} market_clock_t;
+
 typedef struct book {
     levels_t side[2]; /* bids, asks */
-    state_hash_t hash;
+    state_hash_t digest;  /* visible orders */
+    state_hash_t unseen;  /* hidden quantities, waiting orders and what else decides the future */
     uint64_t update_id; /* last one given out, as are the next two */
     uint64_t trade_id;
     uint64_t prevented_id;
+    int64_t last_price; /* valid with has_last_price */
+    int64_t band_low; /* the volatility band: a trade outside halts the market; all prices where there is none */
+    int64_t band_high;
     int64_t quote_per_tick_lot;
     int64_t base_per_lot;
     uint32_t base_asset;
     uint32_t quote_asset;
-    uint32_t order_count;
-    uint8_t state; /* MARKET_STATE_...; 0 = not of this partition */
+    uint32_t order_count; /* in levels */
+    uint8_t state;        /* MARKET_STATE_...; 0 = not of this partition */
+    bool has_last_price;
+    bool has_reference_price;
+    uint8_t pad;
+    int64_t reference_price; /* InstrumentLimits.referencePx */
+    level_t auction_only;    /* extras of market orders in the auction */
+    triggers_t triggers;
+    tree_t expiries;
+    market_clock_t clock;
     uint64_t fees_set[BOOK_TIERS / 64]; /* tiers with a rate of this instrument's own */
     fee_rate_t fees[BOOK_TIERS];
 } book_t;
 
-typedef struct account {
+typedef struct matcher_account {
     uint64_t sequence; /* last private report's number */
-    uint32_t head; /* newest order, valid while open > 0 */
-    uint32_t open;
-} account_t;
+    uint32_t head;     /* slot of the newest order, NOBODY if there is none */
+    uint32_t firm;
+} matcher_account_t;
+
+typedef struct extra_slab {
+    uint32_t free; /* first of the free list, 0 = none */
+    uint32_t used; /* extras below were used at least once */
+    uint32_t capacity;
+    uint32_t pad;
+} extra_slab_t;
+
+/* The two ids of a quote as they stand; liveness is the orders' own. */
+typedef struct quote_entry {
+    uint64_t order_id[2];
+} quote_entry_t;
 
 /* Where the parts of the arena are in this process. */
 typedef struct book_store {
-    level_store_t levels;
+    tree_store_t trees;
     order_t *orders;
-    order_cold_t *cold;
+    order_rest_t *rests;
+    extra_t *extras;
     book_t *books;
-    account_t *accounts;
+    matcher_account_t *accounts;
+    quote_entry_t *quotes;
+    extra_slab_t *extra_slab;
+    uint32_t *live; /* orders in slots: decides whether prefetching pays */
     uint32_t order_mask;
-    uint32_t orders_max;
     uint32_t books_max;
     uint32_t accounts_max;
-    uint32_t live; /* orders in slots: decides whether prefetching pays */
+    uint32_t quotes_max;
+    uint32_t window_log2;
 } book_store_t;
 
 /* NULL, or which invariant is broken. For tests and audits; linear in everything. */
 const char *book_check(const book_store_t *store);
-void book_open(book_store_t *store, book_t *book, const instrument_add_t *terms, uint64_t window_offset);
+/* The book of an instrument begins: windows at `windows`, two times levels_window_size() bytes. */
+void book_open(const book_store_t *store, book_t *book, int64_t quote_per_tick_lot, int64_t base_per_lot, uint32_t base_asset,
+               uint32_t quote_asset, void *windows);
+/* A side entry for the order; the sequencer has seen to the room. */
+extra_t *book_take_extra(book_store_t *store, uint32_t slot);
 
-static inline uint32_t order_index(const book_store_t *store, uint64_t id)
+static inline uint32_t order_slot(const book_store_t *store, uint64_t id)
 {
-    return (uint32_t)id & store->order_mask;
+    return ((uint32_t)id & store->order_mask) + 1;
 }
 
-static inline int order_side(const order_t *order)
+static inline uint32_t slot_of(const book_store_t *store, const order_t *order)
 {
-    return order->flags & ORDER_SELL;
+    return (uint32_t)(order - store->orders);
 }
 
-static inline uint8_t order_side_code(const order_t *order)
+static inline order_rest_t *rest_of(const book_store_t *store, const order_t *order)
 {
-    return (uint8_t)(SIDE_BUY + (order->flags & ORDER_SELL));
+    return store->rests + (order - store->orders);
 }
 
-static inline uint128_t order_mix(const order_t *order)
+static inline book_t *book_of(const book_store_t *store, const order_t *order)
 {
-    return state_hash_mix(order->id, (uint64_t)order->price, (uint64_t)order->leaves, order_side_code(order));
+    return store->books + order->book;
 }
 
-static inline uint32_t level_front(const level_t *level)
+/* The side entry, or NULL. */
+static inline extra_t *extra_of(const book_store_t *store, const order_t *order)
 {
-    return level->head;
+    return (order->flags & ORDER_EXTRA) != 0 ? store->extras + order->extra : NULL;
+}
+
+/* What is open in all, hidden quantity included. */
+static inline int64_t order_open(const book_store_t *store, const order_t *order)
+{
+    return LIKELY((order->flags & ORDER_EXTRA) == 0) ? order->leaves : order->leaves + store->extras[order->extra].hidden;
+}
+
+/* The part of an order that no digest shows: hidden quantity; where, and with how much, it waits. Taken out of the book's hash
+ * before one of these changes, and put back after it. */
+static inline uint128_t unseen_term(const order_t *order, const extra_t *extra)
+{
+    uint64_t waiting = (order->flags & ORDER_OFF_BOOK) != 0 ? (uint64_t)order->leaves : 0;
+    return state_hash_mix(order->id, (uint64_t)extra->hidden, (uint64_t)extra->stop_price,
+                          waiting ^ (uint64_t)(extra->flags & (EXTRA_OFF_BOOK | EXTRA_UP | EXTRA_AUCTION_ONLY)) << 56);
+}
+
+static inline void book_unseen_remove(book_t *book, const order_t *order, const extra_t *extra)
+{
+    state_hash_remove(&book->unseen, unseen_term(order, extra));
+}
+
+static inline void book_unseen_add(book_t *book, const order_t *order, const extra_t *extra)
+{
+    state_hash_add(&book->unseen, unseen_term(order, extra));
+}
+
+/* All that decides the book's future. */
+static inline state_hash_t book_hash(const book_t *book)
+{
+    state_hash_t hash = book->digest;
+    state_hash_add(&hash, (uint128_t)book->unseen.high << 64 | book->unseen.low);
+    return hash;
+}
+
+/* `yes` if `index` is not 0, else `no`, without a branch: which of them it is cannot be predicted. */
+static inline uint32_t *link_or(uint32_t *yes, uint32_t *no, uint32_t index)
+{
+#if defined(__x86_64__)
+    __asm__("test %2, %2\n\tcmovz %1, %0" : "+r"(yes) : "r"(no), "r"(index) : "cc");
+    return yes;
+#else
+    return index != 0 ? yes : no;
+#endif
 }
 
 /* ---- account lists ---------------------------------------------------------------------------------------------------- */
 
-static inline void book_account_link(book_store_t *store, uint32_t index, uint32_t account_id)
+static inline void book_account_link(book_store_t *store, order_t *order, uint32_t slot)
 {
-    account_t *account = store->accounts + account_id;
-    order_cold_t *cold = store->cold + index;
-    cold->account_prev = ORDER_NONE;
-    cold->account_next = account->open > 0 ? account->head : ORDER_NONE;
-    if (account->open > 0)
-        store->cold[account->head].account_prev = index;
-    account->head = index;
-    account->open++;
-    store->live++;
+    matcher_account_t *account = store->accounts + order->account;
+    uint32_t head = account->head;
+    order->account_prev = NOBODY;
+    order->account_next = head;
+    store->orders[head].account_prev = slot;
+    account->head = slot;
+    ++*store->live;
 }
 
-static inline void book_account_unlink(book_store_t *store, uint32_t index, uint32_t account_id)
+static inline void book_account_unlink(book_store_t *store, const order_t *order)
 {
-    account_t *account = store->accounts + account_id;
-    const order_cold_t *cold = store->cold + index;
-    INVARIANT(account->open > 0);
-    if (cold->account_prev != ORDER_NONE)
-        store->cold[cold->account_prev].account_next = cold->account_next;
-    else
-        account->head = cold->account_next;
-    if (cold->account_next != ORDER_NONE)
-        store->cold[cold->account_next].account_prev = cold->account_prev;
-    account->open--;
-    store->live--;
+    matcher_account_t *account = store->accounts + order->account;
+    uint32_t prev = order->account_prev;
+    uint32_t next = order->account_next;
+    *link_or(&store->orders[prev].account_next, &account->head, prev) = next;
+    store->orders[next].account_prev = prev;
+    --*store->live;
 }
 
 /* ---- levels and FIFOs -------------------------------------------------------------------------------------------------- */
 
-/* The order joins the back of its level. Its price, leaves and flags are set. */
-static inline void book_append(const book_store_t *store, book_t *book, uint32_t index)
+/* The order joins the back of its level. Its rank, leaves and flags are set. */
+static inline void book_append(const book_store_t *store, book_t *book, int side, order_t *order, uint32_t slot)
 {
-    order_t *order = store->orders + index;
-    level_t *level = levels_open(&store->levels, &book->side[order_side(order)], order->price);
-    order->next = ORDER_NONE;
-    if (level->quantity == 0) {
-        order->prev = ORDER_NONE;
-        level->head = index;
-        level->tail = index;
-    } else if (FAULT(LIFO)) {
-        order->prev = ORDER_NONE;
+    level_t *level = levels_open(&store->trees, &book->side[side], order->rank);
+    uint32_t tail = level->tail;
+    if (FAULT(LIFO)) {
+        order->prev = NOBODY;
         order->next = level->head;
-        store->orders[level->head].prev = index;
-        level->head = index;
+        *link_or(&store->orders[level->head].prev, &level->tail, level->head) = slot;
+        level->head = slot;
     } else {
-        order->prev = level->tail;
-        store->orders[level->tail].next = index;
-        level->tail = index;
+        order->prev = tail;
+        order->next = NOBODY;
+        *link_or(&store->orders[tail].next, &level->head, tail) = slot;
+        level->tail = slot;
     }
-    level->quantity += (uint64_t)order->leaves;
-    state_hash_add(&book->hash, order_mix(order));
+    state_hash_add(&book->digest, digest_term(digest_key(order->id, order->rank), order->leaves));
     book->order_count++;
 }
 
-/* The order leaves its level with all its leaves. */
-static inline void book_detach_from(const book_store_t *store, book_t *book, level_t *level, uint32_t index)
+/* The order leaves its level with all its visible quantity. */
+static inline void book_detach_from(const book_store_t *store, book_t *book, int side, level_t *level, order_t *order)
 {
-    order_t *order = store->orders + index;
-    INVARIANT(level->quantity >= (uint64_t)order->leaves);
-    if (order->prev != ORDER_NONE)
-        store->orders[order->prev].next = order->next;
-    else
-        level->head = order->next;
-    if (order->next != ORDER_NONE)
-        store->orders[order->next].prev = order->prev;
-    else
-        level->tail = order->prev;
-    level->quantity -= (uint64_t)order->leaves;
-    state_hash_remove(&book->hash, order_mix(order));
+    uint32_t prev = order->prev;
+    uint32_t next = order->next;
+    *link_or(&store->orders[prev].next, &level->head, prev) = next;
+    *link_or(&store->orders[next].prev, &level->tail, next) = prev;
+    state_hash_remove(&book->digest, digest_term(digest_key(order->id, order->rank), order->leaves));
     book->order_count--;
-    if (level->quantity == 0)
-        levels_close(&store->levels, &book->side[order_side(order)], order->price);
+    if (level->head == NOBODY)
+        levels_close(&store->trees, &book->side[side], order->rank);
 }
 
-static inline void book_detach(const book_store_t *store, book_t *book, uint32_t index)
+static inline void book_detach(const book_store_t *store, book_t *book, int side, order_t *order)
 {
-    const order_t *order = store->orders + index;
-    level_t *level = levels_find(&store->levels, &book->side[order_side(order)], order->price);
+    level_t *level = levels_find(&store->trees, &book->side[side], order->rank);
     INVARIANT(level != NULL);
-    book_detach_from(store, book, level, index);
+    book_detach_from(store, book, side, level, order);
 }
 
-/* The order keeps its place with less quantity, and not nothing. */
-static inline void book_reduce(const book_store_t *store, book_t *book, level_t *level, uint32_t index, int64_t quantity)
+/* The order keeps its place with less visible quantity, and not nothing. */
+static inline void book_reduce(book_t *book, order_t *order, int64_t quantity)
 {
-    order_t *order = store->orders + index;
     INVARIANT(quantity < order->leaves);
-    (void)store;
-    state_hash_remove(&book->hash, order_mix(order));
+    if (!FAULT(HASH))
+        state_hash_remove(&book->digest, digest_reduction(digest_key(order->id, order->rank), quantity));
     order->leaves -= quantity;
-    level->quantity -= (uint64_t)quantity;
-    if (FAULT(HASH))
-        order->leaves += quantity;
-    state_hash_add(&book->hash, order_mix(order));
-    if (FAULT(HASH))
-        order->leaves -= quantity;
 }
 
-/* The slot becomes free. */
-static inline void book_release(book_store_t *store, uint32_t index)
+/* A slice is used up and the order has more: the next one stands at the back of the same level. */
+static inline void book_requeue(const book_store_t *store, book_t *book, level_t *level, order_t *order, int64_t slice)
 {
-    order_t *order = store->orders + index;
-    book_account_unlink(store, index, order->account);
-    order->id = 0;
+    uint64_t key = digest_key(order->id, order->rank);
+    uint32_t slot = slot_of(store, order);
+    state_hash_remove(&book->digest, digest_term(key, order->leaves));
+    state_hash_add(&book->digest, digest_term(key, slice));
+    order->leaves = slice;
+    if (level->tail == slot || FAULT(SLICE_IN_PLACE))
+        return;
+    *link_or(&store->orders[order->prev].next, &level->head, order->prev) = order->next;
+    store->orders[order->next].prev = order->prev;
+    store->orders[level->tail].next = slot;
+    order->prev = level->tail;
+    order->next = NOBODY;
+    level->tail = slot;
 }
 
 /* The touch moved far: let the windows follow, a bounded bit at a time. Once per input. */
 static inline void book_follow(const book_store_t *store, book_t *book)
 {
-    for (int i = 0; i < 2; i++)
-        if (UNLIKELY(book->side[i].sliding))
-            levels_slide(&store->levels, &book->side[i]);
+    if (LIKELY((book->side[0].sliding | book->side[1].sliding) == 0))
+        return;
+    for (int side = 0; side < 2; side++)
+        if (book->side[side].sliding != 0)
+            levels_slide(&store->trees, &book->side[side]);
 }
 
 #endif

@@ -19,6 +19,8 @@ SLOT_SIZE = 128
 MARKET_SLOT_SIZE = 64
 SOURCE_ADMIN = 1
 SESSION_ADMIN = 1
+ACCOUNT_VENUE = 0  # collects fees, pays rebates
+ACCOUNT_DUST = 0xFFFFFFFE  # collects what only rounding made of fees
 START_NS = 1_700_000_000_000_000_000
 _RING_SLOTS = 1 << 14
 

@@ -1,220 +1,152 @@
 /* The price levels of one side of one book.
  *
- * Near levels stand in a window of W = 2^window_log2 ticks, indexed by price mod W: the window covers [base, base + W) and slides
- * without moving what stays inside. A three-level bitmap finds the next non-empty tick. All other levels, at any int64 price,
- * stand in a crit-bit tree (depth <= 64 whatever prices clients choose) whose leaves are also linked in price order. Which of
- * the two holds a level is a matter of speed only; a level is never in both.
+ * Levels are known by their *rank*: the price of an ask, the one's complement of the price of a bid. So both sides are one: the
+ * best level is the lowest rank, worse ones lie above, and no code below asks which side it works for. Rank INT64_MAX is no level.
  *
- * A level is empty exactly when its quantity is 0, so zeroed memory is an empty window. The sum cannot wrap: every resting order
- * is covered by holds, and the supply of an asset is below 2^62 units.
+ * Near levels stand in a window of W = 2^window_log2 ticks, indexed by rank mod W: the window covers [base, base + W) and slides
+ * without moving what stays inside. A three-level bitmap finds the next non-empty tick. All other levels, at any int64 price,
+ * stand in a tree (tree.h). Which of the two holds a level is a matter of speed only; a level is never in both.
+ *
+ * A level is a FIFO of orders and no more: sums of quantities are asked for too rarely to pay for keeping them.
  *
  * Everything here lives in the matcher's arena and holds offsets and indices, never pointers. */
 #ifndef BULLRING_ENGINE_LEVELS_H
 #define BULLRING_ENGINE_LEVELS_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "engine/tree.h"
 
-#include "invariant.h"
-#include "platform.h"
-
-#define LEVELS_NONE UINT32_MAX
 #define LEVELS_WINDOW_LOG2_MIN 6
 #define LEVELS_WINDOW_LOG2_MAX 18 /* three words of 64 bits a path */
-#define LEVELS_FAR_LEAF 0x80000000u
-#define LEVELS_FAR_MAX 0x7fffffffu /* indices below the leaf bit */
-#define LEVELS_SLIDE_STEP 8 /* levels moved into and out of the window at most, per step */
-
-typedef struct level {
-    uint32_t head; /* oldest order, valid while quantity > 0 */
-    uint32_t tail;
-    uint64_t quantity;
-} level_t;
-
-typedef struct far_level {
-    level_t level; /* first: a level pointer is a far level pointer */
-    int64_t price;
-    uint32_t lower; /* neighbours in price order; `higher` also links the free list */
-    uint32_t higher;
-} far_level_t;
-
-typedef struct far_fork {
-    uint32_t child[2]; /* by the key's bit; leaves carry LEVELS_FAR_LEAF; child[0] also links the free list */
-    uint32_t bit;
-} far_fork_t;
-
-_Static_assert(sizeof(level_t) == 16, "four levels a cache line");
-_Static_assert(offsetof(far_level_t, level) == 0, "see levels_find");
-
-/* One slab of far levels and forks for all books of a matcher. */
-typedef struct far_slab {
-    uint32_t level_free, level_used; /* free list; never used from level_used on */
-    uint32_t fork_free, fork_used;
-    uint32_t capacity;
-} far_slab_t;
-
-/* Where things are in this process; not state. */
-typedef struct level_store {
-    uint8_t *arena;
-    far_slab_t *slab;
-    far_level_t *far;
-    far_fork_t *forks;
-    uint64_t mask;        /* W - 1 */
-    uint64_t bits1_words; /* words of the middle bitmap */
-    uint64_t bits0_words;
-} level_store_t;
+#define LEVELS_SLIDE_STEP 8       /* levels moved into and out of the window at most, per step */
+#define RANK_NONE INT64_MAX       /* the best rank of an empty side: no limit reaches it */
 
 typedef struct levels {
-    int64_t best; /* price of the best level while there is any */
+    int64_t best; /* rank of the best level, RANK_NONE if there is none */
     int64_t base;
+    uint64_t mask;         /* W - 1 */
+    int64_t window_offset; /* bytes from this struct to the window: levels, then bits0, bits1, bits2 */
+    tree_t far;
     int64_t slide_target; /* base wanted, while sliding */
-    uint64_t window_offset; /* arena offset of levels, bits0, bits1, bits2 */
-    uint32_t near_count;
-    uint32_t far_count;
-    uint32_t far_root; /* valid while far_count > 0 */
-    uint32_t far_lowest;
-    uint32_t far_highest;
-    uint8_t is_bid;
-    uint8_t sliding;
-    uint16_t pad;
+    uint32_t sliding;
+    uint32_t pad;
 } levels_t;
 
+_Static_assert(sizeof(levels_t) == 64, "one cache line");
+
 typedef struct levels_iterator {
-    int64_t near_price;
-    uint32_t far_index; /* LEVELS_NONE = exhausted */
+    int64_t near_rank;
+    uint32_t far_leaf; /* TREE_NONE = exhausted */
     bool near_left;
-    int64_t price;  /* current */
+    int64_t rank;   /* current */
     level_t *level; /* current, NULL at the end */
 } levels_iterator_t;
 
-void levels_store_open(level_store_t *store, uint8_t *arena, uint32_t window_log2);
-/* Bytes of one side's bitmaps and window. */
-size_t levels_window_size(const level_store_t *store);
-void levels_init(levels_t *side, bool is_bid, uint64_t window_offset);
+/* Bytes of one side's window and bitmaps. */
+size_t levels_window_size(uint32_t window_log2);
+/* `window`: zeroed, cache-line aligned, in the same mapping as `side`. */
+void levels_init(levels_t *side, uint32_t window_log2, void *window);
 
-/* Far structure and rare paths. */
-level_t *levels_far_find(const level_store_t *store, const levels_t *side, int64_t price);
-level_t *levels_far_open(const level_store_t *store, levels_t *side, int64_t price);
-void levels_far_close(const level_store_t *store, levels_t *side, int64_t price);
-void levels_rebase_empty(const level_store_t *store, levels_t *side, int64_t price);
+/* Rare paths. */
+void levels_mark_summary(levels_t *side, uint64_t tick);
+void levels_unmark_summary(levels_t *side, uint64_t tick);
+level_t *levels_find_far(const tree_store_t *store, const levels_t *side, int64_t rank);
+level_t *levels_open_far(const tree_store_t *store, levels_t *side, int64_t rank);
+void levels_close_far(const tree_store_t *store, levels_t *side, int64_t rank);
 /* The best level has just gone: find the next one. */
-void levels_next_best(const level_store_t *store, levels_t *side);
-/* Decide whether the window should follow the touch; cheap. */
-void levels_watch(const level_store_t *store, levels_t *side);
+void levels_next_best(const tree_store_t *store, levels_t *side);
+/* The touch left the comfortable part of the window: slide until it is back. */
+void levels_want_slide(levels_t *side);
 /* Move at most LEVELS_SLIDE_STEP levels out of the window and as many in. */
-void levels_slide(const level_store_t *store, levels_t *side);
+void levels_slide(const tree_store_t *store, levels_t *side);
 
-void levels_begin(const level_store_t *store, const levels_t *side, levels_iterator_t *iterator);
-void levels_next(const level_store_t *store, const levels_t *side, levels_iterator_t *iterator);
+/* Best first. No level may come or go meanwhile. */
+void levels_begin(const tree_store_t *store, const levels_t *side, levels_iterator_t *iterator);
+void levels_next(const tree_store_t *store, const levels_t *side, levels_iterator_t *iterator);
 /* NULL, or which invariant is broken. For tests: looks at every tick of the window. */
-const char *levels_check(const level_store_t *store, const levels_t *side);
+const char *levels_check(const tree_store_t *store, const levels_t *side);
 
-static inline uint32_t levels_count(const levels_t *side)
+static inline level_t *levels_window(const levels_t *side)
 {
-    return side->near_count + side->far_count;
+    return (level_t *)((uintptr_t)side + (uintptr_t)side->window_offset);
 }
 
-static inline level_t *levels_window(const level_store_t *store, const levels_t *side)
+static inline uint64_t *levels_bits0(const levels_t *side)
 {
-    return (level_t *)(store->arena + side->window_offset);
+    return (uint64_t *)(levels_window(side) + (side->mask + 1));
 }
 
-static inline uint64_t *levels_bits0(const level_store_t *store, const levels_t *side)
+static inline bool levels_is_near(const levels_t *side, int64_t rank)
 {
-    return (uint64_t *)(levels_window(store, side) + (store->mask + 1));
+    return (uint64_t)rank - (uint64_t)side->base <= side->mask;
 }
 
-static inline uint64_t *levels_bits1(const level_store_t *store, const levels_t *side)
+static inline bool levels_empty(const levels_t *side)
 {
-    return levels_bits0(store, side) + store->bits0_words;
+    return side->best == RANK_NONE;
 }
 
-static inline uint64_t *levels_bits2(const level_store_t *store, const levels_t *side)
+/* The level of a rank; NULL or empty if there is none. */
+static inline level_t *levels_find(const tree_store_t *store, const levels_t *side, int64_t rank)
 {
-    return levels_bits1(store, side) + store->bits1_words;
+    if (LIKELY(levels_is_near(side, rank)))
+        return levels_window(side) + ((uint64_t)rank & side->mask);
+    return levels_find_far(store, side, rank);
 }
 
-static inline bool levels_is_near(const level_store_t *store, const levels_t *side, int64_t price)
+/* The touch has moved. It is comfortable between an eighth and half of the window: most of it lies behind the touch, and an
+ * eighth is left for better prices. */
+static inline void levels_watch(levels_t *side)
 {
-    return (uint64_t)price - (uint64_t)side->base <= store->mask;
+    uint64_t eighth = (side->mask + 1) / 8;
+    uint64_t ahead = (uint64_t)side->best - (uint64_t)side->base; /* wraps to huge when the touch is outside */
+    if (UNLIKELY(ahead - eighth > 3 * eighth))
+        levels_want_slide(side);
 }
 
-static inline bool levels_better(const levels_t *side, int64_t price, int64_t than)
+/* The level of a rank, opened if need be: the caller puts an order into it at once. */
+static inline level_t *levels_open(const tree_store_t *store, levels_t *side, int64_t rank)
 {
-    return side->is_bid ? price > than : price < than;
-}
-
-/* The level at a price; NULL or empty if there is none. */
-static inline level_t *levels_find(const level_store_t *store, const levels_t *side, int64_t price)
-{
-    if (LIKELY(levels_is_near(store, side, price)))
-        return levels_window(store, side) + ((uint64_t)price & store->mask);
-    return levels_far_find(store, side, price);
-}
-
-static inline void levels_mark(const level_store_t *store, const levels_t *side, int64_t price)
-{
-    uint64_t tick = (uint64_t)price & store->mask;
-    uint64_t *word = levels_bits0(store, side) + (tick >> 6);
+    if (UNLIKELY(!levels_is_near(side, rank)))
+        return levels_open_far(store, side, rank);
+    uint64_t tick = (uint64_t)rank & side->mask;
+    uint64_t *word = levels_bits0(side) + (tick >> 6);
     uint64_t before = *word;
     *word = before | UINT64_C(1) << (tick & 63);
-    if (LIKELY(before != 0))
+    if (UNLIKELY(before == 0))
+        levels_mark_summary(side, tick);
+    if (UNLIKELY(rank < side->best)) {
+        side->best = rank;
+        levels_watch(side);
+    }
+    return levels_window(side) + tick;
+}
+
+/* The level of a rank has just become empty. */
+static inline void levels_close(const tree_store_t *store, levels_t *side, int64_t rank)
+{
+    if (UNLIKELY(!levels_is_near(side, rank))) {
+        levels_close_far(store, side, rank);
+        if (rank == side->best)
+            levels_next_best(store, side);
         return;
-    levels_bits1(store, side)[tick >> 12] |= UINT64_C(1) << (tick >> 6 & 63);
-    *levels_bits2(store, side) |= UINT64_C(1) << (tick >> 12);
-}
-
-static inline void levels_unmark(const level_store_t *store, const levels_t *side, int64_t price)
-{
-    uint64_t tick = (uint64_t)price & store->mask;
-    uint64_t *word = levels_bits0(store, side) + (tick >> 6);
-    *word &= ~(UINT64_C(1) << (tick & 63));
-    if (LIKELY(*word != 0))
+    }
+    uint64_t tick = (uint64_t)rank & side->mask;
+    uint64_t *word = levels_bits0(side) + (tick >> 6);
+    uint64_t left = *word & ~(UINT64_C(1) << (tick & 63));
+    *word = left;
+    if (UNLIKELY(left == 0))
+        levels_unmark_summary(side, tick);
+    if (rank != side->best)
         return;
-    word = levels_bits1(store, side) + (tick >> 12);
-    *word &= ~(UINT64_C(1) << (tick >> 6 & 63));
-    if (*word == 0)
-        *levels_bits2(store, side) &= ~(UINT64_C(1) << (tick >> 12));
-}
-
-/* The level at a price, opened if need be: the caller puts an order into it at once. */
-static inline level_t *levels_open(const level_store_t *store, levels_t *side, int64_t price)
-{
-    level_t *level;
-    if (UNLIKELY(levels_count(side) == 0)) {
-        levels_rebase_empty(store, side, price);
-        side->best = price;
-    }
-    if (LIKELY(levels_is_near(store, side, price))) {
-        level = levels_window(store, side) + ((uint64_t)price & store->mask);
-        if (level->quantity != 0)
-            return level;
-        levels_mark(store, side, price);
-        side->near_count++;
+    uint64_t worse = left >> (tick & 63);
+    int64_t next = rank + __builtin_ctzll(worse | UINT64_C(1) << 63);
+    /* Mostly the next level is a few ticks away, in the same word. The word may reach around the window's end. */
+    if (LIKELY(worse != 0 && side->far.count == 0 && levels_is_near(side, next))) {
+        side->best = next;
+        levels_watch(side);
     } else {
-        level = levels_far_open(store, side, price);
-        if (level->quantity != 0)
-            return level;
-    }
-    if (levels_better(side, price, side->best)) {
-        side->best = price;
-        levels_watch(store, side);
-    }
-    return level;
-}
-
-/* The level at a price has just become empty. */
-static inline void levels_close(const level_store_t *store, levels_t *side, int64_t price)
-{
-    if (LIKELY(levels_is_near(store, side, price))) {
-        levels_unmark(store, side, price);
-        side->near_count--;
-    } else {
-        levels_far_close(store, side, price);
-    }
-    if (price == side->best)
         levels_next_best(store, side);
+    }
 }
 
 #endif

@@ -1,4 +1,5 @@
 /* See matcher.h: construction, the step, what can be asked. */
+#include "engine/capacity.h"
 #include "engine/matcher_state.h"
 
 #include <stdlib.h>
@@ -6,12 +7,13 @@
 
 #define ARENA_ALIGNMENT 4096
 #define HUGE_PAGE_SIZE (2u << 20)
-#define L2_SIZE (1u << 20) /* live orders beyond half of it: a batch's next ones are prefetched, below that costs more than it saves */
+#define COLD_SIZE (2u << 20) /* with more live orders than that, a batch's next ones are prefetched; below it costs more than it saves */
 #define WINDOW_LOG2_DEFAULT 16
+#define ORDERS_MAX (1u << 28)
 
 /* ---- construction ------------------------------------------------------------------------------------------------------ */
 
-static uint64_t arena_take(uint64_t *size, uint64_t count, uint64_t element_size)
+static uint64_t arena_part(uint64_t *size, uint64_t count, uint64_t element_size)
 {
     uint64_t offset = *size;
     *size = (offset + count * element_size + ARENA_ALIGNMENT - 1) / ARENA_ALIGNMENT * ARENA_ALIGNMENT;
@@ -20,22 +22,30 @@ static uint64_t arena_take(uint64_t *size, uint64_t count, uint64_t element_size
 
 /* Offsets of the parts; the windows come last, so that few instruments touch little. */
 typedef struct arena_layout {
-    uint64_t state, sessions, accounts, books, orders, cold, far, forks, windows, size;
+    uint64_t state, sessions, accounts, books, orders, rests, extras, quotes, leaves, forks, windows, size;
 } arena_layout_t;
 
-static arena_layout_t arena_layout(const matcher_config_t *config, const level_store_t *levels)
+/* A leaf an order at a far price, and two a side entry: its trigger and its date. */
+static uint32_t leaves_max(const matcher_config_t *config)
+{
+    return config->orders_max + 2 * capacity_extras(config->orders_max);
+}
+
+static arena_layout_t arena_layout(const matcher_config_t *config)
 {
     arena_layout_t layout;
     uint64_t size = 0;
-    layout.state = arena_take(&size, 1, sizeof(matcher_state_t));
-    layout.sessions = arena_take(&size, (uint64_t)config->sessions_max + 1, sizeof(session_t));
-    layout.accounts = arena_take(&size, (uint64_t)config->accounts_max + 1, sizeof(account_t));
-    layout.books = arena_take(&size, config->instruments_max, sizeof(book_t));
-    layout.orders = arena_take(&size, config->orders_max, sizeof(order_t));
-    layout.cold = arena_take(&size, config->orders_max, sizeof(order_cold_t));
-    layout.far = arena_take(&size, config->orders_max, sizeof(far_level_t));
-    layout.forks = arena_take(&size, config->orders_max, sizeof(far_fork_t));
-    layout.windows = arena_take(&size, config->instruments_max, 2 * levels_window_size(levels));
+    layout.state = arena_part(&size, 1, sizeof(matcher_state_t));
+    layout.sessions = arena_part(&size, (uint64_t)config->sessions_max + 1, sizeof(matcher_session_t));
+    layout.accounts = arena_part(&size, (uint64_t)config->accounts_max + 1, sizeof(matcher_account_t));
+    layout.books = arena_part(&size, config->instruments_max, sizeof(book_t));
+    layout.orders = arena_part(&size, (uint64_t)config->orders_max + 1, sizeof(order_t)); /* and nobody */
+    layout.rests = arena_part(&size, (uint64_t)config->orders_max + 1, sizeof(order_rest_t));
+    layout.extras = arena_part(&size, (uint64_t)capacity_extras(config->orders_max) + 1, sizeof(extra_t));
+    layout.quotes = arena_part(&size, capacity_quotes(config->orders_max), sizeof(quote_entry_t));
+    layout.leaves = arena_part(&size, leaves_max(config), sizeof(tree_leaf_t));
+    layout.forks = arena_part(&size, leaves_max(config), sizeof(tree_fork_t));
+    layout.windows = arena_part(&size, config->instruments_max, 2 * levels_window_size(config->window_log2));
     layout.size = size;
     return layout;
 }
@@ -51,11 +61,9 @@ static matcher_config_t completed(const matcher_config_t *given)
     INVARIANT(config.partition < PARTITION_ALL);
     INVARIANT(config.orders_max > 0);
     INVARIANT((config.orders_max & (config.orders_max - 1)) == 0);
-    INVARIANT(config.orders_max <= LEVELS_FAR_MAX);
-    INVARIANT(config.instruments_max > 0);
+    INVARIANT(config.orders_max <= ORDERS_MAX);
+    INVARIANT(config.instruments_max >= 1);
     INVARIANT(config.instruments_max <= UINT16_MAX);
-    INVARIANT(config.accounts_max < UINT32_MAX);
-    INVARIANT(config.sessions_max < UINT32_MAX);
     INVARIANT(config.step_budget >= MATCHER_STEP_OUTPUTS_MAX);
     return config;
 }
@@ -65,19 +73,23 @@ static void place(matcher_t *matcher, const arena_layout_t *layout)
     uint8_t *arena = matcher->arena;
     book_store_t *store = &matcher->store;
     matcher->state = (matcher_state_t *)(arena + layout->state);
-    matcher->sessions = (session_t *)(arena + layout->sessions);
-    store->accounts = (account_t *)(arena + layout->accounts);
+    matcher->sessions = (matcher_session_t *)(arena + layout->sessions);
+    store->accounts = (matcher_account_t *)(arena + layout->accounts);
     store->books = (book_t *)(arena + layout->books);
     store->orders = (order_t *)(arena + layout->orders);
-    store->cold = (order_cold_t *)(arena + layout->cold);
-    store->levels.arena = arena;
-    store->levels.far = (far_level_t *)(arena + layout->far);
-    store->levels.forks = (far_fork_t *)(arena + layout->forks);
-    store->levels.slab = &matcher->state->far_slab;
-    store->orders_max = matcher->config.orders_max;
+    store->rests = (order_rest_t *)(arena + layout->rests);
+    store->extras = (extra_t *)(arena + layout->extras);
+    store->quotes = (quote_entry_t *)(arena + layout->quotes);
+    store->trees.leaves = (tree_leaf_t *)(arena + layout->leaves);
+    store->trees.forks = (tree_fork_t *)(arena + layout->forks);
+    store->trees.slab = &matcher->state->trees;
+    store->extra_slab = &matcher->state->extras;
+    store->live = &matcher->state->live;
     store->order_mask = matcher->config.orders_max - 1;
     store->books_max = matcher->config.instruments_max;
     store->accounts_max = matcher->config.accounts_max;
+    store->quotes_max = capacity_quotes(matcher->config.orders_max);
+    store->window_log2 = matcher->config.window_log2;
     matcher->exec_high = (uint64_t)matcher->config.partition << 56;
     matcher->report_head = (uint64_t)matcher->config.partition << 56 | (uint64_t)ORDERS_SCHEMA_VERSION << 48;
 }
@@ -88,8 +100,7 @@ matcher_t *matcher_new(const matcher_config_t *config)
     if (matcher == NULL)
         return NULL;
     matcher->config = completed(config);
-    levels_store_open(&matcher->store.levels, NULL, matcher->config.window_log2);
-    arena_layout_t layout = arena_layout(&matcher->config, &matcher->store.levels);
+    arena_layout_t layout = arena_layout(&matcher->config);
     matcher->arena_size = (layout.size + HUGE_PAGE_SIZE - 1) / HUGE_PAGE_SIZE * HUGE_PAGE_SIZE;
     /* Not reserved: windows and far levels are mostly never touched. */
     matcher->arena = mmap(NULL, matcher->arena_size, PROT_READ | PROT_WRITE,
@@ -99,18 +110,18 @@ matcher_t *matcher_new(const matcher_config_t *config)
         return NULL;
     }
     /* Only the orders: a huge page of a window or of far levels would be mostly air. Refusal costs speed only. */
-    (void)madvise(matcher->arena + layout.orders, layout.far - layout.orders, MADV_HUGEPAGE);
+    (void)madvise(matcher->arena + layout.orders, layout.extras - layout.orders, MADV_HUGEPAGE);
     place(matcher, &layout);
     matcher->state->window_next = layout.windows;
-    matcher->state->far_slab =
-        (far_slab_t){.level_free = LEVELS_NONE, .fork_free = LEVELS_NONE, .capacity = matcher->config.orders_max};
+    tree_slab_init(&matcher->state->trees, leaves_max(&matcher->config));
+    matcher->state->extras.capacity = capacity_extras(matcher->config.orders_max);
     return matcher;
 }
 
 void matcher_prefault(matcher_t *matcher)
 {
     volatile uint8_t *page = (volatile uint8_t *)matcher->store.orders;
-    const volatile uint8_t *end = (const volatile uint8_t *)(matcher->store.cold + matcher->config.orders_max);
+    const volatile uint8_t *end = (const volatile uint8_t *)matcher->store.extras;
     for (; page < end; page += ARENA_ALIGNMENT)
         *page = *page;
 }
@@ -144,7 +155,7 @@ void matcher_attach(matcher_t *matcher, ring_t *log, ring_t *reports, ring_t *ma
  * have to say that they are the last. */
 static void publish(matcher_t *matcher)
 {
-    bool pending = matcher->state->work.kind != WORK_NONE;
+    bool pending = matcher->state->work.depth > 0;
     int64_t reports = pending && matcher->last_report != NULL ? matcher->last_group : matcher->reports->claimed;
     int64_t market = pending && matcher->last_event_flags != NULL ? matcher->last_event : matcher->market->claimed;
     if (reports != matcher->reports_published)
@@ -160,32 +171,55 @@ static bool start_step(matcher_t *matcher)
 {
     int64_t room = ring_room(matcher->reports, matcher->config.step_budget);
     matcher->outputs_left = room < (int64_t)matcher->config.step_budget ? (uint32_t)room : matcher->config.step_budget;
+    matcher->visits_left = MATCHER_SCAN_BUDGET;
     return matcher->outputs_left >= MATCHER_STEP_OUTPUTS_MAX;
 }
 
-static bool resume(matcher_t *matcher)
+/* Work from the top of the stack, until none is left or the step is over. */
+static bool work_off(matcher_t *matcher)
 {
-    switch (matcher->state->work.kind) {
-    case WORK_NONE:
-        return true;
-    case WORK_MATCH:
-        return matcher_match(matcher);
-    case WORK_FOK_SCAN:
-        return matcher_fok_scan(matcher);
-    case WORK_MASS_CANCEL:
-        return matcher_mass_cancel_step(matcher);
-    case WORK_HASH_MARK:
-        return matcher_hash_mark_step(matcher);
+    static bool (*const step[WORK_KINDS])(matcher_t *) = {
+        [WORK_SCAN] = matcher_scan,
+        [WORK_COURSE] = matcher_course,
+        [WORK_DRAIN] = matcher_drain,
+        [WORK_MASS_CANCEL] = matcher_mass_cancel_step,
+        [WORK_QUOTE] = matcher_quote_step,
+        [WORK_TRANSITION] = matcher_transition,
+        [WORK_UNCROSS] = matcher_uncross,
+        [WORK_INDICATIVE] = matcher_indicative,
+        [WORK_TICK] = matcher_tick_step,
+        [WORK_HASH_MARK] = matcher_hash_mark_step,
+    };
+    work_t *work = &matcher->state->work;
+    while (true) {
+        if (work->depth > 0) {
+            if (!step[work->stack[work->depth - 1]](matcher))
+                return false;
+            continue;
+        }
+        /* What the input fired is part of it. */
+        const book_t *book = matcher->store.books + matcher->input.book;
+        if (LIKELY(book->triggers.queue.head == 0) || book->state != MARKET_STATE_CONTINUOUS)
+            return true;
+        work->drain_book = matcher->input.book;
+        work_push(matcher, WORK_DRAIN);
     }
-    INVARIANT(false);
-    return false;
 }
 
 static void take_rare(matcher_t *matcher, const log_slot_t *slot)
 {
     switch (slot->template_id) {
+    case TEMPLATE_ORDER_AMEND_REQUEST:
+        matcher_amend(matcher, slot);
+        break;
+    case TEMPLATE_ORDER_STATUS_REQUEST:
+        matcher_status(matcher, slot);
+        break;
     case TEMPLATE_MASS_CANCEL_REQUEST:
         matcher_mass_cancel(matcher, slot);
+        break;
+    case TEMPLATE_TICK:
+        matcher_tick(matcher, slot);
         break;
     case TEMPLATE_HASH_MARK:
         matcher_hash_mark(matcher, slot);
@@ -196,8 +230,23 @@ static void take_rare(matcher_t *matcher, const log_slot_t *slot)
     case TEMPLATE_INSTRUMENT_ADD:
         matcher_instrument_add(matcher, slot);
         break;
+    case TEMPLATE_INSTRUMENT_LIMITS:
+        matcher_instrument_limits(matcher, slot);
+        break;
     case TEMPLATE_INSTRUMENT_STATE:
         matcher_instrument_state(matcher, slot);
+        break;
+    case TEMPLATE_INSTRUMENT_VOLATILITY:
+        matcher_instrument_volatility(matcher, slot);
+        break;
+    case TEMPLATE_INSTRUMENT_SCHEDULE:
+        matcher_instrument_schedule(matcher, slot);
+        break;
+    case TEMPLATE_ACCOUNT_CREATE:
+        matcher_account_create(matcher, slot);
+        break;
+    case TEMPLATE_KILL_SWITCH:
+        matcher_kill_switch(matcher, slot);
         break;
     case TEMPLATE_FEE_TIER_SET:
         matcher_fee_tier_set(matcher, slot);
@@ -213,120 +262,114 @@ static void take_rare(matcher_t *matcher, const log_slot_t *slot)
     }
 }
 
-/* One record of ours. May leave work. */
-static void take(matcher_t *matcher, const log_slot_t *slot, int64_t sequence)
+/* One record of ours. True: all is done and said; false: it may have left work. */
+static inline bool take(matcher_t *matcher, const log_slot_t *slot, int64_t sequence)
 {
-    input_t *input = &matcher->state->input;
+    input_t *input = &matcher->input;
     INVARIANT(slot->session <= matcher->config.sessions_max);
-    input->sequence = (uint64_t)sequence;
-    input->ts_ns = slot->ts_ns;
-    input->ingress_ns = slot->ingress_ns;
     input->seq_num = slot->seq_num;
+    input->ingress_ns = slot->ingress_ns;
+    input->ts_ns = slot->ts_ns;
+    input->sequence = (uint64_t)sequence;
     input->session = slot->session;
     switch (slot->template_id) {
     case TEMPLATE_NEW_ORDER_SINGLE:
-        matcher_new_order(matcher, slot);
-        break;
+        return matcher_new_order(matcher, slot, NULL);
     case TEMPLATE_ORDER_CANCEL_REQUEST:
-        matcher_cancel(matcher, slot);
-        break;
+        return matcher_cancel(matcher, slot);
     case TEMPLATE_ORDER_REPLACE_REQUEST:
-        matcher_replace(matcher, slot);
-        break;
+        return matcher_replace(matcher, slot);
     default:
         take_rare(matcher, slot);
-        break;
+        return false;
     }
 }
 
-static bool is_ours(const matcher_t *matcher, const log_slot_t *slot)
+/* A frame of a group is kept until the last one is there. */
+RARE static void take_grouped(matcher_t *matcher, const log_slot_t *slot)
 {
-    return (slot->partition == matcher->config.partition || slot->partition == PARTITION_ALL) &&
-           (slot->flags & SLOT_FLAG_REJECT) == 0;
+    matcher_state_t *state = matcher->state;
+    INVARIANT(state->group_count < GROUP_SLOTS_MAX);
+    state->group[state->group_count++] = *slot;
+    if ((slot->flags & SLOT_FLAG_MORE) != 0)
+        return;
+    uint32_t count = state->group_count;
+    state->group_count = 0;
+    matcher_group(matcher, state->group, count);
 }
 
-/* The order a record will touch, if it names one. */
-static uint64_t touched_order(const log_slot_t *slot)
+/* ---- looking ahead ------------------------------------------------------------------------------------------------------ */
+
+/* The order a record will touch. Cancels and replaces name it at the same place; of others it is nonsense, and harmless. */
+static inline uint64_t touched_order(const log_slot_t *slot)
 {
-    switch (slot->template_id) {
-    case TEMPLATE_NEW_ORDER_SINGLE:
-        return slot->aux;
-    case TEMPLATE_ORDER_CANCEL_REQUEST:
-        return ((const order_cancel_request_t *)slot->block)->order_id;
-    case TEMPLATE_ORDER_REPLACE_REQUEST:
-        return ((const order_replace_request_t *)slot->block)->order_id;
-    default:
-        return 0;
-    }
+    const order_cancel_request_t *block = (const order_cancel_request_t *)slot->block;
+    return slot->template_id == TEMPLATE_NEW_ORDER_SINGLE ? slot->aux : block->order_id;
 }
+
+_Static_assert(offsetof(order_cancel_request_t, order_id) == offsetof(order_replace_request_t, order_id), "touched_order()");
 
 #define PREFETCH_NODE_AHEAD 8
 #define PREFETCH_NEIGHBOURS_AHEAD 4
 
-static void prefetch_node(const matcher_t *matcher, const log_slot_t *slot)
+static inline void prefetch_node(const matcher_t *matcher, const log_slot_t *slot)
 {
-    const book_store_t *store = &matcher->store;
-    uint32_t index = order_index(store, touched_order(slot));
-    PREFETCH(store->orders + index);
-    PREFETCH(store->cold + index);
+    PREFETCH(matcher->store.orders + order_slot(&matcher->store, touched_order(slot)));
 }
 
-/* What follows from a node that should have arrived: FIFO and account neighbours, and the level. Stale values are harmless. */
-static void prefetch_neighbours(const matcher_t *matcher, const log_slot_t *slot)
+static inline void prefetch_level(const levels_t *side, int64_t rank)
+{
+    PREFETCH(levels_window(side) + ((uint64_t)rank & side->mask));
+}
+
+/* What follows from a node that should have arrived: FIFO and account neighbours, levels. Stale values are harmless. */
+static inline void prefetch_neighbours(const matcher_t *matcher, const log_slot_t *slot)
 {
     const book_store_t *store = &matcher->store;
-    uint64_t id = touched_order(slot);
-    const order_t *order = store->orders + order_index(store, id);
-    const order_cold_t *cold = store->cold + order_index(store, id);
-    int64_t price = order->price;
-    const levels_t *side;
     if (slot->template_id == TEMPLATE_NEW_ORDER_SINGLE) {
         const new_order_single_t *block = (const new_order_single_t *)slot->block;
-        if (block->instrument_id - 1 >= store->books_max)
-            return;
-        side = &store->books[block->instrument_id - 1].side[block->side == SIDE_SELL];
-        price = block->price;
-    } else {
-        if (order->id != id)
-            return;
-        side = &store->books[order->book].side[order_side(order)];
-        if (order->prev != ORDER_NONE)
-            PREFETCH(store->orders + order->prev);
-        if (order->next != ORDER_NONE)
-            PREFETCH(store->orders + order->next);
-        if (cold->account_prev != ORDER_NONE)
-            PREFETCH(store->cold + cold->account_prev);
-        if (cold->account_next != ORDER_NONE)
-            PREFETCH(store->cold + cold->account_next);
+        int side = block->side == SIDE_SELL;
+        if (block->instrument_id - 1 < store->books_max)
+            prefetch_level(&store->books[block->instrument_id - 1].side[side], rank_of_price(block->price, side));
+        return;
     }
-    PREFETCH(levels_window(&store->levels, side) + ((uint64_t)price & store->levels.mask));
+    uint64_t id = touched_order(slot);
+    const order_t *order = store->orders + order_slot(store, id);
+    if (order->id != id)
+        return;
+    PREFETCH(store->orders + order->prev);
+    PREFETCH(store->orders + order->next);
+    const levels_t *side = &store->books[order->book].side[order_side(order)];
+    prefetch_level(side, order->rank);
+    if (slot->template_id == TEMPLATE_ORDER_REPLACE_REQUEST) {
+        prefetch_level(side, rank_of_price(((const order_replace_request_t *)slot->block)->price, order_side(order)));
+        return;
+    }
+    PREFETCH(store->orders + order->account_prev);
+    PREFETCH(store->orders + order->account_next);
 }
 
-static void prefetch(const matcher_t *matcher, const log_slot_t *slots, int64_t at, int64_t count)
+static inline void prefetch(const matcher_t *matcher, const log_slot_t *slots, int64_t at, int64_t count)
 {
-    if (at + PREFETCH_NODE_AHEAD < count && touched_order(slots + at + PREFETCH_NODE_AHEAD) != 0)
+    if (at + PREFETCH_NODE_AHEAD < count)
         prefetch_node(matcher, slots + at + PREFETCH_NODE_AHEAD);
-    if (at + PREFETCH_NEIGHBOURS_AHEAD < count && touched_order(slots + at + PREFETCH_NEIGHBOURS_AHEAD) != 0)
+    if (at + PREFETCH_NEIGHBOURS_AHEAD < count)
         prefetch_neighbours(matcher, slots + at + PREFETCH_NEIGHBOURS_AHEAD);
 }
 
-/* Few live orders, but ids walk through all slots, and output streams through the cache: only the nodes themselves. */
-static void prefetch_nodes(const matcher_t *matcher, const log_slot_t *slots, int64_t at, int64_t count)
-{
-    if (at + PREFETCH_NEIGHBOURS_AHEAD < count && touched_order(slots + at + PREFETCH_NEIGHBOURS_AHEAD) != 0)
-        prefetch_node(matcher, slots + at + PREFETCH_NEIGHBOURS_AHEAD);
-}
+/* ---- running ------------------------------------------------------------------------------------------------------------- */
 
 /* The input is done. */
 static void finish_input(matcher_t *matcher)
 {
-    book_follow(&matcher->store, matcher->store.books + matcher->state->input.book);
+    book_follow(&matcher->store, matcher->store.books + matcher->input.book);
     if (matcher->last_report != NULL)
         matcher->last_report->flags |= REPORT_FLAG_LAST_OF_INPUT;
     if (matcher->last_event_flags != NULL)
         *matcher->last_event_flags |= EVENT_FLAGS_END_OF_EVENT;
     matcher->last_report = NULL;
     matcher->last_event_flags = NULL;
+    matcher->group_open = false;
 }
 
 /* Go on with the unfinished input: one step. False = no room. */
@@ -334,47 +377,74 @@ static bool continue_input(matcher_t *matcher)
 {
     if (!start_step(matcher))
         return false;
-    if (resume(matcher))
+    if (work_off(matcher))
         finish_input(matcher);
     publish(matcher);
     return true;
+}
+
+/* A record that is not simply ours: of a group, of another partition, for all, refused. */
+RARE static bool take_odd(matcher_t *matcher, const log_slot_t *slot, int64_t sequence)
+{
+    matcher_state_t *state = matcher->state;
+    if (((slot->flags & SLOT_FLAG_MORE) | state->group_count) != 0) {
+        take_grouped(matcher, slot);
+        return false;
+    }
+    return !record_is_ours(matcher, slot) || take(matcher, slot, sequence);
+}
+
+/* Take records while each is done at once and there is budget. Returns how many; the last one may have left work. */
+static int64_t take_run(matcher_t *matcher, const log_slot_t *slots, int64_t count)
+{
+    matcher_state_t *state = matcher->state;
+    const int64_t first = state->position;
+    const uint8_t partition = matcher->config.partition;
+    bool cold = (uint64_t)state->live * sizeof(order_t) > COLD_SIZE;
+    int64_t taken = 0;
+    bool whole = true;
+    while (whole && taken < count && matcher->outputs_left >= MATCHER_STEP_OUTPUTS_MAX) {
+        const log_slot_t *slot = slots + taken;
+        if (cold)
+            prefetch(matcher, slots, taken, count);
+        bool simple = slot->partition == partition &&
+                      ((slot->flags & (SLOT_FLAG_MORE | SLOT_FLAG_REJECT)) | state->group_count) == 0;
+        state->position = first + taken;
+        whole = LIKELY(simple) ? take(matcher, slot, first + taken) : take_odd(matcher, slot, first + taken);
+        taken++;
+    }
+    state->position = first + taken;
+    if (!whole && (state->work.depth == 0 || work_off(matcher)))
+        finish_input(matcher);
+    return taken;
 }
 
 /* Take records until `count` are taken, `limit` units of work are done, or there is no room. Returns records taken. */
 static int64_t run(matcher_t *matcher, const log_slot_t *slots, int64_t count, int64_t limit, int64_t *work_done)
 {
     matcher_state_t *state = matcher->state;
-    bool cold = (uint64_t)matcher->store.live * sizeof(order_t) > L2_SIZE / 2;
-    bool cold_slots = (uint64_t)matcher->config.orders_max * sizeof(order_t) > L2_SIZE;
     int64_t taken = 0;
     int64_t done = 0;
     matcher->outputs_left = 0;
-    for (; done < limit; done++) {
-        if (UNLIKELY(state->work.kind != WORK_NONE)) {
+    while (done < limit) {
+        if (UNLIKELY(state->work.depth > 0)) {
             if (!continue_input(matcher))
                 break;
+            done++;
             continue;
         }
         if (taken == count)
             break;
-        if (cold)
-            prefetch(matcher, slots, taken, count);
-        else if (cold_slots)
-            prefetch_nodes(matcher, slots, taken, count);
-        const log_slot_t *slot = slots + taken;
-        if (LIKELY(is_ours(matcher, slot))) {
-            /* One budget may serve many short inputs; what they wrote is published with it. */
-            if (UNLIKELY(matcher->outputs_left < MATCHER_STEP_OUTPUTS_MAX)) {
-                publish(matcher);
-                if (!start_step(matcher))
-                    break;
-            }
-            take(matcher, slot, state->position);
-            if (LIKELY(state->work.kind == WORK_NONE))
-                finish_input(matcher);
+        /* One budget may serve many short inputs; what they wrote is published with it. */
+        if (UNLIKELY(step_is_over(matcher))) {
+            publish(matcher);
+            if (!start_step(matcher))
+                break;
         }
-        taken++;
-        state->position++;
+        int64_t most = count - taken < limit - done ? count - taken : limit - done;
+        int64_t some = take_run(matcher, slots + taken, most);
+        taken += some;
+        done += some;
     }
     publish(matcher);
     *work_done = done;
@@ -425,7 +495,7 @@ void matcher_set_position(matcher_t *matcher, int64_t sequence)
 
 bool matcher_idle(const matcher_t *matcher)
 {
-    return matcher->state->work.kind == WORK_NONE;
+    return matcher->state->work.depth == 0;
 }
 
 int64_t matcher_settled(const matcher_t *matcher)
@@ -443,8 +513,9 @@ static const book_t *known_book(const matcher_t *matcher, uint32_t instrument)
 void matcher_hash(const matcher_t *matcher, uint32_t instrument, uint64_t out[2])
 {
     const book_t *book = known_book(matcher, instrument);
-    out[0] = book != NULL ? book->hash.low : 0;
-    out[1] = book != NULL ? book->hash.high : 0;
+    state_hash_t hash = book != NULL ? book_hash(book) : (state_hash_t){0, 0};
+    out[0] = hash.low;
+    out[1] = hash.high;
 }
 
 int64_t matcher_levels(const matcher_t *matcher, uint32_t instrument, uint8_t side, matcher_level_t *out, int64_t limit)
@@ -456,14 +527,30 @@ int64_t matcher_levels(const matcher_t *matcher, uint32_t instrument, uint8_t si
     if (book == NULL)
         return 0;
     const levels_t *levels = &book->side[side == SIDE_SELL];
-    for (levels_begin(&store->levels, levels, &at); at.level != NULL && count < limit;
-         levels_next(&store->levels, levels, &at)) {
+    for (levels_begin(&store->trees, levels, &at); at.level != NULL && count < limit;
+         levels_next(&store->trees, levels, &at)) {
         matcher_level_t *level = &out[count++];
-        *level = (matcher_level_t){.price = at.price, .quantity = (int64_t)at.level->quantity};
-        for (uint32_t index = at.level->head; index != ORDER_NONE; index = store->orders[index].next)
+        *level = (matcher_level_t){.price = rank_of_price(at.rank, side == SIDE_SELL)};
+        for (uint32_t slot = at.level->head; slot != NOBODY; slot = store->orders[slot].next) {
+            level->quantity += store->orders[slot].leaves;
             level->orders++;
+        }
     }
     return count;
+}
+
+static matcher_order_t seen_from_outside(const book_store_t *store, const order_t *order)
+{
+    const order_rest_t *rest = rest_of(store, order);
+    return (matcher_order_t){.order_id = order->id,
+                             .cl_ord_id = rest->cl_ord_id,
+                             .price = order_price(order),
+                             .leaves = order->leaves,
+                             .hidden = order_open(store, order) - order->leaves,
+                             .cum = order->cum,
+                             .account = order->account,
+                             .session = rest->session,
+                             .side = order_side_code(order)};
 }
 
 int64_t matcher_orders(const matcher_t *matcher, uint32_t instrument, uint8_t side, matcher_order_t *out, int64_t limit)
@@ -475,19 +562,24 @@ int64_t matcher_orders(const matcher_t *matcher, uint32_t instrument, uint8_t si
     if (book == NULL)
         return 0;
     const levels_t *levels = &book->side[side == SIDE_SELL];
-    for (levels_begin(&store->levels, levels, &at); at.level != NULL; levels_next(&store->levels, levels, &at)) {
-        for (uint32_t index = at.level->head; index != ORDER_NONE; index = store->orders[index].next) {
-            const order_t *order = store->orders + index;
+    for (levels_begin(&store->trees, levels, &at); at.level != NULL; levels_next(&store->trees, levels, &at)) {
+        for (uint32_t slot = at.level->head; slot != NOBODY; slot = store->orders[slot].next) {
             if (count == limit)
                 return count;
-            out[count++] = (matcher_order_t){.order_id = order->id,
-                                             .cl_ord_id = order->cl_ord_id,
-                                             .price = order->price,
-                                             .leaves = order->leaves,
-                                             .cum = order->cum,
-                                             .account = order->account,
-                                             .session = order->session};
+            out[count++] = seen_from_outside(store, store->orders + slot);
         }
+    }
+    return count;
+}
+
+int64_t matcher_waiting(const matcher_t *matcher, uint32_t instrument, matcher_order_t *out, int64_t limit)
+{
+    const book_store_t *store = &matcher->store;
+    int64_t count = 0;
+    for (uint32_t slot = 1; slot <= store->order_mask + 1 && count < limit; slot++) {
+        const order_t *order = store->orders + slot;
+        if (order->id != 0 && (order->flags & ORDER_OFF_BOOK) != 0 && order->book + 1u == instrument)
+            out[count++] = seen_from_outside(store, order);
     }
     return count;
 }

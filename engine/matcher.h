@@ -36,10 +36,12 @@ typedef struct matcher_order {
     uint64_t order_id;
     uint64_t cl_ord_id;
     int64_t price;
-    int64_t leaves;
+    int64_t leaves; /* visible */
+    int64_t hidden;
     int64_t cum;
     uint32_t account;
     uint32_t session;
+    uint8_t side; /* SIDE_... */
 } matcher_order_t;
 
 /* NULL if the memory cannot be had. Wrong configuration is a broken invariant. */
@@ -65,11 +67,13 @@ bool matcher_idle(const matcher_t *matcher);
 /* Reports of this partition below the returned sequence are in the balances (last SETTLED mark seen). */
 int64_t matcher_settled(const matcher_t *matcher);
 
-/* State hash of one book: low, high. 0, 0 for an empty or unknown one. */
+/* State hash of one book, waiting orders and hidden quantity included: low, high. 0, 0 for an empty or unknown one. */
 void matcher_hash(const matcher_t *matcher, uint32_t instrument, uint64_t out[2]);
 /* Levels best first, orders in priority order; side is SIDE_BUY or SIDE_SELL. Return how many were written. */
 int64_t matcher_levels(const matcher_t *matcher, uint32_t instrument, uint8_t side, matcher_level_t *out, int64_t limit);
 int64_t matcher_orders(const matcher_t *matcher, uint32_t instrument, uint8_t side, matcher_order_t *out, int64_t limit);
+/* Orders outside the levels: stops that wait or queue. In the order of their slots. */
+int64_t matcher_waiting(const matcher_t *matcher, uint32_t instrument, matcher_order_t *out, int64_t limit);
 int64_t matcher_order_count(const matcher_t *matcher, uint32_t instrument);
 /* MARKET_STATE_..., 0 = not an instrument of this partition. */
 uint8_t matcher_market_state(const matcher_t *matcher, uint32_t instrument);

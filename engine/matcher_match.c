@@ -1,240 +1,548 @@
-/* Trading: fills, fees, self-trade prevention, a taker's course through the book. */
-#include "engine/matcher_reports.h"
-
-void matcher_cancel_resting(matcher_t *matcher, uint32_t index, uint16_t reason, uint8_t status, uint64_t ref_seq_num)
-{
-    book_store_t *store = &matcher->store;
-    order_t *order = store->orders + index;
-    book_t *book = store->books + order->book;
-    cancellation_t cancellation = {.session = order->session,
-                                   .cl_ord_id = order->cl_ord_id,
-                                   .client_tag = store->cold[index].client_tag,
-                                   .ref_seq_num = ref_seq_num,
-                                   .quantity = order->leaves,
-                                   .reason = reason,
-                                   .status = status};
-    report_canceled(matcher, order, &cancellation);
-    event_delete(matcher, book, order);
-    book_detach(store, book, index);
-    book_release(store, index);
-}
+/* Trading: fills, fees, self-trade prevention, a taker's course through the book (docs/MATCHING.md, sections 5 to 7). */
+#include "engine/events.h"
+#include "engine/reports.h"
 
 /* ---- fees ------------------------------------------------------------------------------------------------------------ */
 
-/* Exact floor and ceiling of received * ppm / 1e6 without a 128-bit division: ppm <= 1e6, received < 2^62. */
-static int64_t fee_floor(int64_t received, int64_t ppm)
+/* Exact floor of received * ppm / 1e6, and what is left of the division, without a 128-bit division: ppm <= 1e6,
+ * received < 2^62. */
+static int64_t fee_floor(int64_t received, int64_t ppm, int64_t *remainder)
 {
-    return received / FEE_SCALE * ppm + received % FEE_SCALE * ppm / FEE_SCALE;
+    int64_t low = received % FEE_SCALE * ppm;
+    *remainder = low % FEE_SCALE;
+    return received / FEE_SCALE * ppm + low / FEE_SCALE;
 }
 
-static int64_t fee_ceiling(int64_t received, int64_t ppm)
+static fee_t fee_charged(int64_t received, int64_t ppm, uint32_t asset)
 {
-    return received / FEE_SCALE * ppm + (received % FEE_SCALE * ppm + (FAULT(FEE_FLOOR) ? 0 : FEE_SCALE - 1)) / FEE_SCALE;
+    int64_t remainder;
+    if (ppm <= 0 || received <= 0)
+        return (fee_t){.asset = asset};
+    int64_t units = fee_floor(received, ppm, &remainder);
+    uint8_t rounding = remainder != 0 && !FAULT(FEE_FLOOR);
+    return (fee_t){.units = units + rounding, .asset = asset, .rounding = rounding};
 }
 
 /* Each pays in the asset received; a rebate comes out of the taker's fee, in the taker's asset, and never exceeds it. */
-static void trade_fees(const book_t *book, const order_t *maker, const order_t *taker, int64_t price, int64_t quantity,
-                       fee_t *maker_fee, fee_t *taker_fee)
+static void trade_fees(const book_t *book, const order_t *maker, const order_t *taker, const fill_t *fill, fee_t *maker_fee,
+                       fee_t *taker_fee)
 {
-    int64_t base = quantity * book->base_per_lot;
-    int64_t quote = price * quantity * book->quote_per_tick_lot; /* < 2^62: the sequencer's bound on the maker's notional */
+    int64_t base = fill->quantity * book->base_per_lot;
+    /* < 2^62: the sequencer's bound on the maker's notional */
+    int64_t quote = fill->price * fill->quantity * book->quote_per_tick_lot;
     bool taker_sells = order_side(taker) != 0;
     int64_t taker_gets = taker_sells ? quote : base;
-    int64_t maker_gets = taker_sells ? base : quote;
-    int32_t taker_ppm = book->fees[taker->tier].taker_ppm;
+    uint32_t taker_asset = taker_sells ? book->quote_asset : book->base_asset;
     int32_t maker_ppm = book->fees[maker->tier].maker_ppm;
-    taker_fee->asset = taker_sells ? book->quote_asset : book->base_asset;
-    maker_fee->asset = taker_sells ? book->base_asset : book->quote_asset;
-    taker_fee->units = 0;
-    maker_fee->units = 0;
-    if (taker_ppm > 0 && taker_gets > 0)
-        taker_fee->units = fee_ceiling(taker_gets, taker_ppm);
-    if (maker_ppm > 0 && maker_gets > 0) {
-        maker_fee->units = fee_ceiling(maker_gets, maker_ppm);
-    } else if (maker_ppm < 0) {
-        int64_t rebate = taker_gets > 0 ? fee_floor(taker_gets, -(int64_t)maker_ppm) : 0;
-        maker_fee->units = -(rebate < taker_fee->units ? rebate : taker_fee->units);
-        maker_fee->asset = taker_fee->asset;
+    *taker_fee = fee_charged(taker_gets, book->fees[taker->tier].taker_ppm, taker_asset);
+    if (maker_ppm >= 0) {
+        *maker_fee = fee_charged(taker_sells ? base : quote, maker_ppm, taker_sells ? book->base_asset : book->quote_asset);
+        return;
     }
+    int64_t remainder;
+    int64_t rebate = taker_gets > 0 ? fee_floor(taker_gets, -(int64_t)maker_ppm, &remainder) : 0;
+    int64_t most = taker_fee->units - taker_fee->rounding;
+    *maker_fee = (fee_t){.units = -(rebate < most ? rebate : most), .asset = taker_asset};
+}
+
+/* ---- what a resting order loses ---------------------------------------------------------------------------------------- */
+
+typedef struct loss {
+    int64_t open; /* what is left of the whole order */
+    bool slice;   /* its visible part is used up and there is more */
+} loss_t;
+
+/* A resting order loses visible quantity. One that has nothing left is out of its level, but keeps its slot. */
+INLINE loss_t take_from(const book_store_t *store, book_t *book, int side, level_t *level, order_t *order, int64_t quantity)
+{
+    int64_t hidden = UNLIKELY((order->flags & ORDER_EXTRA) != 0) ? store->extras[order->extra].hidden : 0;
+    loss_t loss = {.open = order->leaves - quantity + hidden, .slice = false};
+    if (quantity < order->leaves) {
+        book_reduce(book, order, quantity);
+    } else if (UNLIKELY(hidden > 0)) {
+        loss.slice = true;
+    } else {
+        book_detach_from(store, book, side, level, order);
+        order->leaves = 0;
+    }
+    return loss;
+}
+
+static void next_slice(matcher_t *matcher, book_t *book, level_t *level, order_t *order)
+{
+    const book_store_t *store = &matcher->store;
+    extra_t *extra = store->extras + order->extra;
+    int64_t slice = extra->display > 0 && extra->display < extra->hidden ? extra->display : extra->hidden;
+    book_unseen_remove(book, order, extra);
+    extra->hidden -= slice;
+    book_requeue(store, book, level, order, slice);
+    book_unseen_add(book, order, extra);
+    event_add(matcher, book, order, MAYBE_LAST);
+}
+
+/* What has to be seen to after resting orders lost quantity, and before the next one does. */
+static void settle_loss(matcher_t *matcher, book_t *book, level_t *level, order_t *order, loss_t loss)
+{
+    extra_t *extra = extra_of(&matcher->store, order);
+    if (UNLIKELY(extra != NULL)) {
+        matcher_end_peer(matcher, extra,
+                         (ending_t){.reason = CANCEL_REASON_LIST_PEER_EXECUTED, .status = ORD_STATUS_EXPIRED});
+        if (loss.slice)
+            next_slice(matcher, book, level, order);
+    }
+    if (loss.open == 0)
+        matcher_free_order(matcher, order);
+}
+
+static void end_takers_peer(matcher_t *matcher, const taker_t *taker)
+{
+    if (LIKELY(!taker->seated))
+        return;
+    extra_t *extra = extra_of(&matcher->store, matcher->store.orders + order_slot(&matcher->store, taker->order.id));
+    if (extra != NULL)
+        matcher_end_peer(matcher, extra,
+                         (ending_t){.reason = CANCEL_REASON_LIST_PEER_EXECUTED, .status = ORD_STATUS_EXPIRED});
 }
 
 /* ---- trading --------------------------------------------------------------------------------------------------------- */
 
+/* Lots that what is left of the amount allows at a price. */
+RARE static int64_t amount_lots(const taker_t *taker, const book_t *book, int64_t price)
+{
+    if (price <= 0)
+        return 0;
+    int128_t unit = (int128_t)price * book->quote_per_tick_lot;
+    return unit > taker->amount ? 0 : (int64_t)(taker->amount / unit);
+}
+
+/* The taker loses quantity at a price, be it traded, transferred or prevented. */
+INLINE void taker_loses(taker_t *taker, const book_t *book, int64_t price, int64_t quantity)
+{
+    taker->order.leaves -= quantity;
+    if (UNLIKELY(taker->by_amount)) {
+        taker->amount -= price * quantity * book->quote_per_tick_lot;
+        taker->order.leaves = amount_lots(taker, book, price);
+    }
+}
+
+static void report_trade(matcher_t *matcher, const book_t *book, const order_t *maker, int64_t maker_open,
+                         const taker_t *taker, const fill_t *fill)
+{
+    if (!MATCHER_REPORTS)
+        return;
+    fee_t maker_fee;
+    fee_t taker_fee;
+    trade_fees(book, maker, &taker->order, fill, &maker_fee, &taker_fee);
+    report_executed(matcher, maker, rest_of(&matcher->store, maker), maker_open, fill, &maker_fee, LIQUIDITY_MAKER,
+                    REPORT_FLAG_MORE);
+    report_executed(matcher, &taker->order, &taker->rest, taker->order.leaves, fill, &taker_fee, LIQUIDITY_TAKER, 0);
+}
+
 /* One trade with the front order of the best level. */
 FLAT static void trade(matcher_t *matcher, book_t *book, level_t *level, taker_t *taker)
 {
-    book_store_t *store = &matcher->store;
-    uint32_t index = level->head;
-    order_t *maker = store->orders + index;
+    const book_store_t *store = &matcher->store;
+    order_t *maker = store->orders + level->head;
+    int maker_side = order_side(&taker->order) ^ 1;
     int64_t quantity = maker->leaves < taker->order.leaves ? maker->leaves : taker->order.leaves;
-    fill_t fill = {.trade_id = ++book->trade_id, .price = maker->price, .quantity = quantity};
-    fee_t maker_fee;
-    fee_t taker_fee;
-    if (maker->next != ORDER_NONE)
-        PREFETCH(store->orders + maker->next);
-    trade_fees(book, maker, &taker->order, fill.price, quantity, &maker_fee, &taker_fee);
-    event_execute(matcher, book, maker, &fill);
-    taker->order.leaves -= quantity;
+    fill_t fill = {.trade_id = ++book->trade_id, .price = rank_of_price(maker->rank, maker_side), .quantity = quantity};
+    PREFETCH(store->orders + maker->next);
+    event_execute(matcher, book, maker, fill.price, quantity, 0);
+    taker_loses(taker, book, fill.price, quantity);
     taker->order.cum += quantity;
-    bool maker_done = quantity == maker->leaves;
-    if (maker_done) {
-        book_detach_from(store, book, level, index);
-        maker->leaves = 0;
-    } else {
-        book_reduce(store, book, level, index, quantity);
-    }
     maker->cum += quantity;
-    report_executed(matcher, maker, &fill, &maker_fee, LIQUIDITY_MAKER, REPORT_FLAG_MORE);
-    int64_t group = matcher->last_group;
-    report_executed(matcher, &taker->order, &fill, &taker_fee, LIQUIDITY_TAKER, 0);
-    matcher->last_group = group;
-    if (maker_done)
-        book_release(store, index);
+    loss_t loss = take_from(store, book, maker_side, level, maker, quantity);
+    report_trade(matcher, book, maker, loss.open, taker, &fill);
+    book->last_price = fill.price;
+    book->has_last_price = true;
+    if (UNLIKELY((maker->flags & ORDER_EXTRA) != 0 || taker->seated)) {
+        /* Peers, the maker's first; then triggers; then the next slice: so in two steps. */
+        extra_t *extra = extra_of(store, maker);
+        if (extra != NULL)
+            matcher_end_peer(matcher, extra,
+                             (ending_t){.reason = CANCEL_REASON_LIST_PEER_EXECUTED, .status = ORD_STATUS_EXPIRED});
+        end_takers_peer(matcher, taker);
+    }
+    if (UNLIKELY(book->triggers.count > 0))
+        triggers_traded(matcher, book);
+    if (UNLIKELY(loss.slice))
+        next_slice(matcher, book, level, maker);
+    if (loss.open == 0)
+        matcher_free_order(matcher, maker);
 }
 
 /* ---- self-trade prevention ------------------------------------------------------------------------------------------ */
 
-static bool same_owner(const order_t *maker, const order_t *taker)
+/* Events of a resting order that lost quantity without a trade; the next slice is announced where it is made. */
+static void event_loss(matcher_t *matcher, book_t *book, const order_t *order, loss_t loss)
 {
-    return maker->stp_key == taker->stp_key &&
-           (((maker->flags ^ taker->flags) & ORDER_STP_GROUP) == 0 || FAULT(STP_GROUP));
+    if (loss.open == 0 || loss.slice)
+        event_delete(matcher, book, order, MAYBE_LAST);
+    else
+        event_reduce(matcher, book, order);
 }
 
-/* Both lose the smaller quantity; who has nothing left is canceled, the other told. */
-static void prevent_decrement(matcher_t *matcher, book_t *book, level_t *level, taker_t *taker)
+/* Quantity changes hands inside a group, at the maker's price: two reports like a trade's, but no trade. */
+static void transfer(matcher_t *matcher, book_t *book, level_t *level, taker_t *taker)
 {
     const book_store_t *store = &matcher->store;
-    uint32_t index = level->head;
-    order_t *maker = store->orders + index;
-    uint64_t maker_id = maker->id;
+    order_t *maker = store->orders + level->head;
+    int maker_side = order_side(maker);
     int64_t quantity = maker->leaves < taker->order.leaves ? maker->leaves : taker->order.leaves;
-    book->prevented_id++;
-    taker->order.leaves -= quantity;
-    if (quantity == maker->leaves) {
-        matcher_cancel_resting(matcher, index, CANCEL_REASON_SELF_TRADE, ORD_STATUS_EXPIRED_IN_MATCH, 0);
-    } else {
-        book_reduce(store, book, level, index, quantity);
-        report_prevented(matcher, maker, taker->order.id, quantity, taker->stp_mode, LIQUIDITY_MAKER);
-        event_reduce(matcher, book, maker);
+    fill_t fill = {.price = order_price(maker), .quantity = quantity};
+    fee_t maker_fee = {.asset = maker_side != 0 ? book->quote_asset : book->base_asset};
+    fee_t taker_fee = {.asset = maker_side != 0 ? book->base_asset : book->quote_asset};
+    taker_loses(taker, book, fill.price, quantity);
+    taker->order.cum += quantity;
+    maker->cum += quantity;
+    loss_t loss = take_from(store, book, maker_side, level, maker, quantity);
+    report_executed(matcher, maker, rest_of(store, maker), loss.open, &fill, &maker_fee, LIQUIDITY_TRANSFER,
+                    REPORT_FLAG_MORE);
+    report_executed(matcher, &taker->order, &taker->rest, taker->order.leaves, &fill, &taker_fee, LIQUIDITY_TRANSFER, 0);
+    event_loss(matcher, book, maker, loss);
+    end_takers_peer(matcher, taker);
+    settle_loss(matcher, book, level, maker, loss);
+}
+
+/* All that is visible and hidden of a resting order is prevented. */
+static loss_t take_all_from(const book_store_t *store, book_t *book, level_t *level, order_t *order)
+{
+    extra_t *extra = extra_of(store, order);
+    if (extra != NULL && extra->hidden > 0) {
+        book_unseen_remove(book, order, extra);
+        extra->hidden = 0;
+        book_unseen_add(book, order, extra);
     }
-    if (taker->order.leaves == 0)
-        report_taker_canceled(matcher, taker, quantity, CANCEL_REASON_SELF_TRADE, ORD_STATUS_EXPIRED_IN_MATCH);
-    else
-        report_prevented(matcher, &taker->order, maker_id, quantity, taker->stp_mode, LIQUIDITY_TAKER);
+    return take_from(store, book, order_side(order), level, order, order->leaves);
+}
+
+/* Who loses how much under a mode; `visible` of the maker, `open` of the maker in all. */
+static void prevented_quantities(uint8_t mode, int64_t visible, int64_t open, int64_t taker_open, int64_t lost[2])
+{
+    int64_t both = visible < taker_open ? visible : taker_open;
+    bool decrement = mode == STP_MODE_DECREMENT || mode == STP_MODE_TRANSFER;
+    lost[0] = decrement ? both : mode == STP_MODE_CANCEL_TAKER ? 0 : open;
+    lost[1] = decrement ? both : mode == STP_MODE_CANCEL_MAKER ? 0 : taker_open;
 }
 
 /* The taker met an order of its own owner. */
-static void prevent_self_trade(matcher_t *matcher, book_t *book, level_t *level, taker_t *taker)
+RARE static void prevent_self_trade(matcher_t *matcher, book_t *book, level_t *level, taker_t *taker)
 {
-    uint8_t mode = taker->stp_mode;
-    if (mode == STP_MODE_DECREMENT || mode == STP_MODE_TRANSFER) {
-        prevent_decrement(matcher, book, level, taker);
+    const book_store_t *store = &matcher->store;
+    order_t *maker = store->orders + level->head;
+    uint8_t mode = order_stp_mode(&taker->order);
+    uint64_t maker_id = maker->id;
+    int64_t lost[2];
+    if (mode == STP_MODE_TRANSFER && order_stp_mode(maker) == STP_MODE_TRANSFER && maker->account != taker->order.account) {
+        transfer(matcher, book, level, taker);
         return;
     }
-    if (mode == STP_MODE_CANCEL_MAKER || mode == STP_MODE_CANCEL_BOTH)
-        matcher_cancel_resting(matcher, level->head, CANCEL_REASON_SELF_TRADE, ORD_STATUS_EXPIRED_IN_MATCH, 0);
-    if (mode == STP_MODE_CANCEL_TAKER || mode == STP_MODE_CANCEL_BOTH) {
-        report_taker_canceled(matcher, taker, taker->order.leaves, CANCEL_REASON_SELF_TRADE, ORD_STATUS_EXPIRED_IN_MATCH);
-        taker->order.leaves = 0;
+    prevented_quantities(mode, maker->leaves, order_open(store, maker), taker->order.leaves, lost);
+    int64_t price = order_price(maker);
+    book->prevented_id++;
+    loss_t loss = {.open = order_open(store, maker)};
+    if (lost[0] > 0) {
+        loss = lost[0] == loss.open ? take_all_from(store, book, level, maker)
+                                    : take_from(store, book, order_side(maker), level, maker, lost[0]);
+        report_prevented(matcher, maker, rest_of(store, maker),
+                         &(prevention_t){.counter_order_id = taker->order.id, .quantity = lost[0], .leaves = loss.open,
+                                         .stp_mode = mode, .liquidity = LIQUIDITY_MAKER});
+        event_loss(matcher, book, maker, loss);
     }
+    if (lost[1] > 0) {
+        if (lost[1] == taker->order.leaves && (mode == STP_MODE_CANCEL_TAKER || mode == STP_MODE_CANCEL_BOTH))
+            taker->order.leaves = 0;
+        else
+            taker_loses(taker, book, price, lost[1]);
+        report_prevented(matcher, &taker->order, &taker->rest,
+                         &(prevention_t){.counter_order_id = maker_id, .quantity = lost[1],
+                                         .leaves = taker->order.leaves, .stp_mode = mode,
+                                         .liquidity = LIQUIDITY_TAKER});
+        end_takers_peer(matcher, taker);
+    }
+    if (lost[0] > 0)
+        settle_loss(matcher, book, level, maker, loss);
 }
 
 /* ---- the taker's course ---------------------------------------------------------------------------------------------- */
 
-static void rest(matcher_t *matcher, book_t *book, const taker_t *taker)
+void matcher_rest(matcher_t *matcher, const taker_t *taker)
 {
     book_store_t *store = &matcher->store;
-    uint32_t index = order_index(store, taker->order.id);
-    order_t *order = store->orders + index;
-    *order = taker->order;
-    if (!taker->was_resting) {
-        store->cold[index].client_tag = taker->client_tag;
-        book_account_link(store, index, order->account);
-    }
-    book_append(store, book, index);
-    if (taker->was_resting)
-        event_replace(matcher, book, order);
-    else
-        event_add(matcher, book, order);
-}
-
-static void finish_taker(matcher_t *matcher, book_t *book, taker_t *taker)
-{
-    if (taker->order.leaves > 0 && taker->time_in_force != TIME_IN_FORCE_IOC && taker->time_in_force != TIME_IN_FORCE_FOK) {
-        rest(matcher, book, taker);
+    book_t *book = book_of(store, &taker->order);
+    uint32_t slot = order_slot(store, taker->order.id);
+    order_t *order = store->orders + slot;
+    int side = order_side(&taker->order);
+    if (!taker->seated) {
+        *order = taker->order;
+        store->rests[slot] = taker->rest;
+        book_account_link(store, order, slot);
+        book_append(store, book, side, order, slot);
+        event_add(matcher, book, order, MAYBE_LAST);
         return;
     }
-    if (taker->order.leaves > 0) {
-        bool nothing = taker->ord_type == ORD_TYPE_MARKET && taker->order.cum == 0;
-        report_taker_canceled(matcher, taker, taker->order.leaves,
-                              nothing ? CANCEL_REASON_NO_LIQUIDITY : CANCEL_REASON_IOC_REMAINDER, ORD_STATUS_EXPIRED);
+    extra_t *extra = extra_of(store, order);
+    int64_t slice = taker->order.leaves;
+    if (extra != NULL)
+        book_unseen_remove(book, order, extra);
+    order->rank = taker->order.rank;
+    order->cum = taker->order.cum;
+    order->flags &= (uint8_t)~ORDER_OFF_BOOK;
+    if (extra != NULL) {
+        int64_t wanted = extra->first_display > 0 ? extra->first_display : extra->display;
+        if (wanted > 0 && wanted < slice)
+            slice = wanted;
+        extra->first_display = 0;
+        extra->hidden = taker->order.leaves - slice;
     }
-    if (taker->was_resting) {
-        event_delete(matcher, book, &taker->order);
-        book_release(&matcher->store, order_index(&matcher->store, taker->order.id));
-    }
+    order->leaves = slice;
+    if (extra != NULL)
+        book_unseen_add(book, order, extra);
+    book_append(store, book, side, order, slot);
+    if (taker->shown)
+        event_replace(matcher, book, order, MAYBE_LAST);
+    else
+        event_add(matcher, book, order, MAYBE_LAST);
 }
 
-bool matcher_match(matcher_t *matcher)
+static void report_remainder(matcher_t *matcher, const taker_t *taker, bool amount_spent)
 {
-    work_t *work = &matcher->state->work;
-    taker_t *taker = &work->taker;
-    book_t *book = matcher->store.books + taker->order.book;
-    bool sells = order_side(&taker->order) != 0;
-    levels_t *opposite = &book->side[!sells];
-    while (taker->order.leaves > 0 && crosses(opposite, sells, taker->order.price)) {
-        if (matcher->outputs_left < MATCHER_STEP_OUTPUTS_MAX) {
-            work->kind = WORK_MATCH;
-            return false;
-        }
-        level_t *level = levels_find(&matcher->store.levels, opposite, opposite->best);
-        const order_t *maker = matcher->store.orders + level->head;
-        if (UNLIKELY(taker->stp_mode != STP_MODE_NONE && same_owner(maker, &taker->order)))
-            prevent_self_trade(matcher, book, level, taker);
-        else
-            trade(matcher, book, level, taker);
+    bool market = is_market_type(taker->rest.ord_type);
+    ending_t ending = {.reason = CANCEL_REASON_IOC_REMAINDER, .status = ORD_STATUS_EXPIRED};
+    if (taker->halted)
+        ending.reason = CANCEL_REASON_INSTRUMENT_HALT;
+    else if (market && taker->order.cum == 0)
+        ending.reason = CANCEL_REASON_NO_LIQUIDITY;
+    else if (amount_spent)
+        ending = (ending_t){.reason = CANCEL_REASON_AMOUNT_SPENT, .status = ORD_STATUS_FILLED};
+    cancellation_t cancellation = {.session = taker->rest.session,
+                                   .reason = ending.reason,
+                                   .cl_ord_id = taker->rest.cl_ord_id,
+                                   .client_tag = taker->rest.client_tag,
+                                   .ref_seq_num = taker->solicited ? matcher->input.seq_num : 0,
+                                   .quantity = taker->by_amount ? 0 : taker->order.leaves,
+                                   .status = ending.status};
+    report_canceled(matcher, &taker->order, &taker->rest, &cancellation, MAYBE_LAST);
+}
+
+/* A taker that has its slot, and nothing more to do in the market. */
+static void leave(matcher_t *matcher, book_t *book, const taker_t *taker)
+{
+    order_t *order = matcher->store.orders + order_slot(&matcher->store, taker->order.id);
+    extra_t *extra = extra_of(&matcher->store, order);
+    if (taker->shown)
+        event_delete(matcher, book, order, MAYBE_LAST);
+    if (extra != NULL)
+        matcher_end_peer(matcher, extra,
+                         (ending_t){.reason = CANCEL_REASON_LIST_CANCELED, .status = ORD_STATUS_CANCELED});
+    matcher_free_order(matcher, order);
+}
+
+static void finish_course(matcher_t *matcher, book_t *book, taker_t *taker, bool amount_spent)
+{
+    bool immediate = taker->rest.time_in_force == TIME_IN_FORCE_IOC || taker->rest.time_in_force == TIME_IN_FORCE_FOK;
+    if (taker->order.leaves > 0 && !immediate) {
+        matcher_rest(matcher, taker);
+        return;
     }
-    finish_taker(matcher, book, taker);
-    work->kind = WORK_NONE;
+    if (taker->order.leaves > 0 || amount_spent)
+        report_remainder(matcher, taker, amount_spent);
+    if (taker->seated)
+        leave(matcher, book, taker);
+}
+
+bool matcher_course(matcher_t *matcher)
+{
+    taker_t *taker = &matcher->state->work.taker;
+    book_t *book = book_of(&matcher->store, &taker->order);
+    levels_t *opposite = &book->side[order_side(&taker->order) ^ 1];
+    int64_t rank = taker->order.rank;
+    bool amount_spent = false;
+    while (taker->order.leaves > 0 && crosses(opposite, rank)) {
+        if (step_is_over(matcher))
+            return false;
+        if (UNLIKELY(book->triggers.noting) && !triggers_note(matcher, book))
+            return false;
+        int64_t price = rank_of_price(opposite->best, order_side(&taker->order) ^ 1);
+        level_t *level = levels_find(&matcher->store.trees, opposite, opposite->best);
+        if (UNLIKELY(taker->by_amount)) {
+            taker->order.leaves = amount_lots(taker, book, price);
+            amount_spent = taker->order.leaves == 0;
+            if (amount_spent)
+                break;
+        }
+        if (UNLIKELY(same_owner(matcher->store.orders + level->head, &taker->order)) &&
+            order_stp_mode(&taker->order) != STP_MODE_NONE) {
+            prevent_self_trade(matcher, book, level, taker);
+            continue;
+        }
+        if (UNLIKELY(price < book->band_low || price > book->band_high) && volatility_halts(matcher, book, price)) {
+            taker->halted = true;
+            break;
+        }
+        trade(matcher, book, level, taker);
+    }
+    if (UNLIKELY(book->triggers.noting) && !triggers_note(matcher, book))
+        return false;
+    finish_course(matcher, book, taker, amount_spent);
+    work_pop(matcher);
     return true;
 }
 
-/* Fill or kill: count what the taker could trade with, in priority order up to its limit. */
-bool matcher_fok_scan(matcher_t *matcher)
+/* ---- how much there is -------------------------------------------------------------------------------------------------- */
+
+/* The scan is over. What could not be traded ends without having traded. */
+static void finish_scan(matcher_t *matcher, taker_t *taker, bool enough)
+{
+    work_pop(matcher);
+    if (taker->solicited) /* a fired order was accepted long ago */
+        report_accepted(matcher, &taker->order, &taker->rest, taker->order.leaves, ORD_STATUS_NEW, taker->accept_flags,
+                        MAYBE_LAST);
+    if (enough) {
+        work_push(matcher, WORK_COURSE);
+        return;
+    }
+    bool fok = taker->rest.time_in_force == TIME_IN_FORCE_FOK;
+    cancellation_t cancellation = {.session = taker->rest.session,
+                                   .reason = fok ? CANCEL_REASON_FOK_NOT_FILLABLE : CANCEL_REASON_MIN_QTY_NOT_FILLABLE,
+                                   .cl_ord_id = taker->rest.cl_ord_id,
+                                   .client_tag = taker->rest.client_tag,
+                                   .ref_seq_num = taker->solicited ? matcher->input.seq_num : 0,
+                                   .quantity = taker->order.leaves,
+                                   .status = ORD_STATUS_EXPIRED};
+    report_canceled(matcher, &taker->order, &taker->rest, &cancellation, MAYBE_LAST);
+    if (taker->seated)
+        leave(matcher, book_of(&matcher->store, &taker->order), taker);
+}
+
+void matcher_begin_scan(matcher_t *matcher)
 {
     const book_store_t *store = &matcher->store;
     work_t *work = &matcher->state->work;
-    const taker_t *taker = &work->taker;
-    const levels_t *opposite = &store->books[taker->order.book].side[order_side(&taker->order) ^ 1];
-    uint64_t wanted = (uint64_t)taker->order.leaves;
-    bool sells = order_side(&taker->order) != 0;
-    for (int visited = 0; work->scan.level != NULL && work->scan_quantity < wanted; visited++) {
-        bool beyond = sells ? work->scan.price < taker->order.price : work->scan.price > taker->order.price;
-        if (beyond && !FAULT(FOK_LIMIT))
+    const order_t *order = &work->taker.order;
+    work->scan.quantity = 0;
+    levels_begin(&store->trees, &book_of(store, order)->side[order_side(order) ^ 1], &work->scan.at);
+    work->scan.slot = work->scan.at.level != NULL ? work->scan.at.level->head : NOBODY;
+    work_push(matcher, WORK_SCAN);
+}
+
+/* Fill or kill, minimum quantity: count what the taker could trade, in priority order up to its limit. */
+bool matcher_scan(matcher_t *matcher)
+{
+    const book_store_t *store = &matcher->store;
+    taker_t *taker = &matcher->state->work.taker;
+    scan_t *scan = &matcher->state->work.scan;
+    const book_t *book = book_of(store, &taker->order);
+    const levels_t *opposite = &book->side[order_side(&taker->order) ^ 1];
+    uint8_t mode = order_stp_mode(&taker->order);
+    while (scan->at.level != NULL && scan->quantity < taker->minimum) {
+        int64_t price = rank_of_price(scan->at.rank, order_side(&taker->order) ^ 1);
+        if (scan->at.rank > ~taker->order.rank && !FAULT(FOK_LIMIT))
             break;
-        if (visited == MATCHER_SCAN_BUDGET)
+        /* What would halt the market cannot be traded. Without a reference the first trade makes one. */
+        if (book->clock.has_reference && (price < book->band_low || price > book->band_high))
+            break;
+        if (matcher->visits_left == 0)
             return false;
-        if (taker->stp_mode == STP_MODE_NONE) {
-            work->scan_quantity += work->scan.level->quantity;
-            work->scan_order = ORDER_NONE;
-        } else {
-            const order_t *order = store->orders + work->scan_order;
-            bool own = same_owner(order, &taker->order);
-            if (own && taker->stp_mode != STP_MODE_CANCEL_MAKER)
-                break;
-            work->scan_quantity += own ? 0 : (uint64_t)order->leaves;
-            work->scan_order = order->next;
-        }
-        if (work->scan_order == ORDER_NONE) {
-            levels_next(&store->levels, opposite, &work->scan);
-            work->scan_order = work->scan.level != NULL ? work->scan.level->head : ORDER_NONE;
+        matcher->visits_left--;
+        const order_t *order = store->orders + scan->slot;
+        bool own = mode != STP_MODE_NONE && same_owner(order, &taker->order);
+        if (own && mode != STP_MODE_CANCEL_MAKER)
+            break;
+        scan->quantity += own ? 0 : order_open(store, order);
+        scan->slot = order->next;
+        if (scan->slot == NOBODY) {
+            levels_next(&store->trees, opposite, &scan->at);
+            scan->slot = scan->at.level != NULL ? scan->at.level->head : NOBODY;
         }
     }
-    report_accepted(matcher, &taker->order, taker_terms(taker));
-    if (work->scan_quantity < wanted) {
-        report_taker_canceled(matcher, taker, taker->order.leaves, CANCEL_REASON_FOK_NOT_FILLABLE, ORD_STATUS_EXPIRED);
-        work->kind = WORK_NONE;
-        return true;
+    if (step_is_over(matcher))
+        return false;
+    finish_scan(matcher, taker, scan->quantity >= taker->minimum);
+    return true;
+}
+
+/* ---- auctions ------------------------------------------------------------------------------------------------------------ */
+
+static void report_auction_fill(matcher_t *matcher, const book_t *book, const order_t *order, int64_t open,
+                                const fill_t *fill, uint16_t flags)
+{
+    bool sells = order_side(order) != 0;
+    int64_t base = fill->quantity * book->base_per_lot;
+    int64_t quote = fill->price * fill->quantity * book->quote_per_tick_lot;
+    fee_t fee = fee_charged(sells ? quote : base, book->fees[order->tier].taker_ppm,
+                            sells ? book->quote_asset : book->base_asset);
+    report_executed(matcher, order, rest_of(&matcher->store, order), open, fill, &fee, LIQUIDITY_AUCTION, flags);
+}
+
+/* Both orders rest: the younger stands for the taker. */
+static void prevent_in_auction(matcher_t *matcher, book_t *book, level_t *const level[2], int younger, int64_t price)
+{
+    const book_store_t *store = &matcher->store;
+    order_t *order[2] = {store->orders + level[younger ^ 1]->head, store->orders + level[younger]->head};
+    level_t *place[2] = {level[younger ^ 1], level[younger]};
+    uint64_t id[2] = {order[0]->id, order[1]->id};
+    uint8_t mode = order_stp_mode(order[1]);
+    loss_t loss[2];
+    int64_t lost[2];
+    bool moves = mode == STP_MODE_TRANSFER && order_stp_mode(order[0]) == STP_MODE_TRANSFER &&
+                 order[0]->account != order[1]->account;
+    int64_t open[2] = {order_open(store, order[0]), order_open(store, order[1])};
+    prevented_quantities(mode, order[0]->leaves, open[0], order[1]->leaves, lost);
+    if (mode == STP_MODE_CANCEL_TAKER || mode == STP_MODE_CANCEL_BOTH)
+        lost[1] = open[1];
+    if (!moves)
+        book->prevented_id++;
+    for (int i = 0; i < 2; i++) {
+        loss[i] = (loss_t){.open = open[i]};
+        if (lost[i] == 0)
+            continue;
+        fill_t fill = {.price = price, .quantity = lost[i]};
+        fee_t fee = {.asset = order_side(order[i]) != 0 ? book->quote_asset : book->base_asset};
+        if (moves)
+            order[i]->cum += lost[i];
+        loss[i] = lost[i] == open[i] ? take_all_from(store, book, place[i], order[i])
+                                     : take_from(store, book, order_side(order[i]), place[i], order[i], lost[i]);
+        if (moves)
+            report_executed(matcher, order[i], rest_of(store, order[i]), loss[i].open, &fill, &fee, LIQUIDITY_TRANSFER,
+                            i == 0 ? REPORT_FLAG_MORE : 0);
+        else
+            report_prevented(matcher, order[i], rest_of(store, order[i]),
+                             &(prevention_t){.counter_order_id = id[i ^ 1], .quantity = lost[i], .leaves = loss[i].open,
+                                             .stp_mode = mode,
+                                             .liquidity = i == 0 ? LIQUIDITY_MAKER : LIQUIDITY_TAKER});
+        event_loss(matcher, book, order[i], loss[i]);
     }
-    return matcher_match(matcher);
+    for (int i = 0; i < 2; i++)
+        if (lost[i] > 0)
+            settle_loss(matcher, book, place[i], order[i], loss[i]);
+}
+
+void matcher_auction_trade(matcher_t *matcher, book_t *book, level_t *const level[2], int64_t price)
+{
+    const book_store_t *store = &matcher->store;
+    order_t *order[2] = {store->orders + level[0]->head, store->orders + level[1]->head};
+    int younger = order[1]->id > order[0]->id;
+    if (same_owner(order[0], order[1]) && order_stp_mode(order[younger]) != STP_MODE_NONE) {
+        prevent_in_auction(matcher, book, level, younger, price);
+        return;
+    }
+    int64_t quantity = order[0]->leaves < order[1]->leaves ? order[0]->leaves : order[1]->leaves;
+    fill_t fill = {.trade_id = ++book->trade_id, .price = price, .quantity = quantity};
+    loss_t loss[2];
+    for (int side = 0; side < 2; side++)
+        event_execute(matcher, book, order[side], price, quantity, side == 0 ? EVENT_FLAGS_IMPLIED : 0);
+    for (int side = 0; side < 2; side++) {
+        order[side]->cum += quantity;
+        loss[side] = take_from(store, book, side, level[side], order[side], quantity);
+    }
+    report_auction_fill(matcher, book, order[0], loss[0].open, &fill, REPORT_FLAG_MORE);
+    report_auction_fill(matcher, book, order[1], loss[1].open, &fill, 0);
+    book->last_price = price;
+    book->has_last_price = true;
+    /* The older one is the maker: its peer ends first. */
+    for (int i = 0; i < 2; i++) {
+        int side = i == 0 ? younger ^ 1 : younger;
+        settle_loss(matcher, book, level[side], order[side], loss[side]);
+    }
 }

@@ -1,8 +1,10 @@
-/* What clients ask for: new orders, cancels, replaces. */
-#include "engine/matcher_reports.h"
+/* What clients ask for: new orders, cancels, replaces, amends, questions (docs/MATCHING.md, sections 3, 4, 6, 9). */
+#include "engine/matcher_orders.h"
 
-/* 0 = trading. Auctions are not built yet, so their states are closed. */
-static uint16_t state_reject(const book_t *book)
+#include "engine/events.h"
+#include "engine/reports.h"
+
+uint16_t market_refuses(const book_t *book, uint8_t ord_type, bool immediate)
 {
     switch (book->state) {
     case MARKET_STATE_CONTINUOUS:
@@ -11,108 +13,278 @@ static uint16_t state_reject(const book_t *book)
         return REJECT_CODE_CANCEL_ONLY;
     case MARKET_STATE_HALTED:
         return REJECT_CODE_MARKET_HALTED;
-    default:
+    case MARKET_STATE_CLOSED:
         return REJECT_CODE_MARKET_CLOSED;
+    default: /* collecting */
+        if (is_stop_type(ord_type))
+            return 0;
+        if (immediate || (ord_type == ORD_TYPE_MARKET && book->state != MARKET_STATE_AUCTION))
+            return REJECT_CODE_AUCTION_ONLY;
+        return 0;
     }
 }
 
-static void order_from_record(order_t *order, const log_slot_t *slot)
+/* ---- new orders ---------------------------------------------------------------------------------------------------------- */
+
+/* side, ordType, timeInForce and stpMode stand side by side: what a new order mostly is, is one comparison. */
+_Static_assert(offsetof(new_order_single_t, ord_type) == offsetof(new_order_single_t, side) + 1 &&
+                   offsetof(new_order_single_t, time_in_force) == offsetof(new_order_single_t, side) + 2 &&
+                   offsetof(new_order_single_t, stp_mode) == offsetof(new_order_single_t, side) + 3,
+               "one word");
+#define PLAIN_TYPE_AND_TIF (ORD_TYPE_LIMIT << 8 | TIME_IN_FORCE_GTC << 16)
+#define TYPE_AND_TIF_MASK 0xffff00u
+
+INLINE uint32_t qualifiers_of(const new_order_single_t *block)
+{
+    uint32_t word;
+    memcpy(&word, &block->side, sizeof(word));
+    return word;
+}
+
+INLINE int side_of(const new_order_single_t *block)
+{
+    return (int)block->side - SIDE_BUY;
+}
+
+INLINE void order_from_record(order_t *order, const log_slot_t *slot, int side)
 {
     const new_order_single_t *block = (const new_order_single_t *)slot->block;
-    bool group = block->stp_group_id != 0;
+    uint32_t post_only = (block->exec_inst & EXEC_INST_POST_ONLY) << 1; /* bit 0 becomes ORDER_POST_ONLY */
     order->id = slot->aux;
-    order->price = block->price;
+    order->rank = rank_of_price(block->price, side);
     order->leaves = block->order_qty;
     order->cum = 0;
-    order->cl_ord_id = block->cl_ord_id;
     order->account = block->account_id;
-    order->session = slot->session;
-    order->stp_key = group ? block->stp_group_id : block->account_id;
+    order->stp_key = block->stp_group_id != 0 ? block->stp_group_id | STP_GROUP_BIT : block->account_id;
+    order->extra = 0;
     order->book = (uint16_t)(block->instrument_id - 1);
     order->tier = (uint8_t)(slot->flags >> SLOT_TIER_SHIFT);
-    order->flags = (uint8_t)((block->side == SIDE_SELL ? ORDER_SELL : 0) | (group ? ORDER_STP_GROUP : 0) |
-                             (block->exec_inst & EXEC_INST_POST_ONLY ? ORDER_POST_ONLY : 0) |
-                             block->stp_mode << ORDER_STP_MODE_SHIFT);
+    order->flags = (uint8_t)((uint32_t)side | post_only | (uint32_t)block->stp_mode << ORDER_STP_MODE_SHIFT);
+}
+
+_Static_assert(EXEC_INST_POST_ONLY << 1 == ORDER_POST_ONLY, "order_from_record()");
+
+INLINE void rest_from_record(order_rest_t *rest, const log_slot_t *slot)
+{
+    const new_order_single_t *block = (const new_order_single_t *)slot->block;
+    rest->cl_ord_id = block->cl_ord_id;
+    rest->client_tag = block->client_tag;
+    rest->session = slot->session;
+    rest->exec_inst = block->exec_inst;
+    rest->ord_type = block->ord_type;
+    rest->time_in_force = block->time_in_force;
 }
 
 /* The common case, built where it stays: a limit order that meets nobody. */
-FLAT static void new_passive(matcher_t *matcher, book_t *book, const log_slot_t *slot, uint32_t index)
+FLAT static void new_passive(matcher_t *matcher, book_t *book, const log_slot_t *slot, uint32_t index, int side)
 {
-    const new_order_single_t *block = (const new_order_single_t *)slot->block;
     book_store_t *store = &matcher->store;
     order_t *order = store->orders + index;
-    order_from_record(order, slot);
-    report_accepted(matcher, order, (terms_t){block->client_tag, block->ord_type, block->time_in_force});
-    store->cold[index].client_tag = block->client_tag;
-    book_account_link(store, index, order->account);
-    book_append(store, book, index);
-    event_add(matcher, book, order);
+    order_rest_t *rest = store->rests + index;
+    order_from_record(order, slot, side);
+    rest_from_record(rest, slot);
+    report_accepted(matcher, order, rest, order->leaves, ORD_STATUS_NEW, 0, IS_LAST);
+    book_account_link(store, order, index);
+    book_append(store, book, side, order, index);
+    event_add(matcher, book, order, IS_LAST);
+    book_follow(store, book);
 }
 
-/* Everything else goes through the taker's course. */
-static void new_taker(matcher_t *matcher, const log_slot_t *slot, const levels_t *opposite)
+/* A limit order, good till canceled, with nothing else to it. */
+INLINE bool is_plain(const new_order_single_t *block)
+{
+    return (qualifiers_of(block) & TYPE_AND_TIF_MASK) == PLAIN_TYPE_AND_TIF && block->display_qty == QTY_OPT_NULL;
+}
+
+new_order_t new_order_of(const log_slot_t *slot, const order_details_t *details)
 {
     const new_order_single_t *block = (const new_order_single_t *)slot->block;
-    work_t *work = &matcher->state->work;
-    taker_t *taker = &work->taker;
-    order_from_record(&taker->order, slot);
-    taker->client_tag = block->client_tag;
-    taker->stp_mode = block->stp_mode;
-    taker->ord_type = block->ord_type;
-    taker->time_in_force = block->time_in_force;
-    /* A market order never rests, whatever it says. */
-    if (block->ord_type == ORD_TYPE_MARKET && block->time_in_force != TIME_IN_FORCE_FOK)
-        taker->time_in_force = TIME_IN_FORCE_IOC;
-    taker->was_resting = false;
-    if (taker->time_in_force == TIME_IN_FORCE_FOK) {
-        work->kind = WORK_FOK_SCAN;
-        work->scan_quantity = 0;
-        levels_begin(&matcher->store.levels, opposite, &work->scan);
-        work->scan_order = work->scan.level != NULL ? work->scan.level->head : ORDER_NONE;
-        (void)matcher_fok_scan(matcher);
-        return;
-    }
-    report_accepted(matcher, &taker->order, taker_terms(taker));
-    (void)matcher_match(matcher);
+    bool minimum_in_display = (block->exec_inst & EXEC_INST_DISPLAY_IS_MINIMUM) != 0;
+    new_order_t new_order = {.slot = slot, .block = block};
+    if (!minimum_in_display && block->display_qty != QTY_OPT_NULL && block->display_qty < block->order_qty)
+        new_order.display = block->display_qty;
+    if (minimum_in_display)
+        new_order.minimum = block->display_qty;
+    if (details != NULL && details->min_qty != QTY_OPT_NULL)
+        new_order.minimum = details->min_qty;
+    if (details != NULL && details->initial_display_qty != QTY_OPT_NULL)
+        new_order.first_display = details->initial_display_qty;
+    new_order.by_amount = (block->exec_inst & EXEC_INST_QUOTE_AMOUNT) != 0;
+    if (block->time_in_force == TIME_IN_FORCE_FOK)
+        new_order.minimum = block->order_qty;
+    return new_order;
 }
 
-void matcher_new_order(matcher_t *matcher, const log_slot_t *slot)
+uint16_t new_order_refused(const matcher_t *matcher, const new_order_t *new_order, int64_t *limit)
+{
+    const new_order_single_t *block = new_order->block;
+    const book_t *book = matcher_book(matcher, block->instrument_id);
+    int side = block->side == SIDE_SELL;
+    bool limit_at_once = block->ord_type == ORD_TYPE_LIMIT &&
+                         (block->time_in_force == TIME_IN_FORCE_IOC || block->time_in_force == TIME_IN_FORCE_FOK);
+    uint16_t code =
+        market_refuses(book, block->ord_type, limit_at_once || new_order->minimum > 0 || new_order->by_amount);
+    *limit = 0;
+    if (code != 0)
+        return code;
+    if (is_stop_type(block->ord_type)) {
+        extra_t extra = {.stop_price = block->stop_px, .flags = trigger_direction(block->ord_type, side)};
+        *limit = book->last_price;
+        return trigger_would_fire(book, &extra) ? REJECT_CODE_WOULD_TRIGGER_IMMEDIATELY : 0;
+    }
+    const levels_t *opposite = &book->side[side ^ 1];
+    if ((block->exec_inst & EXEC_INST_POST_ONLY) != 0 && book->state == MARKET_STATE_CONTINUOUS &&
+        crosses(opposite, rank_of_price(block->price, side))) {
+        *limit = rank_of_price(opposite->best, side ^ 1);
+        return REJECT_CODE_WOULD_TAKE_LIQUIDITY;
+    }
+    return 0;
+}
+
+void new_order_reject(matcher_t *matcher, const new_order_t *new_order, uint16_t code, int64_t limit)
+{
+    order_t order;
+    order_rest_t rest;
+    order_from_record(&order, new_order->slot, side_of(new_order->block));
+    rest_from_record(&rest, new_order->slot);
+    report_rejected(matcher, &order, &rest, new_order->slot->seq_num, code, limit);
+}
+
+uint32_t trigger_direction(uint8_t ord_type, int side)
+{
+    bool stop = ord_type == ORD_TYPE_STOP || ord_type == ORD_TYPE_STOP_LIMIT;
+    return stop == (side == 0) ? EXTRA_UP : 0;
+}
+
+/* The order takes its slot before its course: it is more than a price and a quantity. */
+static extra_t *seat(matcher_t *matcher, const new_order_t *new_order, taker_t *taker)
+{
+    book_store_t *store = &matcher->store;
+    const new_order_single_t *block = new_order->block;
+    uint32_t slot = order_slot(store, taker->order.id);
+    order_t *order = store->orders + slot;
+    INVARIANT(order->id == 0);
+    *order = taker->order;
+    order->flags |= ORDER_OFF_BOOK;
+    store->rests[slot] = taker->rest;
+    book_account_link(store, order, slot);
+    extra_t *extra = book_take_extra(store, slot);
+    extra->display = new_order->display;
+    extra->first_display = new_order->first_display;
+    extra->stop_price = block->stop_px;
+    extra->trailing_delta = block->trailing_delta;
+    extra->peer = new_order->peer;
+    if (is_stop_type(block->ord_type))
+        extra->flags |= trigger_direction(block->ord_type, order_side(order));
+    if (block->expire_time != U32_NULL)
+        expiry_set(matcher, book_of(store, order), extra, block->expire_time);
+    taker->order = *order;
+    taker->seated = true;
+    return extra;
+}
+
+static void join_auction_list(const matcher_t *matcher, book_t *book, extra_t *extra)
+{
+    const book_store_t *store = &matcher->store;
+    uint32_t index = (uint32_t)(extra - store->extras);
+    level_t *list = &book->auction_only;
+    extra->flags |= EXTRA_AUCTION_ONLY;
+    extra->prev = list->tail;
+    extra->next = 0;
+    *link_or(&store->extras[list->tail].next, &list->head, list->tail) = index;
+    list->tail = index;
+}
+
+/* While the market collects, orders rest without a look at the other side. */
+static void enter_collecting(matcher_t *matcher, book_t *book, taker_t *taker, extra_t *extra)
+{
+    report_accepted(matcher, &taker->order, &taker->rest, taker->order.leaves, ORD_STATUS_NEW, taker->accept_flags, MAYBE_LAST);
+    if (taker->rest.ord_type == ORD_TYPE_MARKET)
+        join_auction_list(matcher, book, extra);
+    if (extra != NULL)
+        book_unseen_add(book, matcher->store.orders + extra->owner, extra);
+    matcher_rest(matcher, taker);
+}
+
+void new_order_enter(matcher_t *matcher, const new_order_t *new_order)
+{
+    const new_order_single_t *block = new_order->block;
+    book_t *book = matcher_book(matcher, block->instrument_id);
+    taker_t *taker = &matcher->state->work.taker;
+    bool collecting = book->state == MARKET_STATE_PRE_OPEN || book->state == MARKET_STATE_AUCTION;
+    bool waits = is_stop_type(block->ord_type);
+    extra_t *extra = NULL;
+    *taker = (taker_t){.by_amount = new_order->by_amount,
+                       .minimum = new_order->minimum,
+                       .accept_flags = new_order->accept_flags,
+                       .solicited = true};
+    order_from_record(&taker->order, new_order->slot, side_of(block));
+    rest_from_record(&taker->rest, new_order->slot);
+    if (waits || new_order->display > 0 || new_order->peer != 0 || block->expire_time != U32_NULL ||
+        (collecting && block->ord_type == ORD_TYPE_MARKET))
+        extra = seat(matcher, new_order, taker);
+    if (waits) {
+        order_t *order = matcher->store.orders + extra->owner;
+        report_accepted(matcher, order, &taker->rest, order->leaves, ORD_STATUS_UNTRIGGERED, taker->accept_flags, MAYBE_LAST);
+        trigger_wait(matcher, order, extra);
+        book_unseen_add(book, order, extra);
+        return;
+    }
+    if (collecting) {
+        enter_collecting(matcher, book, taker, extra);
+        return;
+    }
+    if (extra != NULL)
+        book_unseen_add(book, matcher->store.orders + extra->owner, extra);
+    if (taker->minimum > 0) {
+        matcher_begin_scan(matcher);
+        return;
+    }
+    report_accepted(matcher, &taker->order, &taker->rest, taker->order.leaves, ORD_STATUS_NEW, taker->accept_flags, MAYBE_LAST);
+    if (taker->by_amount) {
+        taker->amount = taker->order.leaves;
+        taker->order.leaves = 1; /* lots as soon as there is a price */
+    }
+    work_push(matcher, WORK_COURSE);
+}
+
+RARE static void new_special(matcher_t *matcher, const log_slot_t *slot, const order_details_t *details)
+{
+    const new_order_single_t *block = (const new_order_single_t *)slot->block;
+    int64_t limit;
+    INVARIANT(block->order_qty > 0);
+    INVARIANT(block->stp_mode <= STP_MODE_TRANSFER);
+    matcher->input.book = block->instrument_id - 1;
+    new_order_t new_order = new_order_of(slot, details);
+    uint16_t code = new_order_refused(matcher, &new_order, &limit);
+    if (code != 0)
+        new_order_reject(matcher, &new_order, code, limit);
+    else
+        new_order_enter(matcher, &new_order);
+}
+
+bool matcher_new_order(matcher_t *matcher, const log_slot_t *slot, const order_details_t *details)
 {
     const new_order_single_t *block = (const new_order_single_t *)slot->block;
     book_t *book = matcher_book(matcher, block->instrument_id);
-    uint32_t index = order_index(&matcher->store, slot->aux);
-    bool sells = block->side == SIDE_SELL;
-    const levels_t *opposite = &book->side[!sells];
-    INVARIANT(slot->aux != 0);
+    uint32_t index = order_slot(&matcher->store, slot->aux);
+    int side = side_of(block);
     INVARIANT(block->account_id <= matcher->config.accounts_max);
-    INVARIANT(block->order_qty > 0);
-    INVARIANT(block->stp_mode <= STP_MODE_TRANSFER);
     INVARIANT(matcher->store.orders[index].id == 0);
-    matcher->state->input.book = block->instrument_id - 1;
-    uint16_t code = state_reject(book);
-    int64_t limit = 0;
-    bool crossing = crosses(opposite, sells, block->price);
-    if (code == 0 && crossing && (block->exec_inst & EXEC_INST_POST_ONLY) != 0) {
-        code = REJECT_CODE_WOULD_TAKE_LIQUIDITY;
-        limit = opposite->best;
+    if (LIKELY(is_plain(block) && book->state == MARKET_STATE_CONTINUOUS && details == NULL &&
+               !crosses(&book->side[side ^ 1], rank_of_price(block->price, side)))) {
+        new_passive(matcher, book, slot, index, side);
+        return true;
     }
-    if (UNLIKELY(code != 0)) {
-        order_t order;
-        order_from_record(&order, slot);
-        report_rejected(matcher, &order, block->client_tag, code, limit);
-    } else if (!crossing && block->ord_type == ORD_TYPE_LIMIT && block->time_in_force == TIME_IN_FORCE_GTC) {
-        new_passive(matcher, book, slot, index);
-    } else {
-        new_taker(matcher, slot, opposite);
-    }
+    new_special(matcher, slot, details);
+    return false;
 }
 
-/* ---- cancel and replace ---------------------------------------------------------------------------------------------- */
+/* ---- cancel ---------------------------------------------------------------------------------------------------------------- */
 
-/* The order an id names, or NULL when it has ended in the meantime. */
-static order_t *live_order(const matcher_t *matcher, uint64_t id)
+order_t *live_order(const matcher_t *matcher, uint64_t id)
 {
-    order_t *order = matcher->store.orders + order_index(&matcher->store, id);
+    order_t *order = matcher->store.orders + order_slot(&matcher->store, id);
     return id != 0 && order->id == id ? order : NULL;
 }
 
@@ -121,144 +293,383 @@ static uint64_t given_or_zero(uint64_t cl_ord_id)
     return cl_ord_id == ORDER_ID_OPT_NULL ? 0 : cl_ord_id;
 }
 
-__attribute__((noinline, cold)) static void refuse_cancel(matcher_t *matcher, const order_cancel_request_t *block)
+RARE static void refuse_cancel(matcher_t *matcher, const order_cancel_request_t *block, const order_t *order, uint16_t code)
 {
+    refusal_t refusal = {.cl_ord_id = block->cl_ord_id,
+                         .orig_cl_ord_id = order != NULL ? rest_of(&matcher->store, order)->cl_ord_id
+                                                         : given_or_zero(block->orig_cl_ord_id),
+                         .order_id = block->order_id,
+                         .instrument = block->instrument_id,
+                         .account = block->account_id,
+                         .code = code,
+                         .response_to = RESPONSE_TO_CANCEL,
+                         .status = order != NULL ? live_status(order) : ORD_STATUS_REJECTED};
+    report_refused(matcher, &refusal);
+}
+
+INLINE void report_cancel(matcher_t *matcher, const log_slot_t *slot, const order_t *order, uint16_t flags, enum last last)
+{
+    const order_cancel_request_t *block = (const order_cancel_request_t *)slot->block;
+    cancellation_t cancellation = {.session = slot->session,
+                                   .flags = flags,
+                                   .reason = CANCEL_REASON_CLIENT,
+                                   .cl_ord_id = block->cl_ord_id,
+                                   .client_tag = block->client_tag,
+                                   .ref_seq_num = slot->seq_num,
+                                   .quantity = order_open(&matcher->store, order),
+                                   .status = ORD_STATUS_CANCELED};
+    report_canceled(matcher, order, rest_of(&matcher->store, order), &cancellation, last);
+}
+
+/* An order that has more to it, or a request that has. */
+RARE static bool cancel_special(matcher_t *matcher, const log_slot_t *slot, order_t *order, uint16_t flags)
+{
+    const order_cancel_request_t *block = (const order_cancel_request_t *)slot->block;
+    extra_t *extra = extra_of(&matcher->store, order);
+    bool filled = order->cum > 0;
+    if (((block->cancel_flags & CANCEL_FLAGS_ONLY_NEW) != 0 && filled) ||
+        ((block->cancel_flags & CANCEL_FLAGS_ONLY_PARTIALLY_FILLED) != 0 && !filled)) {
+        refuse_cancel(matcher, block, order, REJECT_CODE_CANCEL_RESTRICTED);
+        return false;
+    }
+    report_cancel(matcher, slot, order, flags, MAYBE_LAST);
+    if ((order->flags & ORDER_OFF_BOOK) == 0)
+        event_delete(matcher, book_of(&matcher->store, order), order, MAYBE_LAST);
+    matcher_unseat(matcher, order);
+    if (extra != NULL)
+        matcher_end_peer(matcher, extra,
+                         (ending_t){.reason = CANCEL_REASON_LIST_CANCELED, .status = ORD_STATUS_CANCELED});
+    matcher_free_order(matcher, order);
+    return true;
+}
+
+bool cancel_order(matcher_t *matcher, const log_slot_t *slot, uint16_t report_flags)
+{
+    const order_cancel_request_t *block = (const order_cancel_request_t *)slot->block;
+    order_t *order = live_order(matcher, block->order_id);
+    INVARIANT(block->account_id <= matcher->config.accounts_max);
+    if (UNLIKELY(order == NULL)) {
+        refuse_cancel(matcher, block, NULL, REJECT_CODE_TOO_LATE_TO_CANCEL);
+        return false;
+    }
+    matcher->input.book = order->book;
+    return cancel_special(matcher, slot, order, report_flags);
+}
+
+FLAT bool matcher_cancel(matcher_t *matcher, const log_slot_t *slot)
+{
+    const order_cancel_request_t *block = (const order_cancel_request_t *)slot->block;
+    book_store_t *store = &matcher->store;
+    order_t *order = live_order(matcher, block->order_id);
+    if (UNLIKELY(order == NULL || (order->flags & ORDER_EXTRA) != 0 || block->cancel_flags != 0)) {
+        (void)cancel_order(matcher, slot, 0);
+        return false;
+    }
+    book_t *book = book_of(store, order);
+    report_cancel(matcher, slot, order, 0, IS_LAST);
+    event_delete(matcher, book, order, IS_LAST);
+    book_detach(store, book, order_side(order), order);
+    book_account_unlink(store, order);
+    order->id = 0;
+    book_follow(store, book);
+    return true;
+}
+
+/* ---- replace and amend ------------------------------------------------------------------------------------------------------- */
+
+/* The terms an order is to have. */
+typedef struct terms {
+    int64_t price;
+    int64_t total;
+    int64_t display; /* 0 = ordinary */
+} terms_t;
+
+static bool is_waiting(const book_store_t *store, const order_t *order)
+{
+    const extra_t *extra = extra_of(store, order);
+    return extra != NULL && (extra->flags & EXTRA_OFF_BOOK) != 0;
+}
+
+/* Why a replace is refused; 0 = it is not. */
+static uint16_t replace_refused(const matcher_t *matcher, const order_t *order, const terms_t *old, const terms_t *new,
+                                int64_t *limit)
+{
+    const book_t *book = book_of(&matcher->store, order);
+    int side = order_side(order);
+    const levels_t *opposite = &book->side[side ^ 1];
+    uint16_t code = market_refuses(book, rest_of(&matcher->store, order)->ord_type, false);
+    if (code != 0)
+        return code;
+    if (new->total <= order->cum) {
+        *limit = order->cum;
+        return REJECT_CODE_QTY_BELOW_FILLED;
+    }
+    if (new->price == old->price && new->total == old->total && new->display == old->display)
+        return REJECT_CODE_REPLACE_NO_CHANGE;
+    if ((order->flags & ORDER_POST_ONLY) != 0 && book->state == MARKET_STATE_CONTINUOUS &&
+        crosses(opposite, rank_of_price(new->price, side))) {
+        *limit = rank_of_price(opposite->best, side ^ 1);
+        return REJECT_CODE_WOULD_TAKE_LIQUIDITY;
+    }
+    return 0;
+}
+
+RARE static void refuse_change(matcher_t *matcher, const refusal_t *refusal, const order_t *order)
+{
+    refusal_t complete = *refusal;
+    complete.status = order != NULL ? live_status(order) : ORD_STATUS_REJECTED;
+    if (order != NULL)
+        complete.orig_cl_ord_id = rest_of(&matcher->store, order)->cl_ord_id;
+    report_refused(matcher, &complete);
+}
+
+/* Less of an order, at its place: hidden quantity goes first. */
+void reduce_in_place(matcher_t *matcher, order_t *order, int64_t open)
+{
+    book_store_t *store = &matcher->store;
+    book_t *book = book_of(store, order);
+    extra_t *extra = extra_of(store, order);
+    if (extra != NULL) {
+        book_unseen_remove(book, order, extra);
+        extra->hidden = open > order->leaves ? open - order->leaves : 0;
+        if ((order->flags & ORDER_OFF_BOOK) != 0 && open < order->leaves)
+            order->leaves = open;
+        book_unseen_add(book, order, extra);
+    }
+    if (open < order->leaves) {
+        book_reduce(book, order, order->leaves - open);
+        event_reduce(matcher, book, order);
+    }
+}
+
+/* A replaced order that is not where it was becomes a taker under the same id; its node waits, off the book. */
+static void replace_taking(matcher_t *matcher, order_t *order, int64_t open)
+{
+    const book_store_t *store = &matcher->store;
+    book_t *book = book_of(store, order);
+    taker_t *taker = &matcher->state->work.taker;
+    extra_t *extra = extra_of(store, order);
+    order->flags |= ORDER_OFF_BOOK;
+    order->leaves = open;
+    if (extra != NULL) {
+        extra->hidden = 0;
+        book_unseen_add(book, order, extra);
+    }
+    *taker = (taker_t){.order = *order, .rest = *rest_of(store, order), .seated = true, .shown = true, .solicited = true};
+    if (book->state == MARKET_STATE_CONTINUOUS)
+        work_push(matcher, WORK_COURSE);
+    else
+        matcher_rest(matcher, taker);
+}
+
+/* Out of its level, to the back of the new one, or into the market. */
+static void replace_moved(matcher_t *matcher, order_t *order, const terms_t *new, const restatement_t *restatement)
+{
+    const book_store_t *store = &matcher->store;
+    int side = order_side(order);
+    book_detach(store, book_of(store, order), side, order);
+    order->rank = rank_of_price(new->price, side);
+    report_replaced(matcher, order, rest_of(store, order), restatement, MAYBE_LAST);
+    replace_taking(matcher, order, restatement->leaves);
+}
+
+/* An order that waits has no place to lose. */
+static void replace_waiting(matcher_t *matcher, order_t *order, const terms_t *new, const restatement_t *restatement)
+{
+    const book_store_t *store = &matcher->store;
+    book_t *book = book_of(store, order);
+    extra_t *extra = extra_of(store, order);
+    book_unseen_remove(book, order, extra);
+    order->rank = rank_of_price(new->price, order_side(order));
+    order->leaves = new->total - order->cum;
+    extra->display = new->display;
+    book_unseen_add(book, order, extra);
+    report_replaced(matcher, order, rest_of(store, order), restatement, MAYBE_LAST);
+}
+
+static void set_display(matcher_t *matcher, order_t *order, int64_t display)
+{
+    book_store_t *store = &matcher->store;
+    extra_t *extra = extra_of(store, order);
+    if (extra == NULL && display == 0)
+        return;
+    if (extra == NULL) {
+        extra = book_take_extra(store, slot_of(store, order));
+        book_unseen_add(book_of(store, order), order, extra);
+    }
+    extra->display = display;
+    extra->first_display = 0;
+}
+
+static void replace_order(matcher_t *matcher, order_t *order, const terms_t *old, const terms_t *new, uint64_t cl_ord_id)
+{
+    book_store_t *store = &matcher->store;
+    order_rest_t *rest = rest_of(store, order);
+    bool waiting = is_waiting(store, order);
+    bool in_place = waiting || (new->price == old->price && new->total <= old->total);
+    restatement_t restatement = {.orig_cl_ord_id = rest->cl_ord_id,
+                                 .leaves = new->total - order->cum,
+                                 .reason = RESTATE_REASON_CLIENT,
+                                 .priority_retained = in_place};
+    if (cl_ord_id != 0)
+        rest->cl_ord_id = cl_ord_id;
+    if (waiting) {
+        replace_waiting(matcher, order, new, &restatement);
+        return;
+    }
+    if (UNLIKELY(new->display != old->display))
+        set_display(matcher, order, new->display);
+    if (in_place || (FAULT(KEEPS_PRIORITY) && new->price == old->price && (order->flags & ORDER_EXTRA) == 0)) {
+        report_replaced(matcher, order, rest, &restatement, MAYBE_LAST);
+        reduce_in_place(matcher, order, restatement.leaves);
+        return;
+    }
+    extra_t *extra = extra_of(store, order);
+    if (extra != NULL)
+        book_unseen_remove(book_of(store, order), order, extra);
+    replace_moved(matcher, order, new, &restatement);
+}
+
+RARE static void replace_special(matcher_t *matcher, const log_slot_t *slot, order_t *order)
+{
+    const order_replace_request_t *block = (const order_replace_request_t *)slot->block;
+    const book_store_t *store = &matcher->store;
+    int64_t limit = 0;
     refusal_t refusal = {.cl_ord_id = block->cl_ord_id,
                          .orig_cl_ord_id = given_or_zero(block->orig_cl_ord_id),
                          .order_id = block->order_id,
                          .instrument = block->instrument_id,
                          .account = block->account_id,
                          .code = REJECT_CODE_TOO_LATE_TO_CANCEL,
-                         .response_to = RESPONSE_TO_CANCEL,
-                         .status = ORD_STATUS_REJECTED};
-    report_refused(matcher, &refusal);
-}
-
-FLAT void matcher_cancel(matcher_t *matcher, const log_slot_t *slot)
-{
-    const order_cancel_request_t *block = (const order_cancel_request_t *)slot->block;
-    book_store_t *store = &matcher->store;
-    INVARIANT(block->account_id <= matcher->config.accounts_max);
-    order_t *order = live_order(matcher, block->order_id);
-    if (UNLIKELY(order == NULL)) {
-        refuse_cancel(matcher, block);
+                         .response_to = RESPONSE_TO_REPLACE};
+    if (order == NULL) {
+        refuse_change(matcher, &refusal, NULL);
         return;
     }
-    uint32_t index = order_index(store, order->id);
-    book_t *book = store->books + order->book;
-    matcher->state->input.book = order->book;
-    cancellation_t cancellation = {.session = slot->session,
-                                   .cl_ord_id = block->cl_ord_id,
-                                   .client_tag = block->client_tag,
-                                   .ref_seq_num = slot->seq_num,
-                                   .quantity = order->leaves,
-                                   .reason = CANCEL_REASON_CLIENT,
-                                   .status = ORD_STATUS_CANCELED};
-    report_canceled(matcher, order, &cancellation);
-    event_delete(matcher, book, order);
-    book_detach(store, book, index);
-    book_release(store, index);
-}
-
-/* Why a replace is refused; 0 = it is not. */
-static uint16_t replace_reject(const book_t *book, const order_t *order, int64_t price, int64_t total, int64_t *limit)
-{
-    uint16_t code = state_reject(book);
-    if (code != 0)
-        return code;
-    if (total <= order->cum) {
-        *limit = order->cum;
-        return REJECT_CODE_QTY_BELOW_FILLED;
-    }
-    if (price == order->price && total == order->leaves + order->cum)
-        return REJECT_CODE_REPLACE_NO_CHANGE;
-    const levels_t *opposite = &book->side[order_side(order) ^ 1];
-    if ((order->flags & ORDER_POST_ONLY) != 0 && crosses(opposite, order_side(order) != 0, price)) {
-        *limit = opposite->best;
-        return REJECT_CODE_WOULD_TAKE_LIQUIDITY;
-    }
-    return 0;
-}
-
-/* A replaced order that crosses is a taker under the same id; its node waits, off the book. */
-__attribute__((noinline)) static void replace_taking(matcher_t *matcher, uint32_t index)
-{
-    const book_store_t *store = &matcher->store;
-    order_t *order = store->orders + index;
-    taker_t *taker = &matcher->state->work.taker;
-    taker->order = *order;
-    order->flags |= ORDER_OFF_BOOK;
-    taker->client_tag = store->cold[index].client_tag;
-    taker->stp_mode = order->flags >> ORDER_STP_MODE_SHIFT;
-    taker->ord_type = ORD_TYPE_LIMIT;
-    taker->time_in_force = TIME_IN_FORCE_GTC;
-    taker->was_resting = true;
-    (void)matcher_match(matcher);
-}
-
-/* Out of its level, to the back of the new one; where it crosses, as a taker under the same id. */
-FLAT static void replace_moved(matcher_t *matcher, book_t *book, uint32_t index, int64_t price, int64_t total, uint64_t orig)
-{
-    const book_store_t *store = &matcher->store;
-    order_t *order = store->orders + index;
-    book_detach(store, book, index);
-    order->price = price;
-    order->leaves = total - order->cum;
-    report_replaced(matcher, order, orig, false);
-    if (LIKELY(!crosses(&book->side[order_side(order) ^ 1], order_side(order) != 0, price))) {
-        book_append(store, book, index);
-        event_replace(matcher, book, order);
+    matcher->input.book = order->book;
+    const extra_t *extra = extra_of(store, order);
+    terms_t old = {.price = order_price(order),
+                   .total = order_open(store, order) + order->cum,
+                   .display = extra != NULL ? extra->display : 0};
+    terms_t new = {.price = block->price == PX_OPT_NULL ? old.price : block->price,
+                   .total = block->order_qty == QTY_OPT_NULL ? old.total : block->order_qty,
+                   .display = block->display_qty == QTY_OPT_NULL ? old.display : block->display_qty};
+    if (new.display >= new.total - order->cum)
+        new.display = 0;
+    refusal.code = replace_refused(matcher, order, &old, &new, &limit);
+    if (refusal.code != 0) {
+        refusal.limit = limit;
+        refuse_change(matcher, &refusal, order);
         return;
     }
-    replace_taking(matcher, index);
+    replace_order(matcher, order, &old, &new, block->cl_ord_id);
 }
 
-__attribute__((noinline, cold)) static void refuse_replace(matcher_t *matcher, const order_replace_request_t *block,
-                                                           const order_t *order, uint16_t code, int64_t limit)
-{
-    refusal_t refusal = {.cl_ord_id = block->cl_ord_id,
-                         .orig_cl_ord_id = order != NULL ? order->cl_ord_id : given_or_zero(block->orig_cl_ord_id),
-                         .order_id = block->order_id,
-                         .limit = limit,
-                         .instrument = block->instrument_id,
-                         .account = block->account_id,
-                         .code = code,
-                         .response_to = RESPONSE_TO_REPLACE,
-                         .status = order != NULL ? live_status(order) : ORD_STATUS_REJECTED};
-    report_refused(matcher, &refusal);
-}
-
-void matcher_replace(matcher_t *matcher, const log_slot_t *slot)
+/* The common case: an ordinary order goes to the back of another level, where it meets nobody. */
+FLAT bool matcher_replace(matcher_t *matcher, const log_slot_t *slot)
 {
     const order_replace_request_t *block = (const order_replace_request_t *)slot->block;
     const book_store_t *store = &matcher->store;
-    INVARIANT(block->account_id <= matcher->config.accounts_max);
     order_t *order = live_order(matcher, block->order_id);
-    if (UNLIKELY(order == NULL)) {
-        refuse_replace(matcher, block, NULL, REJECT_CODE_TOO_LATE_TO_CANCEL, 0);
+    INVARIANT(block->account_id <= matcher->config.accounts_max);
+    if (UNLIKELY(order == NULL || (order->flags & ORDER_EXTRA) != 0 || block->display_qty != QTY_OPT_NULL)) {
+        replace_special(matcher, slot, order);
+        return false;
+    }
+    book_t *book = book_of(store, order);
+    int side = order_side(order);
+    int64_t rank = block->price == PX_OPT_NULL ? order->rank : rank_of_price(block->price, side);
+    int64_t leaves = block->order_qty == QTY_OPT_NULL ? order->leaves : block->order_qty - order->cum;
+    bool moves = rank != order->rank || (leaves > order->leaves && !FAULT(KEEPS_PRIORITY));
+    if (UNLIKELY(!moves || leaves <= 0 || book->state != MARKET_STATE_CONTINUOUS ||
+                 crosses(&book->side[side ^ 1], rank))) {
+        replace_special(matcher, slot, order);
+        return false;
+    }
+    order_rest_t *rest = rest_of(store, order);
+    restatement_t restatement = {.orig_cl_ord_id = rest->cl_ord_id, .leaves = leaves, .reason = RESTATE_REASON_CLIENT};
+    rest->cl_ord_id = block->cl_ord_id != 0 ? block->cl_ord_id : rest->cl_ord_id;
+    book_detach(store, book, side, order);
+    order->rank = rank;
+    order->leaves = leaves;
+    report_replaced(matcher, order, rest, &restatement, IS_LAST);
+    book_append(store, book, side, order, slot_of(store, order));
+    event_replace(matcher, book, order, IS_LAST);
+    book_follow(store, book);
+    return true;
+}
+
+void matcher_amend(matcher_t *matcher, const log_slot_t *slot)
+{
+    const order_amend_request_t *block = (const order_amend_request_t *)slot->block;
+    const book_store_t *store = &matcher->store;
+    order_t *order = live_order(matcher, block->order_id);
+    INVARIANT(block->account_id <= matcher->config.accounts_max);
+    refusal_t refusal = {.cl_ord_id = block->cl_ord_id,
+                         .orig_cl_ord_id = given_or_zero(block->orig_cl_ord_id),
+                         .order_id = block->order_id,
+                         .instrument = block->instrument_id,
+                         .account = block->account_id,
+                         .code = REJECT_CODE_TOO_LATE_TO_CANCEL,
+                         .response_to = RESPONSE_TO_REPLACE};
+    if (order == NULL) {
+        refuse_change(matcher, &refusal, NULL);
         return;
     }
-    book_t *book = store->books + order->book;
-    uint32_t index = order_index(store, order->id);
-    matcher->state->input.book = order->book;
-    int64_t old_total = order->leaves + order->cum;
-    int64_t price = block->price == PX_OPT_NULL ? order->price : block->price;
-    int64_t total = block->order_qty == QTY_OPT_NULL ? old_total : block->order_qty;
-    int64_t limit = 0;
-    uint16_t code = replace_reject(book, order, price, total, &limit);
-    if (UNLIKELY(code != 0)) {
-        refuse_replace(matcher, block, order, code, limit);
+    int64_t total = order_open(store, order) + order->cum;
+    matcher->input.book = order->book;
+    if (block->new_qty >= total || block->new_qty <= order->cum) {
+        refusal.code = block->new_qty >= total ? REJECT_CODE_QTY_NOT_REDUCED : REJECT_CODE_QTY_BELOW_FILLED;
+        refusal.limit = block->new_qty >= total ? total : order->cum;
+        refuse_change(matcher, &refusal, order);
         return;
     }
-    uint64_t orig = order->cl_ord_id;
+    order_rest_t *rest = rest_of(store, order);
+    restatement_t restatement = {.orig_cl_ord_id = rest->cl_ord_id,
+                                 .leaves = block->new_qty - order->cum,
+                                 .reason = RESTATE_REASON_CLIENT,
+                                 .priority_retained = true};
     if (block->cl_ord_id != 0)
-        order->cl_ord_id = block->cl_ord_id;
-    if (price == order->price && (total < old_total || FAULT(KEEPS_PRIORITY))) {
-        level_t *level = levels_find(&store->levels, &book->side[order_side(order)], price);
-        book_reduce(store, book, level, index, old_total - total);
-        report_replaced(matcher, order, orig, true);
-        event_reduce(matcher, book, order);
-        return;
+        rest->cl_ord_id = block->cl_ord_id;
+    report_replaced(matcher, order, rest, &restatement, MAYBE_LAST);
+    reduce_in_place(matcher, order, restatement.leaves);
+}
+
+/* ---- status ------------------------------------------------------------------------------------------------------------------ */
+
+void matcher_status(matcher_t *matcher, const log_slot_t *slot)
+{
+    const order_status_request_t *block = (const order_status_request_t *)slot->block;
+    const book_store_t *store = &matcher->store;
+    const order_t *order = live_order(matcher, block->order_id);
+    INVARIANT(block->account_id <= matcher->config.accounts_max);
+    uint64_t exec_id = report_exec_id(matcher);
+    void *report = report_numbered(matcher, TEMPLATE_ORDER_STATUS, slot->session, block->account_id, 0);
+    order_status_t status = {.request_id = block->request_id,
+                             .order_id = block->order_id,
+                             .exec_id = exec_id,
+                             .transact_time = slot->ts_ns,
+                             .ref_seq_num = slot->seq_num,
+                             .price = PX_OPT_NULL,
+                             .instrument_id = block->instrument_id,
+                             .account_id = block->account_id,
+                             .reject_code = REJECT_CODE_UNKNOWN_ORDER,
+                             .side = SIDE_BUY,
+                             .ord_type = ORD_TYPE_LIMIT,
+                             .time_in_force = TIME_IN_FORCE_GTC,
+                             .ord_status = ORD_STATUS_REJECTED};
+    if (order != NULL) {
+        const order_rest_t *rest = rest_of(store, order);
+        status.cl_ord_id = rest->cl_ord_id;
+        status.price = is_market_type(rest->ord_type) ? PX_OPT_NULL : order_price(order);
+        status.leaves_qty = order_open(store, order);
+        status.cum_qty = order->cum;
+        status.order_qty = status.leaves_qty + order->cum;
+        status.reject_code = REJECT_CODE_NONE;
+        status.side = order_side_code(order);
+        status.ord_type = rest->ord_type;
+        status.time_in_force = rest->time_in_force;
+        status.ord_status = is_waiting(store, order) ? ORD_STATUS_UNTRIGGERED : live_status(order);
     }
-    replace_moved(matcher, book, index, price, total, orig);
+    REPORT_WRITE(report, order_status_t, status);
 }

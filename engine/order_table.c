@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "capacity.h"
 #include "invariant.h"
 #include "mix.h"
 #include "platform.h"
@@ -23,7 +24,9 @@ void orders_carve(orders_t *orders, arena_t *arena, uint32_t orders_max)
     orders->mask = orders_max - 1;
     orders->replaces_max = orders_max / 4;
     orders->clients_mask = (uint64_t)orders_max * 4 - 1;
+    orders->extras_max = capacity_extras(orders_max);
     orders->lines = arena_take(arena, orders_max, sizeof(order_line_t));
+    orders->terms = arena_take(arena, orders_max, sizeof(order_terms_t));
     orders->links = arena_take(arena, orders_max, sizeof(order_link_t));
     orders->used_words[0] = arena_take(arena, level1, sizeof(uint64_t));
     orders->used_words[1] = arena_take(arena, level2, sizeof(uint64_t));
@@ -80,21 +83,26 @@ static uint32_t next_free_line(const orders_t *orders, uint32_t from)
     return next_clear(orders->used_words[0], level1, word * WORD_BITS);
 }
 
-uint64_t orders_next_id(const orders_t *orders)
+uint64_t orders_id_after(const orders_t *orders, uint64_t order_id, uint32_t more)
 {
-    uint64_t next = orders->last_id + 1;
+    uint64_t next = order_id + 1;
     uint32_t from = (uint32_t)(next & orders->mask);
 
+    if (orders->open + more > orders->mask)
+        return 0;
     if (LIKELY(orders->lines[from].id == 0))
         return next < ORDER_ID_MAX ? next : 0;
-    if (orders->open > orders->mask)
-        return 0;
     uint32_t line = next_free_line(orders, from);
     if (line == UINT32_MAX)
         line = next_free_line(orders, 0);
     INVARIANT(line != UINT32_MAX);
     next += (line - from) & orders->mask;
     return next < ORDER_ID_MAX ? next : 0;
+}
+
+uint64_t orders_next_id(const orders_t *orders)
+{
+    return orders_id_after(orders, orders->last_id, 0);
 }
 
 static void mark_used(orders_t *orders, uint32_t line)
@@ -199,15 +207,17 @@ static bool owns_client_id(const orders_t *orders, const order_line_t *line, uin
 order_line_t *orders_find_client(const orders_t *orders, uint32_t account, uint32_t instrument, uint64_t client_id)
 {
     uint64_t hash = orders_client_hash(orders, account, instrument, client_id);
+    order_line_t *newest = NULL;
 
     for (uint64_t i = hash & orders->clients_mask; orders->clients[i].hash != 0; i = (i + 1) & orders->clients_mask) {
         if (orders->clients[i].hash != hash)
             continue;
         order_line_t *line = orders_line(orders, orders->clients[i].order_id);
-        if (line->account == account && line->instrument == instrument && owns_client_id(orders, line, client_id))
-            return line;
+        if (line->account == account && line->instrument == instrument && owns_client_id(orders, line, client_id) &&
+            (newest == NULL || line->id > newest->id))
+            newest = line;
     }
-    return NULL;
+    return newest;
 }
 
 void orders_register_client(orders_t *orders, const order_line_t *line, uint64_t client_id)

@@ -17,11 +17,22 @@
 #define LINE_NONE UINT32_MAX
 
 enum line_flag {
-    LINE_FINAL = 1u << 0, /* the final report is settled; only unanswered replaces keep the line */
+    LINE_FINAL = 1u << 0,   /* the final report is settled; only unanswered replaces keep the line */
     LINE_SELL = 1u << 1,
-    LINE_MARKET = 1u << 2,
+    LINE_MARKET = 1u << 2,  /* the limit is a protection price */
+    LINE_TERMS = 1u << 3,   /* its order_terms are valid: it is more than a price and a quantity */
+    LINE_AMOUNT = 1u << 4,  /* total is an amount of the quote asset; the hold only shrinks by fills */
+    LINE_COVERED = 1u << 5, /* held is what the predecessor's cover leaves to hold; the first report completes it */
+    LINE_PENDING = 1u << 6, /* leg of a list whose time has not come: known to nobody but us, holds nothing */
+    LINE_POST_ONLY = 1u << 7,
+    LINE_ALGO = 1u << 11,   /* waits for a trigger, or did */
+    LINE_ICEBERG = 1u << 12,
+    LINE_EXTRA = 1u << 13,  /* has a side entry at its matcher */
+    LINE_QUOTE = 1u << 14,  /* a side of a quote */
+    LINE_OCO = 1u << 15,    /* its hold is its list's */
 };
 #define LINE_TIF_SHIFT 8
+#define LINE_TIF_MASK 7u
 
 typedef struct order_line {
     uint64_t id; /* 0 = free */
@@ -39,9 +50,27 @@ typedef struct order_line {
 
 _Static_assert(sizeof(order_line_t) == 64, "one cache line an order");
 
+/* What few orders have, in the line's own place of a second array; valid with LINE_TERMS. */
+typedef struct order_terms {
+    char text[36]; /* the client's own id, zero-filled */
+    uint32_t list;  /* index of its list + 1, 0 = none */
+    int64_t stop_ticks; /* PX_NULL = none */
+    int64_t display_lots; /* 0 = no iceberg */
+    uint32_t expire; /* s, U32_NULL = none */
+    uint16_t trailing_delta;
+    uint16_t amends;
+    uint8_t ord_type;
+    uint8_t list_role;
+    uint8_t triggered;
+    uint8_t pad[5];
+} order_terms_t;
+
+_Static_assert(sizeof(order_terms_t) == 72, "no padding: hashed and stored as it is");
+
 typedef struct replace_version {
     int64_t limit_ticks;
     int64_t total_lots;
+    int64_t display_lots; /* QTY_NULL = stays */
     uint64_t client_id;
 } replace_version_t;
 
@@ -63,6 +92,7 @@ typedef struct client_entry {
 
 typedef struct orders {
     order_line_t *lines;
+    order_terms_t *terms;
     order_link_t *links;
     uint64_t *used_words[3]; /* bitmap levels: bit set = all below used */
     order_replaces_t *replaces;
@@ -72,6 +102,8 @@ typedef struct orders {
     uint64_t last_id;
     uint32_t mask; /* N - 1 */
     uint32_t open;
+    uint32_t extras; /* lines with LINE_EXTRA */
+    uint32_t extras_max;
     uint32_t replaces_max;
     uint32_t replaces_free; /* head of the free list, LINE_NONE = none */
     uint32_t replaces_used;
@@ -85,8 +117,16 @@ static inline order_line_t *orders_line(const orders_t *orders, uint64_t order_i
     return &orders->lines[order_id & orders->mask];
 }
 
+/* The terms of a line, NULL if it has none. */
+static inline order_terms_t *orders_terms(const orders_t *orders, const order_line_t *line)
+{
+    return (line->flags & LINE_TERMS) == 0 ? (order_terms_t *)0 : &orders->terms[line->id & orders->mask];
+}
+
 /* The id the next accepted order gets; 0 when the table is full or ids have run out. Changes nothing. */
 uint64_t orders_next_id(const orders_t *orders);
+/* The id after that one, for the next order of the same command; `more` ids are given out already. */
+uint64_t orders_id_after(const orders_t *orders, uint64_t order_id, uint32_t more);
 
 /* Take the line of `order_id`; the caller fills it in, links it and registers the client id. */
 order_line_t *orders_take(orders_t *orders, uint64_t order_id);
@@ -98,7 +138,8 @@ void orders_unlink(orders_t *orders, const order_line_t *line, uint32_t *head);
 
 uint64_t orders_client_hash(const orders_t *orders, uint32_t account, uint32_t instrument, uint64_t client_id);
 void orders_prefetch_client(const orders_t *orders, uint32_t account, uint32_t instrument, uint64_t client_id);
-/* The open order of that client id (its own or one of a replace in flight), or NULL. */
+/* The order of that client id (its own or one of a replace in flight), or NULL. The newest, if a quote's sides of now and before
+ * share it. */
 order_line_t *orders_find_client(const orders_t *orders, uint32_t account, uint32_t instrument, uint64_t client_id);
 void orders_register_client(orders_t *orders, const order_line_t *line, uint64_t client_id);
 void orders_forget_client(orders_t *orders, const order_line_t *line, uint64_t client_id);

@@ -40,15 +40,26 @@ static uint32_t balances(sequencer_t *sequencer, const log_slot_t *slot)
     return rows;
 }
 
-static void put_order(sequencer_t *sequencer, const log_slot_t *slot, uint64_t request, const order_line_t *line)
+static uint8_t status_of(const orders_t *orders, const order_line_t *line)
+{
+    const order_terms_t *terms = orders_terms(orders, line);
+
+    if ((line->flags & LINE_PENDING) != 0)
+        return ORD_STATUS_PENDING_NEW;
+    if ((line->flags & LINE_ALGO) != 0 && terms->triggered == 0)
+        return ORD_STATUS_UNTRIGGERED;
+    return line->filled_lots > 0 ? ORD_STATUS_PARTIALLY_FILLED : ORD_STATUS_NEW;
+}
+
+static void put_order(sequencer_t *sequencer, const log_slot_t *slot, uint64_t request, const orders_t *orders,
+                      const order_line_t *line)
 {
     order_reply_t *reply = reply_begin(sequencer, slot->session, TEMPLATE_ORDER_REPLY);
-    bool market = (line->flags & LINE_MARKET) != 0;
 
     reply->request_id = request;
     reply->order_id = line->id;
     reply->cl_ord_id = line->client_id;
-    reply->price = market ? PX_NULL : line->limit_ticks;
+    reply->price = (line->flags & LINE_MARKET) != 0 ? PX_NULL : line->limit_ticks;
     reply->order_qty = line->total_lots;
     reply->cum_qty = line->filled_lots;
     reply->hold = line->hold_units;
@@ -56,10 +67,10 @@ static void put_order(sequencer_t *sequencer, const log_slot_t *slot, uint64_t r
     reply->instrument_id = line->instrument;
     reply->account_id = line->account;
     reply->session_id = line->session;
-    reply->side = (line->flags & LINE_SELL) != 0 ? SIDE_SELL : SIDE_BUY;
-    reply->ord_type = market ? ORD_TYPE_MARKET : ORD_TYPE_LIMIT;
-    reply->time_in_force = (uint8_t)(line->flags >> LINE_TIF_SHIFT);
-    reply->ord_status = line->filled_lots > 0 ? ORD_STATUS_PARTIALLY_FILLED : ORD_STATUS_NEW;
+    reply->side = line_sells(line) ? SIDE_SELL : SIDE_BUY;
+    reply->ord_type = line_ord_type(orders, line);
+    reply->time_in_force = (line->flags >> LINE_TIF_SHIFT) & LINE_TIF_MASK;
+    reply->ord_status = status_of(orders, line);
 }
 
 /* Rows go partition by partition, newest first; `afterOrderId` is an order id with its partition in the top byte, as execIds have
@@ -84,7 +95,7 @@ static uint32_t open_orders(sequencer_t *sequencer, const log_slot_t *slot)
             const order_line_t *line = &orders->lines[index - 1];
             if ((line->flags & LINE_FINAL) != 0 || (query->instrument_id != 0 && query->instrument_id != line->instrument))
                 continue;
-            put_order(sequencer, slot, query->request_id, line);
+            put_order(sequencer, slot, query->request_id, orders, line);
             rows++;
         }
     }
@@ -112,7 +123,7 @@ static uint32_t one_order(sequencer_t *sequencer, const log_slot_t *slot, uint16
         *code = REJECT_CODE_UNKNOWN_ORDER;
         return 0;
     }
-    put_order(sequencer, slot, query->request_id, line);
+    put_order(sequencer, slot, query->request_id, orders, line);
     return 1;
 }
 

@@ -13,6 +13,7 @@
 #define PARTITIONS_MAX 64 /* matchers 1..63; 255 is broadcast */
 #define FEE_TIERS 16
 #define ACCESS_KEY_SIZE 32
+#define KILLED_FIRMS_MAX 16
 
 typedef struct asset {
     char symbol[12];
@@ -20,6 +21,26 @@ typedef struct asset {
     uint8_t exists;
     int64_t external_units; /* deposits - withdrawals: what all balances must sum to */
 } asset_t;
+
+/* InstrumentRules; 0 = off. */
+typedef struct instrument_filters {
+    int64_t market_min_lots;
+    int64_t market_max_lots;
+    int64_t position_max; /* units of the base asset */
+    uint32_t open_orders_max; /* these four per account */
+    uint32_t algo_orders_max;
+    uint32_t iceberg_orders_max;
+    uint32_t order_lists_max;
+    uint32_t bid_down_bps;
+    uint32_t ask_up_bps;
+    uint32_t day_end_second; /* of the UTC day */
+    uint16_t amends_max;
+    uint16_t iceberg_parts_max;
+    uint16_t trailing_above_min, trailing_above_max; /* buy stops, sell take-profits */
+    uint16_t trailing_below_min, trailing_below_max;
+    uint8_t stp_modes;      /* set of 1 << STP_MODE_..., 0 = all */
+    uint8_t notional_flags; /* NOTIONAL_FLAGS_... */
+} instrument_filters_t;
 
 typedef struct instrument {
     int64_t tick_size;
@@ -38,23 +59,39 @@ typedef struct instrument {
     uint32_t band_up_bps;
     uint32_t band_down_bps;
     uint32_t open_orders;
+    instrument_filters_t filters;
     uint8_t partition;
     uint8_t exists;
+    uint8_t killed;
     uint8_t traded; /* reference_ticks is a trade; a configured reference no longer replaces it */
     uint8_t type;
     uint8_t state; /* as last ordered; the matcher's is the exact one */
     int8_t price_exponent;
     int8_t quantity_exponent;
+    uint16_t clocks; /* schedule entries and volatility band that are on (control.h) */
     char symbol[24];
 } instrument_t;
+
+/* Windows are aligned to the clock of the log. */
+enum rate {
+    RATE_ORDERS_10S,
+    RATE_ORDERS_DAY,
+    RATE_CANCELS_10S,
+    RATES,
+};
 
 typedef struct account {
     uint32_t firm;
     uint32_t stp_group;
     uint32_t open_orders;
     uint32_t open_orders_max;
+    uint32_t rate_max[RATES]; /* a window, 0 = no limit */
+    uint32_t rate_count[RATES]; /* in the window that `rate_window` names */
+    uint32_t rate_window[RATES];
     uint8_t exists;
     uint8_t fee_tier;
+    uint8_t killed;
+    uint8_t locked;
 } account_t;
 
 typedef struct api_key {
@@ -104,6 +141,8 @@ typedef struct registry {
     source_t sources[SOURCES_MAX];
     uint32_t assets_max, instruments_max, accounts_max, keys_max, sessions_max, partitions_max;
     uint32_t assets_used, instruments_used, accounts_used, keys_used, sessions_used; /* highest id given */
+    uint32_t killed_firms[KILLED_FIRMS_MAX]; /* 0 = a free place */
+    uint8_t killed_all;
 } registry_t;
 
 struct sequencer_config;

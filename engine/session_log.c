@@ -6,13 +6,6 @@
 
 #include "invariant.h"
 
-static const verdict_t ADMITTED = {.code = 0, .rejected = false};
-
-static verdict_t refuse(uint16_t code)
-{
-    return (verdict_t){.code = code, .rejected = true};
-}
-
 bool is_session_record(uint16_t template_id)
 {
     return template_id == TEMPLATE_SESSION_NEGOTIATE || template_id == TEMPLATE_SESSION_BIND ||

@@ -138,6 +138,12 @@ static inline int64_t model_fee(int64_t received, int32_t ppm)
     return received <= 0 || ppm <= 0 ? 0 : (int64_t)((exact + 999999) / 1000000);
 }
 
+static inline bool model_transfers(const model_order_t *maker, const model_order_t *taker)
+{
+    return taker->stp_mode == STP_MODE_TRANSFER && maker->stp_mode == STP_MODE_TRANSFER && model_own(maker, taker) &&
+           maker->account != taker->account;
+}
+
 static inline void model_trade(fuzz_t *fuzz, model_order_t *maker, model_order_t *taker)
 {
     int64_t quantity = maker->leaves < taker->leaves ? maker->leaves : taker->leaves;
@@ -152,8 +158,14 @@ static inline void model_trade(fuzz_t *fuzz, model_order_t *maker, model_order_t
         int64_t taker_gets = buys ? base : quote;
         int64_t rebate =
             taker_gets > 0 ? (int64_t)((int128_t)taker_gets * -fuzz_maker_ppm[maker->tier] / 1000000) : 0;
-        maker_fee = -(rebate < taker_fee ? rebate : taker_fee);
+        /* Out of the taker's fee, without what only rounding made of it. */
+        int64_t most = taker_fee == 0 ? 0 : (int64_t)((int128_t)taker_gets * fuzz_taker_ppm[taker->tier] / 1000000);
+        maker_fee = -(rebate < most ? rebate : most);
         maker_asset = taker_asset;
+    }
+    if (model_transfers(maker, taker)) {
+        maker_fee = taker_fee = 0;
+        maker_asset = buys ? KIT_QUOTE_ASSET : KIT_BASE_ASSET;
     }
     maker->leaves -= quantity;
     maker->cum += quantity;
@@ -175,40 +187,26 @@ static inline void model_canceled(fuzz_t *fuzz, const model_order_t *order, uint
                                     .cum = order->cum, .session = session, .code = reason, .final = true});
 }
 
-static inline void model_prevented(fuzz_t *fuzz, const model_order_t *order, int64_t quantity)
+/* The order loses `quantity` without a trade. */
+static inline void model_prevented(fuzz_t *fuzz, model_order_t *order, int64_t quantity)
 {
+    if (quantity == 0)
+        return;
+    order->leaves -= quantity;
     model_expect(fuzz, (expected_t){.template_id = TEMPLATE_ORDER_PREVENTED, .order_id = order->id, .quantity = quantity,
-                                    .cum = order->cum, .session = order->session});
+                                    .cum = order->cum, .session = order->session, .final = order->leaves == 0});
 }
 
 static inline void model_prevent(fuzz_t *fuzz, model_order_t *maker, model_order_t *taker)
 {
-    bool cancels_maker = taker->stp_mode == STP_MODE_CANCEL_MAKER || taker->stp_mode == STP_MODE_CANCEL_BOTH;
-    bool cancels_taker = taker->stp_mode == STP_MODE_CANCEL_TAKER || taker->stp_mode == STP_MODE_CANCEL_BOTH;
+    bool decrements = taker->stp_mode == STP_MODE_DECREMENT || taker->stp_mode == STP_MODE_TRANSFER;
     int64_t smaller = maker->leaves < taker->leaves ? maker->leaves : taker->leaves;
-    if (!cancels_maker && !cancels_taker) { /* decrement */
-        maker->leaves -= smaller;
-        taker->leaves -= smaller;
-        if (maker->leaves == 0)
-            model_canceled(fuzz, maker, maker->session, smaller, CANCEL_REASON_SELF_TRADE);
-        else
-            model_prevented(fuzz, maker, smaller);
-        if (taker->leaves == 0)
-            model_canceled(fuzz, taker, taker->session, smaller, CANCEL_REASON_SELF_TRADE);
-        else
-            model_prevented(fuzz, taker, smaller);
-        if (maker->leaves == 0)
-            maker->id = 0;
-        return;
-    }
-    if (cancels_maker) {
-        model_canceled(fuzz, maker, maker->session, maker->leaves, CANCEL_REASON_SELF_TRADE);
+    int64_t makers = decrements ? smaller : taker->stp_mode == STP_MODE_CANCEL_TAKER ? 0 : maker->leaves;
+    int64_t takers = decrements ? smaller : taker->stp_mode == STP_MODE_CANCEL_MAKER ? 0 : taker->leaves;
+    model_prevented(fuzz, maker, makers);
+    model_prevented(fuzz, taker, takers);
+    if (maker->leaves == 0)
         maker->id = 0;
-    }
-    if (cancels_taker) {
-        model_canceled(fuzz, taker, taker->session, taker->leaves, CANCEL_REASON_SELF_TRADE);
-        taker->leaves = 0;
-    }
 }
 
 static inline void model_match(fuzz_t *fuzz, model_order_t *taker)
@@ -217,7 +215,7 @@ static inline void model_match(fuzz_t *fuzz, model_order_t *taker)
         model_order_t *maker = model_next(fuzz, taker, NULL);
         if (maker == NULL)
             return;
-        if (taker->stp_mode != STP_MODE_NONE && model_own(maker, taker))
+        if (taker->stp_mode != STP_MODE_NONE && model_own(maker, taker) && !model_transfers(maker, taker))
             model_prevent(fuzz, maker, taker);
         else
             model_trade(fuzz, maker, taker);
@@ -354,7 +352,7 @@ static inline log_slot_t fuzz_new(fuzz_t *fuzz)
         id++;
     fuzz->kit.next_id = id;
     uint32_t account = 1 + (uint32_t)fuzz_below(fuzz, FUZZ_ACCOUNTS);
-    new_order_t terms = {.side = fuzz_chance(fuzz, 50) ? SIDE_BUY : SIDE_SELL,
+    kit_order_t terms = {.side = fuzz_chance(fuzz, 50) ? SIDE_BUY : SIDE_SELL,
                          .price = fuzz_price(fuzz),
                          .quantity = 1 + fuzz_below(fuzz, 20),
                          .account = account,
@@ -364,6 +362,8 @@ static inline log_slot_t fuzz_new(fuzz_t *fuzz)
                          .stp_mode = (uint8_t)fuzz_below(fuzz, STP_MODE_TRANSFER + 1),
                          .stp_group = fuzz_chance(fuzz, 20) ? 1 + (uint32_t)fuzz_below(fuzz, 3) : 0,
                          .tier = (uint8_t)fuzz_below(fuzz, 4)};
+    if (terms.ord_type == ORD_TYPE_MARKET && terms.time_in_force == TIME_IN_FORCE_GTC)
+        terms.time_in_force = TIME_IN_FORCE_IOC; /* as the sequencer has it */
     if (terms.ord_type == ORD_TYPE_LIMIT && terms.time_in_force == TIME_IN_FORCE_GTC && fuzz_chance(fuzz, 15))
         terms.exec_inst = EXEC_INST_POST_ONLY;
     model_order_t order = {.id = id, .price = terms.price, .leaves = terms.quantity, .account = account,
@@ -682,7 +682,7 @@ static inline long fuzz_run(fuzz_t *fuzz, uint64_t seed, long commands)
     fuzz->state = MARKET_STATE_CONTINUOUS;
     kit_open(&fuzz->kit,
              (matcher_config_t){.orders_max = FUZZ_SLOTS, .instruments_max = 1, .accounts_max = FUZZ_ACCOUNTS,
-                                .sessions_max = 2 * FUZZ_ACCOUNTS, .window_log2 = 6, .step_budget = 5},
+                                .sessions_max = 2 * FUZZ_ACCOUNTS, .window_log2 = 6, .step_budget = 8},
              FUZZ_RING_SLOTS);
     atomic_store(&fuzz->kit.reports->header->consumers[0].gating, 1);
     fuzz_set_fees(fuzz);

@@ -7,7 +7,7 @@
 #define HUGE (INT64_C(1) << 61)
 
 static const world_config_t CONFIG = {
-    .capacities = {.hash_seed = 5, .partitions = 2, .orders_per_partition = 64, .accounts_max = 16, .balances_max = 41,
+    .capacities = {.hash_seed = 5, .partitions = 2, .orders_per_partition = 64, .accounts_max = 16, .balances_max = 45,
                    .sessions_max = 20, .instruments_max = 8, .keys_max = 16, .assets_max = 5,
                    .open_orders_per_account_max = 40},
     .step_budget = 8, .window_log2 = 6, .log_slots = 128, .report_slots = 64, .keep_reports = true};
@@ -170,7 +170,7 @@ static void operator_errs(void)
     (void)last_report(1, TEMPLATE_ORDER_ACCEPTED);
     flow_admin(&flow, TEMPLATE_ACCOUNT_CREATE, &account, sizeof(account));
     uint32_t made = FLOW_ACCOUNTS + 1;
-    for (uint32_t id = 1; id <= 3; id++) /* 38 balances are there, 41 fit */
+    for (uint32_t id = 1; id <= 3; id++) /* 42 balances are there, 45 fit */
         flow_deposit(&flow, made, id, 1);
     CHECK(admin_code() == REJECT_CODE_NONE);
     flow_admin(&flow, TEMPLATE_ASSET_ADD, &asset, sizeof(asset));

@@ -20,7 +20,7 @@ static const world_config_t VARIANTS[] = {
     {.capacities = {.hash_seed = 1, .partitions = 2, .orders_per_partition = 64, .accounts_max = 16, .balances_max = 41,
                     .sessions_max = 20, .instruments_max = 7, .keys_max = 14, .assets_max = 5,
                     .open_orders_per_account_max = 40},
-     .step_budget = 4, .window_log2 = 6, .log_slots = 128, .report_slots = 16},
+     .step_budget = 8, .window_log2 = 6, .log_slots = 128, .report_slots = 16},
     {.capacities = {.hash_seed = 2, .partitions = 1, .orders_per_partition = 64, .accounts_max = 13, .balances_max = 45,
                     .sessions_max = 16, .instruments_max = 5, .keys_max = 12, .assets_max = 3,
                     .open_orders_per_account_max = 64},

@@ -371,13 +371,27 @@ static inline void compare_order(const instrument_add_t *terms, const open_order
     CHECK(terms != NULL);
     CHECK(order != NULL);
     CHECK(order->price == line->limit_ticks);
-    CHECK(order->leaves == open);
+    CHECK(order->leaves + order->hidden == open);
     CHECK(order->cum == line->filled_lots);
     CHECK(order->cl_ord_id == line->client_id);
     CHECK(order->account == line->account);
     CHECK(order->session == line->session);
     CHECK(line->hold_units == (line->side == SIDE_SELL ? open * terms->base_per_lot
                                                        : open * line->limit_ticks * terms->quote_per_tick_lot));
+}
+
+/* Those that stand in the book, and those of that side that wait for a trigger. */
+static inline int64_t world_orders(const world_t *world, int64_t p, uint32_t instrument, uint8_t side, matcher_order_t *out,
+                                   int64_t limit)
+{
+    static matcher_order_t waiting[1 << 14];
+    int64_t count = matcher_orders(world->matchers[p], instrument, side, out, limit);
+    int64_t waits = matcher_waiting(world->matchers[p], instrument, waiting, 1 << 14);
+
+    for (int64_t i = 0; i < waits; i++)
+        if (waiting[i].side == side && count < limit)
+            out[count++] = waiting[i];
+    return count;
 }
 
 /* At rest the order table and the books hold the same orders on the same terms. */
@@ -394,7 +408,7 @@ static inline void world_compare_orders(const world_t *world)
         for (int side = SIDE_BUY; side <= SIDE_SELL; side++) {
             int64_t count = 0, matched = 0;
             for (int64_t p = 0; p < world->partitions; p++)
-                count += matcher_orders(world->matchers[p], instrument, (uint8_t)side, orders + count, (1 << 14) - count);
+                count += world_orders(world, p, instrument, (uint8_t)side, orders + count, (1 << 14) - count);
             qsort(orders, (size_t)count, sizeof(orders[0]), by_order_id);
             for (int64_t i = 0; i < line_count; i++) {
                 matcher_order_t wanted = {.order_id = lines[i].order_id};

@@ -301,7 +301,7 @@ static int self_test(uint64_t commands, uint64_t seed)
     expect_same("in one piece", &live, slots, count, &large, count);
     expect_same("record by record", &live, slots, count, &large, 1);
     expect_same("7 at a time, small rings and steps", &live, slots, count, &small, 7);
-    large.step_budget = 4;
+    large.step_budget = 8;
     expect_same("1000 at a time, smallest steps", &live, slots, count, &large, 1000);
     planted_faults(&live, slots, count, &large);
     world_close(&world);

@@ -138,7 +138,7 @@ static inline void kit_free(kit_t *kit)
 
 /* ---- records ---- */
 
-typedef struct new_order {
+typedef struct kit_order {
     uint8_t side;
     int64_t price;
     int64_t quantity;
@@ -152,9 +152,9 @@ typedef struct new_order {
     uint32_t instrument; /* 0 = the first */
     uint8_t tier;
     uint32_t session; /* 0 = as account */
-} new_order_t;
+} kit_order_t;
 
-static inline log_slot_t kit_new_order_record(kit_t *kit, uint64_t id, new_order_t terms)
+static inline log_slot_t kit_new_order_record(kit_t *kit, uint64_t id, kit_order_t terms)
 {
     uint32_t account = terms.account != 0 ? terms.account : 1;
     log_slot_t slot = kit_record(kit, TEMPLATE_NEW_ORDER_SINGLE, terms.session != 0 ? terms.session : account);
@@ -173,12 +173,14 @@ static inline log_slot_t kit_new_order_record(kit_t *kit, uint64_t id, new_order
     block->stp_group_id = terms.stp_group;
     block->side = terms.side;
     block->ord_type = terms.ord_type != 0 ? terms.ord_type : ORD_TYPE_LIMIT;
-    block->time_in_force = terms.time_in_force != 0 ? terms.time_in_force : TIME_IN_FORCE_GTC;
+    /* As the sequencer has it: a market order never rests. */
+    uint8_t usual = terms.ord_type == ORD_TYPE_MARKET ? TIME_IN_FORCE_IOC : TIME_IN_FORCE_GTC;
+    block->time_in_force = terms.time_in_force != 0 ? terms.time_in_force : usual;
     block->stp_mode = terms.stp_mode;
     return slot;
 }
 
-static inline uint64_t kit_order(kit_t *kit, new_order_t terms)
+static inline uint64_t kit_order(kit_t *kit, kit_order_t terms)
 {
     uint64_t id = ++kit->next_id;
     log_slot_t slot = kit_new_order_record(kit, id, terms);
@@ -188,12 +190,12 @@ static inline uint64_t kit_order(kit_t *kit, new_order_t terms)
 
 static inline uint64_t kit_buy(kit_t *kit, int64_t price, int64_t quantity, uint32_t account)
 {
-    return kit_order(kit, (new_order_t){.side = SIDE_BUY, .price = price, .quantity = quantity, .account = account});
+    return kit_order(kit, (kit_order_t){.side = SIDE_BUY, .price = price, .quantity = quantity, .account = account});
 }
 
 static inline uint64_t kit_sell(kit_t *kit, int64_t price, int64_t quantity, uint32_t account)
 {
-    return kit_order(kit, (new_order_t){.side = SIDE_SELL, .price = price, .quantity = quantity, .account = account});
+    return kit_order(kit, (kit_order_t){.side = SIDE_SELL, .price = price, .quantity = quantity, .account = account});
 }
 
 static inline log_slot_t kit_cancel_record(kit_t *kit, uint64_t id, uint32_t account)

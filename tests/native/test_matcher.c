@@ -25,7 +25,7 @@ static void a_passive_order_is_accepted_and_shown(void)
 {
     kit_t kit = kit_new();
 
-    uint64_t id = kit_order(&kit, (new_order_t){.side = SIDE_BUY, .price = 100, .quantity = 5, .account = 3, .cl_ord_id = 42});
+    uint64_t id = kit_order(&kit, (kit_order_t){.side = SIDE_BUY, .price = 100, .quantity = 5, .account = 3, .cl_ord_id = 42});
 
     const order_accepted_t *accepted = kit_report(&kit, TEMPLATE_ORDER_ACCEPTED);
     CHECK_EQUAL(accepted->cl_ord_id, 42);
@@ -95,13 +95,13 @@ static void remainders_of_ioc_market_and_fok_orders_expire(void)
     kit_sell(&kit, 100, 5, 1);
     kit_skip(&kit);
 
-    uint64_t fok = kit_order(&kit, (new_order_t){.side = SIDE_BUY, .price = 100, .quantity = 6, .account = 2,
+    uint64_t fok = kit_order(&kit, (kit_order_t){.side = SIDE_BUY, .price = 100, .quantity = 6, .account = 2,
                                                  .time_in_force = TIME_IN_FORCE_FOK});
     kit_report(&kit, TEMPLATE_ORDER_ACCEPTED);
     expect_canceled(&kit, fok, 6, CANCEL_REASON_FOK_NOT_FILLABLE, ORD_STATUS_EXPIRED);
     kit_nothing_more(&kit);
 
-    uint64_t ioc = kit_order(&kit, (new_order_t){.side = SIDE_BUY, .price = 100, .quantity = 3, .account = 2,
+    uint64_t ioc = kit_order(&kit, (kit_order_t){.side = SIDE_BUY, .price = 100, .quantity = 3, .account = 2,
                                                  .time_in_force = TIME_IN_FORCE_IOC});
     kit_report(&kit, TEMPLATE_ORDER_ACCEPTED);
     kit_report(&kit, TEMPLATE_ORDER_EXECUTED);
@@ -109,7 +109,7 @@ static void remainders_of_ioc_market_and_fok_orders_expire(void)
     kit_skip(&kit);
 
     /* A market order says GTC and carries its protection price. */
-    uint64_t market = kit_order(&kit, (new_order_t){.side = SIDE_BUY, .price = 100, .quantity = 3, .account = 2,
+    uint64_t market = kit_order(&kit, (kit_order_t){.side = SIDE_BUY, .price = 100, .quantity = 3, .account = 2,
                                                     .ord_type = ORD_TYPE_MARKET});
     const order_accepted_t *accepted = kit_report(&kit, TEMPLATE_ORDER_ACCEPTED);
     CHECK(accepted->price == PX_OPT_NULL);
@@ -118,7 +118,7 @@ static void remainders_of_ioc_market_and_fok_orders_expire(void)
     expect_canceled(&kit, market, 1, CANCEL_REASON_IOC_REMAINDER, ORD_STATUS_EXPIRED);
     kit_skip(&kit);
 
-    uint64_t alone = kit_order(&kit, (new_order_t){.side = SIDE_BUY, .price = 100, .quantity = 3, .account = 2,
+    uint64_t alone = kit_order(&kit, (kit_order_t){.side = SIDE_BUY, .price = 100, .quantity = 3, .account = 2,
                                                    .ord_type = ORD_TYPE_MARKET});
     kit_report(&kit, TEMPLATE_ORDER_ACCEPTED);
     expect_canceled(&kit, alone, 3, CANCEL_REASON_NO_LIQUIDITY, ORD_STATUS_EXPIRED);
@@ -133,7 +133,7 @@ static void a_fok_order_fills_completely_across_levels(void)
     kit_sell(&kit, 103, 5, 1);
     kit_skip(&kit);
 
-    uint64_t fok = kit_order(&kit, (new_order_t){.side = SIDE_BUY, .price = 103, .quantity = 10, .account = 2,
+    uint64_t fok = kit_order(&kit, (kit_order_t){.side = SIDE_BUY, .price = 103, .quantity = 10, .account = 2,
                                                  .time_in_force = TIME_IN_FORCE_FOK});
 
     kit_report(&kit, TEMPLATE_ORDER_ACCEPTED);
@@ -157,11 +157,11 @@ static void fok_counts_own_orders_as_its_prevention_mode_says(void)
         kit_sell(&kit, 100, 5, 1);
         kit_sell(&kit, 100, 5, 2); /* the taker's own */
         kit_sell(&kit, 100, 4, 1);
-        kit_order(&kit, (new_order_t){.side = SIDE_BUY, .price = 100, .quantity = 10, .account = 2,
+        kit_order(&kit, (kit_order_t){.side = SIDE_BUY, .price = 100, .quantity = 10, .account = 2,
                                       .stp_mode = cases[i].mode, .time_in_force = TIME_IN_FORCE_FOK});
         CHECK_EQUAL(matcher_order_count(kit.matcher, KIT_INSTRUMENT), cases[i].filled ? 1 : 3);
         uint64_t before = kit.next_id;
-        kit_order(&kit, (new_order_t){.side = SIDE_BUY, .price = 100, .quantity = 9, .account = 2,
+        kit_order(&kit, (kit_order_t){.side = SIDE_BUY, .price = 100, .quantity = 9, .account = 2,
                                       .stp_mode = cases[i].mode, .time_in_force = TIME_IN_FORCE_FOK});
         if (cases[i].mode == STP_MODE_CANCEL_MAKER) /* 5 + 4 of others: fills, own order canceled on the way */
             CHECK_EQUAL(matcher_order_count(kit.matcher, KIT_INSTRUMENT), 0);
@@ -176,7 +176,7 @@ static void post_only_order_that_would_cross_is_rejected(void)
     kit_sell(&kit, 100, 5, 1);
     kit_skip(&kit);
 
-    uint64_t id = kit_order(&kit, (new_order_t){.side = SIDE_BUY, .price = 100, .quantity = 5, .account = 2,
+    uint64_t id = kit_order(&kit, (kit_order_t){.side = SIDE_BUY, .price = 100, .quantity = 5, .account = 2,
                                                 .exec_inst = EXEC_INST_POST_ONLY});
 
     const order_rejected_t *rejected = kit_report(&kit, TEMPLATE_ORDER_REJECTED);
@@ -191,7 +191,7 @@ static void post_only_order_that_would_cross_is_rejected(void)
 static void a_cancel_answers_once_and_then_comes_too_late(void)
 {
     kit_t kit = kit_new();
-    uint64_t id = kit_order(&kit, (new_order_t){.side = SIDE_BUY, .price = 100, .quantity = 5, .cl_ord_id = 42});
+    uint64_t id = kit_order(&kit, (kit_order_t){.side = SIDE_BUY, .price = 100, .quantity = 5, .cl_ord_id = 42});
     kit_skip(&kit);
 
     kit_cancel(&kit, id, 1);
@@ -284,7 +284,7 @@ static void a_replace_that_crosses_trades_and_counts_what_was_filled(void)
 static void a_post_only_replace_that_would_cross_changes_nothing(void)
 {
     kit_t kit = kit_new();
-    uint64_t bid = kit_order(&kit, (new_order_t){.side = SIDE_BUY, .price = 99, .quantity = 5,
+    uint64_t bid = kit_order(&kit, (kit_order_t){.side = SIDE_BUY, .price = 99, .quantity = 5,
                                                  .exec_inst = EXEC_INST_POST_ONLY});
     kit_sell(&kit, 100, 5, 2);
     kit_skip(&kit);
@@ -298,6 +298,17 @@ static void a_post_only_replace_that_would_cross_changes_nothing(void)
     kit_free(&kit);
 }
 
+static void expect_prevented(kit_t *kit, uint64_t id, int64_t quantity, int64_t leaves)
+{
+    const order_prevented_t *report = kit_report(kit, TEMPLATE_ORDER_PREVENTED);
+    CHECK_EQUAL(report->order_id, id);
+    CHECK_EQUAL(report->prevented_qty, quantity);
+    CHECK_EQUAL(report->leaves_qty, leaves);
+    if (leaves == 0)
+        CHECK_EQUAL(report->ord_status, ORD_STATUS_EXPIRED_IN_MATCH);
+    CHECK_EQUAL((kit_report_slot(report)->flags & REPORT_FLAG_FINAL) != 0, leaves == 0);
+}
+
 static void self_trade_prevention_cancels_whom_the_taker_names(void)
 {
     for (uint8_t mode = STP_MODE_CANCEL_TAKER; mode <= STP_MODE_CANCEL_BOTH; mode++) {
@@ -307,16 +318,16 @@ static void self_trade_prevention_cancels_whom_the_taker_names(void)
         uint64_t later = kit_sell(&kit, 100, 9, 1);
         kit_skip(&kit);
 
-        uint64_t taker = kit_order(&kit, (new_order_t){.side = SIDE_BUY, .price = 100, .quantity = 6, .account = 2,
+        uint64_t taker = kit_order(&kit, (kit_order_t){.side = SIDE_BUY, .price = 100, .quantity = 6, .account = 2,
                                                        .stp_mode = mode});
 
         kit_report(&kit, TEMPLATE_ORDER_ACCEPTED);
         expect_fill(&kit, other, 2, 0);
         expect_fill(&kit, taker, 2, 4);
         if (mode != STP_MODE_CANCEL_TAKER)
-            expect_canceled(&kit, own, 5, CANCEL_REASON_SELF_TRADE, ORD_STATUS_EXPIRED_IN_MATCH);
+            expect_prevented(&kit, own, 5, 0);
         if (mode != STP_MODE_CANCEL_MAKER) {
-            expect_canceled(&kit, taker, 4, CANCEL_REASON_SELF_TRADE, ORD_STATUS_EXPIRED_IN_MATCH);
+            expect_prevented(&kit, taker, 4, 0);
         } else {
             expect_fill(&kit, later, 4, 5);
             expect_fill(&kit, taker, 4, 0);
@@ -332,10 +343,10 @@ static void decrement_takes_the_smaller_quantity_from_both(void)
     uint64_t own = kit_sell(&kit, 100, 5, 2);
     kit_skip(&kit);
 
-    uint64_t taker = kit_order(&kit, (new_order_t){.side = SIDE_BUY, .price = 100, .quantity = 8, .account = 2,
+    uint64_t taker = kit_order(&kit, (kit_order_t){.side = SIDE_BUY, .price = 100, .quantity = 8, .account = 2,
                                                    .stp_mode = STP_MODE_DECREMENT});
     kit_report(&kit, TEMPLATE_ORDER_ACCEPTED);
-    expect_canceled(&kit, own, 5, CANCEL_REASON_SELF_TRADE, ORD_STATUS_EXPIRED_IN_MATCH);
+    expect_prevented(&kit, own, 5, 0);
     const order_prevented_t *prevented = kit_report(&kit, TEMPLATE_ORDER_PREVENTED);
     CHECK_EQUAL(prevented->order_id, taker);
     CHECK_EQUAL(prevented->counter_order_id, own);
@@ -343,13 +354,13 @@ static void decrement_takes_the_smaller_quantity_from_both(void)
     CHECK_EQUAL(prevented->leaves_qty, 3);
     kit_skip(&kit); /* the remainder rests at 100 */
 
-    uint64_t small = kit_order(&kit, (new_order_t){.side = SIDE_SELL, .price = 100, .quantity = 1, .account = 2,
+    uint64_t small = kit_order(&kit, (kit_order_t){.side = SIDE_SELL, .price = 100, .quantity = 1, .account = 2,
                                                    .stp_mode = STP_MODE_DECREMENT});
     kit_report(&kit, TEMPLATE_ORDER_ACCEPTED);
     prevented = kit_report(&kit, TEMPLATE_ORDER_PREVENTED);
     CHECK_EQUAL(prevented->order_id, taker);
     CHECK_EQUAL(prevented->leaves_qty, 2);
-    expect_canceled(&kit, small, 1, CANCEL_REASON_SELF_TRADE, ORD_STATUS_EXPIRED_IN_MATCH);
+    expect_prevented(&kit, small, 1, 0);
     const order_reduce_t *reduce = kit_event(&kit, TEMPLATE_ORDER_REDUCE);
     CHECK_EQUAL(reduce->new_qty, 2);
     kit_nothing_more(&kit);
@@ -359,16 +370,16 @@ static void decrement_takes_the_smaller_quantity_from_both(void)
 static void groups_and_accounts_are_different_owners(void)
 {
     kit_t kit = kit_new();
-    kit_order(&kit, (new_order_t){.side = SIDE_SELL, .price = 100, .quantity = 1, .account = 2, .stp_group = 7});
-    kit_order(&kit, (new_order_t){.side = SIDE_SELL, .price = 100, .quantity = 1, .account = 7});
+    kit_order(&kit, (kit_order_t){.side = SIDE_SELL, .price = 100, .quantity = 1, .account = 2, .stp_group = 7});
+    kit_order(&kit, (kit_order_t){.side = SIDE_SELL, .price = 100, .quantity = 1, .account = 7});
     kit_skip(&kit);
 
     /* Group 7 is not account 7: cancels only the grouped one. */
-    uint64_t taker = kit_order(&kit, (new_order_t){.side = SIDE_BUY, .price = 100, .quantity = 2, .account = 3,
+    uint64_t taker = kit_order(&kit, (kit_order_t){.side = SIDE_BUY, .price = 100, .quantity = 2, .account = 3,
                                                    .stp_group = 7, .stp_mode = STP_MODE_CANCEL_MAKER});
 
     kit_report(&kit, TEMPLATE_ORDER_ACCEPTED);
-    kit_report(&kit, TEMPLATE_ORDER_CANCELED);
+    kit_report(&kit, TEMPLATE_ORDER_PREVENTED);
     kit_report(&kit, TEMPLATE_ORDER_EXECUTED);
     expect_fill(&kit, taker, 1, 1);
     kit_free(&kit);
@@ -392,10 +403,10 @@ static void fees_round_up_in_the_asset_received(void)
     set_fees(&kit, 1, 0, 100, 250);
     set_fees(&kit, 1, KIT_INSTRUMENT, 100, 333); /* wins over all instruments */
     set_fees(&kit, 1, 0, 100, 250);
-    kit_order(&kit, (new_order_t){.side = SIDE_SELL, .price = 101, .quantity = 7, .account = 1, .tier = 1});
+    kit_order(&kit, (kit_order_t){.side = SIDE_SELL, .price = 101, .quantity = 7, .account = 1, .tier = 1});
     kit_skip(&kit);
 
-    kit_order(&kit, (new_order_t){.side = SIDE_BUY, .price = 101, .quantity = 7, .account = 2, .tier = 1});
+    kit_order(&kit, (kit_order_t){.side = SIDE_BUY, .price = 101, .quantity = 7, .account = 2, .tier = 1});
 
     kit_report(&kit, TEMPLATE_ORDER_ACCEPTED);
     const order_executed_t *maker = kit_report(&kit, TEMPLATE_ORDER_EXECUTED);
@@ -413,14 +424,16 @@ static void a_rebate_comes_out_of_the_takers_fee(void)
     set_fees(&kit, 1, 0, -100, 500);
     set_fees(&kit, 2, 0, -900, 500);
     for (uint8_t tier = 1; tier <= 2; tier++) {
-        kit_order(&kit, (new_order_t){.side = SIDE_SELL, .price = 100, .quantity = 19, .account = 1, .tier = tier});
+        kit_order(&kit, (kit_order_t){.side = SIDE_SELL, .price = 100, .quantity = 19, .account = 1, .tier = tier});
         kit_skip(&kit);
-        kit_order(&kit, (new_order_t){.side = SIDE_BUY, .price = 100, .quantity = 19, .account = 2, .tier = tier});
+        kit_order(&kit, (kit_order_t){.side = SIDE_BUY, .price = 100, .quantity = 19, .account = 2, .tier = tier});
         kit_report(&kit, TEMPLATE_ORDER_ACCEPTED);
         const order_executed_t *maker = kit_report(&kit, TEMPLATE_ORDER_EXECUTED);
         const order_executed_t *taker = kit_report(&kit, TEMPLATE_ORDER_EXECUTED);
         CHECK_EQUAL(taker->fee, 10);                     /* 19000 * 500 ppm = 9.5 */
-        CHECK_EQUAL(maker->fee, tier == 1 ? -1 : -10);   /* 1.9 down; 17.1 capped */
+        CHECK_EQUAL(taker->fee_rounding, 1);
+        CHECK_EQUAL(maker->fee, tier == 1 ? -1 : -9);    /* 1.9 down; 17.1 capped by the fee without its rounding */
+        CHECK_EQUAL(maker->fee_rounding, 0);
         CHECK_EQUAL(maker->fee_asset_id, KIT_BASE_ASSET); /* what the taker receives */
     }
     kit_free(&kit);
@@ -490,8 +503,8 @@ static void mass_cancel_takes_what_its_filters_name(void)
     kit_buy(&kit, 100, 1, 1);
     kit_sell(&kit, 110, 1, 1);
     kit_buy(&kit, 100, 1, 2);
-    kit_order(&kit, (new_order_t){.side = SIDE_BUY, .price = 50, .quantity = 1, .account = 1, .instrument = 2});
-    kit_order(&kit, (new_order_t){.side = SIDE_BUY, .price = 50, .quantity = 1, .account = 1, .session = 9});
+    kit_order(&kit, (kit_order_t){.side = SIDE_BUY, .price = 50, .quantity = 1, .account = 1, .instrument = 2});
+    kit_order(&kit, (kit_order_t){.side = SIDE_BUY, .price = 50, .quantity = 1, .account = 1, .session = 9});
     kit_skip(&kit);
 
     mass_cancel(&kit, 1, KIT_INSTRUMENT, SIDE_OR_BOTH_BUY, MASS_CANCEL_SCOPE_SESSION);
@@ -581,7 +594,7 @@ static void rejected_and_foreign_records_are_passed_over(void)
 {
     kit_t kit = kit_new();
     kit_skip(&kit);
-    log_slot_t slot = kit_new_order_record(&kit, 1, (new_order_t){.side = SIDE_BUY, .price = 1, .quantity = 1});
+    log_slot_t slot = kit_new_order_record(&kit, 1, (kit_order_t){.side = SIDE_BUY, .price = 1, .quantity = 1});
     slot.flags |= SLOT_FLAG_REJECT;
     kit_send(&kit, &slot);
     slot.flags = 0;
@@ -604,7 +617,7 @@ static void a_full_report_ring_stops_an_input_between_fills(void)
     kit_skip(&kit);
     ring_advance(kit.reports, 0, kit.report_seen);
     atomic_store(&kit.reports->header->consumers[0].gating, 1);
-    log_slot_t slots[2] = {kit_new_order_record(&kit, 11, (new_order_t){.side = SIDE_BUY, .price = 100, .quantity = 10,
+    log_slot_t slots[2] = {kit_new_order_record(&kit, 11, (kit_order_t){.side = SIDE_BUY, .price = 100, .quantity = 10,
                                                                         .account = 2}),
                            kit_cancel_record(&kit, 11, 2)};
 
@@ -615,8 +628,12 @@ static void a_full_report_ring_stops_an_input_between_fills(void)
     CHECK(published > kit.report_seen && published <= kit.report_seen + 16);
     CHECK_EQUAL(matcher_feed(kit.matcher, slots + 1, matcher_position(kit.matcher), 1), 0);
 
+    /* A step starts with room for what it can write, so it may need to be called more than once. */
     ring_advance(kit.reports, 0, published);
-    CHECK_EQUAL(matcher_feed(kit.matcher, slots + 1, matcher_position(kit.matcher), 1), 1);
+    int64_t fed = matcher_feed(kit.matcher, slots + 1, matcher_position(kit.matcher), 1);
+    ring_advance(kit.reports, 0, ring_published(kit.reports));
+    fed += matcher_feed(kit.matcher, slots + 1, matcher_position(kit.matcher), 1 - fed);
+    CHECK_EQUAL(fed, 1);
     CHECK(matcher_idle(kit.matcher));
     CHECK_EQUAL(ring_published(kit.reports), kit.report_seen + 1 + 20 + 1);
     const report_slot_t *last = (const report_slot_t *)ring_slot(kit.reports, ring_published(kit.reports) - 1);
@@ -635,7 +652,7 @@ static void a_long_fill_or_kill_count_is_resumed(void)
     for (int i = 0; i < ORDERS; i++)
         kit_sell(&kit, 100 + i % 7, 1, 1);
     for (int short_by = 1; short_by >= 0; short_by--) {
-        kit_order(&kit, (new_order_t){.side = SIDE_BUY, .price = 106, .quantity = ORDERS + short_by, .account = 2,
+        kit_order(&kit, (kit_order_t){.side = SIDE_BUY, .price = 106, .quantity = ORDERS + short_by, .account = 2,
                                       .stp_mode = STP_MODE_CANCEL_TAKER, .time_in_force = TIME_IN_FORCE_FOK});
         CHECK_EQUAL(matcher_order_count(kit.matcher, KIT_INSTRUMENT), short_by ? ORDERS : 0);
     }
@@ -653,7 +670,7 @@ static void polling_takes_committed_records_and_says_when_lapped(void)
     matcher_set_position(kit.matcher, 0);
     kit_skip(&kit);
     for (int i = 0; i < 50; i++) {
-        log_slot_t slot = kit_new_order_record(&kit, ++kit.next_id, (new_order_t){.side = SIDE_BUY, .price = 100, .quantity = 1});
+        log_slot_t slot = kit_new_order_record(&kit, ++kit.next_id, (kit_order_t){.side = SIDE_BUY, .price = 100, .quantity = 1});
         memcpy(ring_slot(&log, ring_claim(&log, 1)), &slot, sizeof(slot));
     }
     CHECK_EQUAL(matcher_poll(kit.matcher, 100), 0); /* claimed is not published */

@@ -1,30 +1,31 @@
-/* book_bench STREAM [rounds] [chunk] [report_slots] [accounts]: the real matcher against a plain array book, same stream, same rounds.
+/* book_bench STREAM [rounds] [capacity] [chunk]: the matcher against a plain array book, same stream, same rounds.
  *
- * The stream file (OBSTRM01: 64-byte header, 16-byte records) holds new, IOC, market, cancel and replace operations whose fills,
- * quantity and notional the header states. The matcher gets them as log records, written `chunk` at a time into memory before
- * the clock starts, as they lie in the log ring in the live system. It runs with everything on: 128-byte private reports,
- * 64-byte market events, fees, account lists, session numbers, state hash, checks. The array book does price-time priority in a
- * fixed price range and nothing else: the floor. "array with events" also writes one 64-byte event per output.
+ * The stream (OBSTRM01: 64-byte header, 16-byte records) holds new, IOC, market, cancel and replace operations whose fills, quantity
+ * and notional the header states. The matcher gets them as log records, `chunk` at a time written into memory before the clock
+ * starts, as they lie in the log ring in the live system, with the order ids the sequencer would give out for `capacity` slots
+ * (0 = the smallest power of two that holds twice the most orders open at once).
  *
- * One JSON line. Both books are wrong unless their fills, quantity and notional agree with the header. */
+ * Built twice: as it stands, and with MATCHER_REPORTS=0, which leaves out the private reports: then it is the book alone, with
+ * everything of the engine that the array does not have (any price, side entries, triggers, self-trade checks, account lists,
+ * 64-byte market events, digest, invariants). One JSON line; all books are wrong unless their sums agree with the header. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
 
+#include "array_book.h"
 #include "engine/matcher.h"
-#include "marketdata.h"
-#include "orders.h"
+#include "engine/matcher_state.h"
 
-#define TICKS (1u << 21)
-#define CHUNK_DEFAULT 1024
+#define CHUNK_DEFAULT 256
 #define ROUNDS_DEFAULT 7
 #define ROUNDS_MAX 101
-#define MARKET_SLOTS (1u << 16)
-#define REPORT_SLOTS (1u << 16)
+#define MARKET_SLOTS ARRAY_EVENT_SLOTS
+#define REPORT_SLOTS (1u << 12)
 #define ACCOUNTS 64
 #define WINDOW_LOG2 18
+#define RECORDS_PER_OPERATION_MAX 2
 
 enum { OP_NEW, OP_IOC, OP_MARKET, OP_CANCEL, OP_REPLACE };
 
@@ -42,18 +43,19 @@ typedef struct operation {
     int32_t price;
 } operation_t;
 
-typedef struct sums {
-    uint64_t fills, quantity, notional, events;
-} sums_t;
+/* What the records need and the stream does not say. */
+typedef struct plan {
+    uint64_t *order_ids; /* by operation */
+    uint32_t *totals;    /* of replaces: quantity wanted plus what was filled before; 0 = a cancel and a new order */
+    uint32_t capacity;
+} plan_t;
 
 typedef struct bench {
     const char *name;
     stream_header_t header;
     operation_t *operations;
-    uint32_t *totals; /* of replaces: quantity wanted plus what was filled before; 0 = see find_totals */
+    plan_t plan;
     int64_t chunk;
-    uint64_t report_slots;
-    uint32_t accounts;
 } bench_t;
 
 /* Time of this thread alone: other work on the machine still disturbs its caches, but takes nothing from its account. */
@@ -64,281 +66,185 @@ static uint64_t now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
+/* Touched: the clock does not count page faults. */
 static void *map(size_t size)
 {
     void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     INVARIANT(memory != MAP_FAILED);
     (void)madvise(memory, size, MADV_HUGEPAGE);
+    memset(memory, 0, size);
     return memory;
 }
 
-/* ---- the array book ---------------------------------------------------------------------------------------------------- */
+/* ---- the array ---------------------------------------------------------------------------------------------------------- */
 
-typedef struct array_order {
-    uint32_t next, prev, quantity;
-    int32_t price;
-    uint32_t filled;
-    uint32_t side;
-} array_order_t;
-
-typedef struct array_level {
-    uint32_t head, tail; /* 0 = none: ids start at 1 */
-} array_level_t;
-
-typedef struct array_book {
-    array_order_t *orders;
-    array_level_t *levels[2];
-    uint64_t *bits[2][3];
-    int32_t best[2];
-    market_slot_t *events; /* NULL = none written */
-    uint64_t event_count;
-    sums_t sums;
-} array_book_t;
-
-#define ARRAY_NONE (-1)
-
-static void array_mark(array_book_t *book, int side, int32_t price)
+ARRAY_INLINE void array_run(const bench_t *bench, array_book_t *book, bool events)
 {
-    uint32_t tick = (uint32_t)price;
-    for (int level = 0; level < 3; level++, tick >>= 6)
-        book->bits[side][level][tick >> 6] |= UINT64_C(1) << (tick & 63);
-}
-
-static void array_unmark(array_book_t *book, int side, int32_t price)
-{
-    uint32_t tick = (uint32_t)price;
-    for (int level = 0; level < 3; level++, tick >>= 6) {
-        uint64_t *word = &book->bits[side][level][tick >> 6];
-        *word &= ~(UINT64_C(1) << (tick & 63));
-        if (*word != 0)
-            return;
-    }
-}
-
-/* Next marked tick at or below (bids) or above (asks) `price`. The top bitmap has 512 bits. */
-static int32_t array_next(const array_book_t *book, int side, int32_t price)
-{
-    uint32_t tick = (uint32_t)price;
-    for (int level = 0; level < 3; level++) {
-        uint32_t word = tick >> 6;
-        uint64_t set = side == 0 ? book->bits[0][level][word] & (~UINT64_C(0) >> (63 - (tick & 63)))
-                                 : book->bits[1][level][word] & (~UINT64_C(0) << (tick & 63));
-        while (set == 0 && level == 2) {
-            if (side == 0 ? word-- == 0 : ++word == TICKS >> 18)
-                return ARRAY_NONE;
-            set = book->bits[side][2][word];
-        }
-        if (set != 0) {
-            tick = word << 6 | (uint32_t)(side == 0 ? 63 - __builtin_clzll(set) : __builtin_ctzll(set));
-            for (; level > 0; level--) {
-                set = book->bits[side][level - 1][tick];
-                tick = tick << 6 | (uint32_t)(side == 0 ? 63 - __builtin_clzll(set) : __builtin_ctzll(set));
-            }
-            return (int32_t)tick;
-        }
-        if (side == 0 ? word == 0 : word + 1 == TICKS >> (6 * (level + 1)))
-            return ARRAY_NONE;
-        tick = side == 0 ? word - 1 : word + 1;
-    }
-    return ARRAY_NONE;
-}
-
-static void array_event(array_book_t *book, uint16_t template_id, uint32_t id, int32_t price, uint32_t quantity)
-{
-    if (book->events == NULL)
-        return;
-    market_slot_t *slot = &book->events[book->event_count & (MARKET_SLOTS - 1)];
-    order_add_t *block = (order_add_t *)slot->block;
-    memset(slot, 0, sizeof(*slot));
-    slot->update_id = ++book->event_count;
-    slot->template_id = template_id;
-    block->order_id = id;
-    block->price = price;
-    block->qty = quantity;
-}
-
-static void array_unlink(array_book_t *book, uint32_t id)
-{
-    array_order_t *order = &book->orders[id];
-    int side = (int)order->side;
-    array_level_t *level = &book->levels[side][order->price];
-    if (order->prev != 0)
-        book->orders[order->prev].next = order->next;
-    else
-        level->head = order->next;
-    if (order->next != 0)
-        book->orders[order->next].prev = order->prev;
-    else
-        level->tail = order->prev;
-    if (level->head != 0)
-        return;
-    array_unmark(book, side, order->price);
-    if (order->price == book->best[side])
-        book->best[side] = array_next(book, side, order->price);
-}
-
-static void array_append(array_book_t *book, uint32_t id)
-{
-    array_order_t *order = &book->orders[id];
-    int side = (int)order->side;
-    array_level_t *level = &book->levels[side][order->price];
-    order->next = 0;
-    order->prev = level->tail;
-    if (level->tail != 0) {
-        book->orders[level->tail].next = id;
-    } else {
-        level->head = id;
-        array_mark(book, side, order->price);
-        if (book->best[side] == ARRAY_NONE || (side == 0 ? order->price > book->best[0] : order->price < book->best[1]))
-            book->best[side] = order->price;
-    }
-    level->tail = id;
-}
-
-static void array_match(array_book_t *book, uint32_t id, uint32_t side, uint32_t quantity, int32_t price, bool rests)
-{
-    uint32_t filled = rests ? book->orders[id].filled : 0;
-    while (quantity > 0) {
-        int32_t best = book->best[side ^ 1];
-        if (best == ARRAY_NONE || (side == 0 ? best > price : best < price))
+    for (uint64_t i = 0; i < bench->header.operations; i++) {
+        const operation_t *operation = &bench->operations[i];
+        switch (operation->op) {
+        case OP_NEW:
+            array_place(book, operation->id, operation->side, operation->quantity, operation->price, events, NULL, NULL);
             break;
-        uint32_t maker_id = book->levels[side ^ 1][best].head;
-        array_order_t *maker = &book->orders[maker_id];
-        uint32_t traded = maker->quantity < quantity ? maker->quantity : quantity;
-        quantity -= traded;
-        filled += traded;
-        maker->quantity -= traded;
-        maker->filled += traded;
-        book->sums.fills++;
-        book->sums.quantity += traded;
-        book->sums.notional += (uint64_t)best * traded;
-        array_event(book, TEMPLATE_ORDER_EXECUTE, maker_id, best, traded);
-        if (maker->quantity == 0)
-            array_unlink(book, maker_id);
-    }
-    if (!rests)
-        return;
-    book->orders[id] = (array_order_t){.quantity = quantity, .price = price, .filled = filled, .side = side};
-    if (quantity == 0)
-        return;
-    array_event(book, TEMPLATE_ORDER_ADD, id, price, quantity);
-    array_append(book, id);
-}
-
-static void array_apply(array_book_t *book, const operation_t *operation)
-{
-    switch (operation->op) {
-    case OP_NEW:
-        book->orders[operation->id].filled = 0;
-        array_match(book, operation->id, operation->side, operation->quantity, operation->price, true);
-        break;
-    case OP_IOC:
-    case OP_MARKET:
-        array_match(book, operation->id, operation->side, operation->quantity, operation->price, false);
-        break;
-    case OP_CANCEL:
-        array_event(book, TEMPLATE_ORDER_DELETE, operation->id, 0, 0);
-        array_unlink(book, operation->id);
-        break;
-    default:
-        array_unlink(book, operation->id);
-        array_match(book, operation->id, operation->side, operation->quantity, operation->price, true);
-        break;
+        case OP_IOC:
+        case OP_MARKET:
+            (void)array_match(book, operation->side, operation->quantity, operation->price, events, NULL, NULL);
+            break;
+        case OP_CANCEL:
+            array_cancel(book, operation->id, events);
+            break;
+        default:
+            array_replace(book, operation->id, operation->quantity, operation->price, events, NULL, NULL);
+            break;
+        }
     }
 }
 
-static size_t array_size(const bench_t *bench)
-{
-    return bench->header.ids * sizeof(array_order_t) + 2 * TICKS * sizeof(array_level_t) + 6 * (TICKS / 8) +
-           MARKET_SLOTS * sizeof(market_slot_t);
-}
-
-static void array_open(array_book_t *book, uint8_t *memory, bool events)
-{
-    memset(book, 0, sizeof(*book));
-    book->events = events ? (market_slot_t *)memory : NULL;
-    memory += MARKET_SLOTS * sizeof(market_slot_t);
-    for (int side = 0; side < 2; side++) {
-        book->best[side] = ARRAY_NONE;
-        book->levels[side] = (array_level_t *)memory;
-        memory += TICKS * sizeof(array_level_t);
-        for (int level = 0; level < 3; level++, memory += TICKS / 8)
-            book->bits[side][level] = (uint64_t *)memory;
-    }
-    book->orders = (array_order_t *)memory;
-}
-
-static double array_round(const bench_t *bench, bool events, sums_t *sums)
+static double array_round(const bench_t *bench, bool events, array_sums_t *sums)
 {
     array_book_t book;
-    size_t size = array_size(bench);
+    size_t size = array_size(bench->header.ids);
     uint8_t *memory = map(size);
-    memset(memory, 0, size); /* the clock does not count page faults, here and below */
-    array_open(&book, memory, events);
+    array_open(&book, memory);
     uint64_t began = now_ns();
-    for (uint64_t i = 0; i < bench->header.operations; i++)
-        array_apply(&book, &bench->operations[i]);
+    if (events)
+        array_run(bench, &book, true);
+    else
+        array_run(bench, &book, false);
     uint64_t took = now_ns() - began;
     *sums = book.sums;
     munmap(memory, size);
     return (double)took / (double)bench->header.operations;
 }
 
-/* What the records of replaces must say: the matcher's quantities are totals. A replace to less at the same price keeps its
- * priority in the matcher and loses it in the stream: it becomes a cancel and a new order of the same id. */
-static void find_totals(bench_t *bench)
-{
+/* ---- the plan: what the sequencer would have said ------------------------------------------------------------------------ */
+
+typedef struct planner {
     array_book_t book;
-    size_t size = array_size(bench);
-    uint8_t *memory = map(size);
-    array_open(&book, memory, false);
-    bench->totals = malloc(bench->header.operations * sizeof(uint32_t));
-    INVARIANT(bench->totals != NULL);
-    for (uint64_t i = 0; i < bench->header.operations; i++) {
-        const operation_t *operation = &bench->operations[i];
-        bench->totals[i] = operation->quantity;
-        if (operation->op == OP_REPLACE) {
-            array_order_t *order = &book.orders[operation->id];
-            if (operation->price == order->price && operation->quantity <= order->quantity) {
-                bench->totals[i] = 0;
-                order->filled = 0;
-            } else {
-                bench->totals[i] += order->filled;
-            }
-        }
-        array_apply(&book, operation);
-    }
-    munmap(memory, size);
+    uint64_t *order_id; /* by stream id */
+    uint32_t *total;    /* of the order under its present id */
+    uint8_t *used;      /* by slot */
+    uint64_t next_id;
+    uint32_t mask;
+    uint32_t open, open_max;
+} planner_t;
+
+static void ended(void *context, uint32_t id)
+{
+    planner_t *planner = context;
+    planner->used[planner->order_id[id] & planner->mask] = 0;
+    planner->open--;
 }
 
-/* ---- the matcher ------------------------------------------------------------------------------------------------------- */
+static void new_id(planner_t *planner, uint32_t id)
+{
+    while (planner->used[planner->next_id & planner->mask])
+        planner->next_id++;
+    planner->order_id[id] = planner->next_id++;
+}
 
-static void write_cancel(const operation_t *operation, uint32_t account, uint64_t at, log_slot_t *slot)
+static void placed(planner_t *planner, uint32_t id)
+{
+    if (planner->book.orders[id].quantity == 0)
+        return;
+    planner->used[planner->order_id[id] & planner->mask] = 1;
+    if (++planner->open > planner->open_max)
+        planner->open_max = planner->open;
+}
+
+/* A replace to less at the same price keeps its priority in the matcher and loses it in the stream: then it is a cancel and a
+ * new order in the same slot. */
+static void plan_replace(planner_t *planner, const operation_t *operation, uint32_t *total)
+{
+    array_order_t *order = &planner->book.orders[operation->id];
+    bool split = operation->price == order->price && operation->quantity <= order->quantity;
+    uint32_t filled = planner->total[operation->id] - order->quantity;
+    *total = split ? 0 : operation->quantity + filled;
+    ended(planner, operation->id);
+    planner->total[operation->id] = split ? operation->quantity : *total;
+    array_replace(&planner->book, operation->id, operation->quantity, operation->price, false, ended, planner);
+    placed(planner, operation->id);
+}
+
+static void plan_operation(planner_t *planner, const operation_t *operation, uint32_t *total)
+{
+    switch (operation->op) {
+    case OP_NEW:
+        new_id(planner, operation->id);
+        planner->total[operation->id] = operation->quantity;
+        array_place(&planner->book, operation->id, operation->side, operation->quantity, operation->price, false, ended,
+                    planner);
+        placed(planner, operation->id);
+        break;
+    case OP_IOC:
+    case OP_MARKET:
+        new_id(planner, operation->id);
+        (void)array_match(&planner->book, operation->side, operation->quantity, operation->price, false, ended, planner);
+        break;
+    case OP_CANCEL:
+        array_cancel(&planner->book, operation->id, false);
+        ended(planner, operation->id);
+        break;
+    default:
+        plan_replace(planner, operation, total);
+        break;
+    }
+}
+
+/* Returns the most orders open at once. */
+static uint32_t make_plan(bench_t *bench, uint32_t capacity)
+{
+    planner_t planner = {.mask = capacity - 1, .next_id = 1};
+    size_t size = array_size(bench->header.ids);
+    uint8_t *memory = map(size);
+    array_open(&planner.book, memory);
+    planner.order_id = calloc(bench->header.ids, sizeof(uint64_t));
+    planner.total = calloc(bench->header.ids, sizeof(uint32_t));
+    planner.used = calloc(capacity, 1);
+    INVARIANT(planner.order_id != NULL && planner.total != NULL && planner.used != NULL);
+    bench->plan.capacity = capacity;
+    for (uint64_t i = 0; i < bench->header.operations; i++) {
+        plan_operation(&planner, &bench->operations[i], &bench->plan.totals[i]);
+        bench->plan.order_ids[i] = planner.order_id[bench->operations[i].id];
+        INVARIANT(planner.open < capacity);
+    }
+    munmap(memory, size);
+    free(planner.order_id);
+    free(planner.total);
+    free(planner.used);
+    return planner.open_max;
+}
+
+/* ---- the matcher ---------------------------------------------------------------------------------------------------------- */
+
+static void write_cancel(uint64_t order_id, uint32_t account, uint64_t at, log_slot_t *slot)
 {
     order_cancel_request_t *block = (order_cancel_request_t *)slot->block;
     slot->template_id = TEMPLATE_ORDER_CANCEL_REQUEST;
-    *block = (order_cancel_request_t){.cl_ord_id = at, .orig_cl_ord_id = ORDER_ID_OPT_NULL, .order_id = operation->id,
+    *block = (order_cancel_request_t){.cl_ord_id = at, .orig_cl_ord_id = ORDER_ID_OPT_NULL, .order_id = order_id,
                                       .instrument_id = 1, .account_id = account};
 }
 
-static void write_replace(const operation_t *operation, uint32_t account, uint64_t at, uint32_t total, log_slot_t *slot)
+static void write_replace(const operation_t *operation, uint64_t order_id, uint32_t account, uint64_t at, uint32_t total,
+                          log_slot_t *slot)
 {
     order_replace_request_t *block = (order_replace_request_t *)slot->block;
     slot->template_id = TEMPLATE_ORDER_REPLACE_REQUEST;
-    *block = (order_replace_request_t){.cl_ord_id = at, .orig_cl_ord_id = ORDER_ID_OPT_NULL, .order_id = operation->id,
+    *block = (order_replace_request_t){.cl_ord_id = at, .orig_cl_ord_id = ORDER_ID_OPT_NULL, .order_id = order_id,
                                        .price = operation->price, .order_qty = total, .display_qty = QTY_OPT_NULL,
                                        .instrument_id = 1, .account_id = account};
 }
 
-static void write_new(const operation_t *operation, uint32_t account, uint64_t at, log_slot_t *slot)
+static void write_new(const operation_t *operation, uint64_t order_id, uint32_t account, uint64_t at, log_slot_t *slot)
 {
     new_order_single_t *block = (new_order_single_t *)slot->block;
     bool immediate = operation->op == OP_IOC || operation->op == OP_MARKET;
     slot->template_id = TEMPLATE_NEW_ORDER_SINGLE;
-    slot->aux = operation->id;
+    slot->aux = order_id;
     *block = (new_order_single_t){.cl_ord_id = at, .price = operation->price, .order_qty = operation->quantity,
-                                  .display_qty = QTY_OPT_NULL, .stop_px = PX_OPT_NULL, .instrument_id = 1,
-                                  .account_id = account, .side = operation->side == 0 ? SIDE_BUY : SIDE_SELL,
+                                  .display_qty = QTY_OPT_NULL, .stop_px = PX_OPT_NULL, .expire_time = U32_NULL,
+                                  .instrument_id = 1, .account_id = account,
+                                  .side = operation->side == 0 ? SIDE_BUY : SIDE_SELL,
                                   .ord_type = operation->op == OP_MARKET ? ORD_TYPE_MARKET : ORD_TYPE_LIMIT,
                                   .time_in_force = immediate ? TIME_IN_FORCE_IOC : TIME_IN_FORCE_GTC};
 }
@@ -347,8 +253,9 @@ static void write_new(const operation_t *operation, uint32_t account, uint64_t a
 static int64_t write_records(const bench_t *bench, uint64_t at, log_slot_t *slots)
 {
     const operation_t *operation = &bench->operations[at];
-    uint32_t account = 1 + operation->id % bench->accounts;
-    bool split = operation->op == OP_REPLACE && bench->totals[at] == 0;
+    uint64_t order_id = bench->plan.order_ids[at];
+    uint32_t account = 1 + operation->id % ACCOUNTS;
+    bool split = operation->op == OP_REPLACE && bench->plan.totals[at] == 0;
     int64_t count = split ? 2 : 1;
     memset(slots, 0, (size_t)count * sizeof(log_slot_t));
     for (int64_t i = 0; i < count; i++) {
@@ -359,21 +266,18 @@ static int64_t write_records(const bench_t *bench, uint64_t at, log_slot_t *slot
         slots[i].ts_ns = at * 100 + 50;
     }
     if (operation->op == OP_CANCEL || split)
-        write_cancel(operation, account, at, &slots[0]);
+        write_cancel(order_id, account, at, &slots[0]);
     if (operation->op == OP_REPLACE && !split)
-        write_replace(operation, account, at, bench->totals[at], &slots[0]);
+        write_replace(operation, order_id, account, at, bench->plan.totals[at], &slots[0]);
     else if (operation->op != OP_CANCEL)
-        write_new(operation, account, at, &slots[count - 1]);
+        write_new(operation, order_id, account, at, &slots[count - 1]);
     return count;
 }
 
 static matcher_t *open_matcher(const bench_t *bench, ring_t *reports, ring_t *market)
 {
-    uint32_t orders = 1;
-    while (orders < bench->header.ids)
-        orders *= 2;
-    matcher_config_t config = {.orders_max = orders, .instruments_max = 1, .accounts_max = bench->accounts,
-                               .sessions_max = bench->accounts, .window_log2 = WINDOW_LOG2, .partition = 1};
+    matcher_config_t config = {.orders_max = bench->plan.capacity, .instruments_max = 1, .accounts_max = ACCOUNTS,
+                               .sessions_max = ACCOUNTS, .window_log2 = WINDOW_LOG2, .partition = 1};
     matcher_t *matcher = matcher_new(&config);
     INVARIANT(matcher != NULL);
     matcher_attach(matcher, NULL, reports, market);
@@ -391,7 +295,7 @@ static matcher_t *open_matcher(const bench_t *bench, ring_t *reports, ring_t *ma
     return matcher;
 }
 
-static void add_events(const ring_t *market, int64_t from, int64_t to, sums_t *sums)
+static void add_events(const ring_t *market, int64_t from, int64_t to, array_sums_t *sums)
 {
     INVARIANT(to - from <= ring_capacity(market)); /* none of the chunk's events overwritten: a smaller chunk helps */
     sums->events += (uint64_t)(to - from);
@@ -408,23 +312,21 @@ static void add_events(const ring_t *market, int64_t from, int64_t to, sums_t *s
 
 static void *new_ring(ring_t *ring, uint32_t slot_size, uint64_t slots)
 {
-    size_t size = RING_HEADER_SIZE + slot_size * slots;
-    void *memory = map(size);
-    memset(memory, 0, size);
+    void *memory = map(RING_HEADER_SIZE + slot_size * slots);
     ring_format(memory, slot_size, slots, 0, RING_MODE_PLAIN, 0);
     ring_attach(ring, memory, NULL);
     return memory;
 }
 
-static double matcher_round(const bench_t *bench, sums_t *sums, uint64_t *reports_count)
+static double matcher_round(const bench_t *bench, array_sums_t *sums, uint64_t *reports_count)
 {
     static ring_t reports, market;
-    void *report_memory = new_ring(&reports, sizeof(report_slot_t), bench->report_slots);
+    void *report_memory = new_ring(&reports, sizeof(report_slot_t), REPORT_SLOTS);
     void *market_memory = new_ring(&market, sizeof(market_slot_t), MARKET_SLOTS);
-    log_slot_t *slots = map((size_t)bench->chunk * 2 * sizeof(log_slot_t));
+    log_slot_t *slots = map((size_t)bench->chunk * RECORDS_PER_OPERATION_MAX * sizeof(log_slot_t));
     matcher_t *matcher = open_matcher(bench, &reports, &market);
     uint64_t took = 0;
-    memset(sums, 0, sizeof(*sums));
+    *sums = (array_sums_t){0, 0, 0, 0};
     for (uint64_t at = 0; at < bench->header.operations;) {
         int64_t count = bench->chunk;
         if ((uint64_t)count > bench->header.operations - at)
@@ -442,8 +344,8 @@ static double matcher_round(const bench_t *bench, sums_t *sums, uint64_t *report
     }
     *reports_count = (uint64_t)ring_published(&reports);
     matcher_free(matcher);
-    munmap(slots, (size_t)bench->chunk * 2 * sizeof(log_slot_t));
-    munmap(report_memory, RING_HEADER_SIZE + sizeof(report_slot_t) * bench->report_slots);
+    munmap(slots, (size_t)bench->chunk * RECORDS_PER_OPERATION_MAX * sizeof(log_slot_t));
+    munmap(report_memory, RING_HEADER_SIZE + sizeof(report_slot_t) * REPORT_SLOTS);
     munmap(market_memory, RING_HEADER_SIZE + sizeof(market_slot_t) * MARKET_SLOTS);
     return (double)took / (double)bench->header.operations;
 }
@@ -463,7 +365,7 @@ static double median(double *values, int count)
     return count % 2 ? values[count / 2] : (values[count / 2 - 1] + values[count / 2]) / 2;
 }
 
-static bool agrees(const stream_header_t *header, const sums_t *sums)
+static bool agrees(const stream_header_t *header, const array_sums_t *sums)
 {
     return sums->fills == header->fills && sums->quantity == header->quantity && sums->notional == header->notional;
 }
@@ -473,12 +375,14 @@ static void load(bench_t *bench, const char *path)
     FILE *file = fopen(path, "rb");
     if (file == NULL || fread(&bench->header, sizeof(bench->header), 1, file) != 1 ||
         memcmp(bench->header.magic, "OBSTRM01", 8) != 0 || bench->header.price_min < 1 ||
-        bench->header.price_max >= (int64_t)TICKS) {
+        bench->header.price_max >= (int64_t)ARRAY_TICKS) {
         fprintf(stderr, "book_bench: %s is no stream this bench can read\n", path);
         exit(2);
     }
     bench->operations = malloc(bench->header.operations * sizeof(operation_t));
-    INVARIANT(bench->operations != NULL);
+    bench->plan.order_ids = malloc(bench->header.operations * sizeof(uint64_t));
+    bench->plan.totals = malloc(bench->header.operations * sizeof(uint32_t));
+    INVARIANT(bench->operations != NULL && bench->plan.order_ids != NULL && bench->plan.totals != NULL);
     if (fread(bench->operations, sizeof(operation_t), bench->header.operations, file) != bench->header.operations) {
         fprintf(stderr, "book_bench: %s is truncated\n", path);
         exit(2);
@@ -488,28 +392,35 @@ static void load(bench_t *bench, const char *path)
     bench->name = slash != NULL ? slash + 1 : path;
 }
 
+static uint32_t power_of_two(uint64_t at_least)
+{
+    uint32_t capacity = 64;
+    while (capacity < at_least)
+        capacity *= 2;
+    return capacity;
+}
+
 int main(int argc, char **argv)
 {
     static double engine[ROUNDS_MAX], array[ROUNDS_MAX], array_events[ROUNDS_MAX];
-    bench_t bench = {.chunk = CHUNK_DEFAULT, .report_slots = REPORT_SLOTS, .accounts = ACCOUNTS};
+    bench_t bench = {.chunk = CHUNK_DEFAULT};
     int rounds = argc > 2 ? atoi(argv[2]) : ROUNDS_DEFAULT;
+    uint64_t capacity = argc > 3 ? strtoull(argv[3], NULL, 10) : 0;
     if (argc < 2 || rounds < 1 || rounds > ROUNDS_MAX) {
-        fprintf(stderr, "usage: book_bench STREAM [rounds 1..%d] [chunk] [report_slots] [accounts]\n", ROUNDS_MAX);
+        fprintf(stderr, "usage: book_bench STREAM [rounds 1..%d] [capacity] [chunk]\n", ROUNDS_MAX);
         return 2;
     }
-    if (argc > 3)
-        bench.chunk = atol(argv[3]);
     if (argc > 4)
-        bench.report_slots = strtoull(argv[4], NULL, 10);
-    if (argc > 5)
-        bench.accounts = (uint32_t)atol(argv[5]);
+        bench.chunk = atol(argv[4]);
     load(&bench, argv[1]);
-    find_totals(&bench);
+    uint32_t open_max = make_plan(&bench, power_of_two(capacity == 0 ? bench.header.ids + 1 : capacity));
+    if (capacity == 0)
+        (void)make_plan(&bench, power_of_two(2 * (uint64_t)open_max));
     bool good = true;
-    sums_t sums = {0};
+    array_sums_t sums = {0, 0, 0, 0};
     uint64_t reports = 0;
     for (int i = 0; i < rounds; i++) {
-        sums_t array_sums;
+        array_sums_t array_sums;
         array[i] = array_round(&bench, false, &array_sums);
         good = good && agrees(&bench.header, &array_sums);
         array_events[i] = array_round(&bench, true, &array_sums);
@@ -520,15 +431,14 @@ int main(int argc, char **argv)
     double engine_median = median(engine, rounds);
     double array_median = median(array, rounds);
     double array_events_median = median(array_events, rounds);
-    double per_op = (double)bench.header.operations;
+    double operations = (double)bench.header.operations;
     printf("{\"stream\": \"%s\", \"ns_per_op_median\": %.1f, \"ns_per_op_min\": %.1f, \"rounds\": %d, "
            "\"events_per_s\": %.0f, \"events_per_op\": %.2f, \"reports_per_op\": %.2f, \"sums_ok\": %s, "
-           "\"array_ns_per_op_median\": %.1f, \"ratio\": %.2f, "
-           "\"array_with_events_ns_per_op_median\": %.1f, \"ratio_to_array_with_events\": %.2f, "
-           "\"report_slots\": %llu, \"chunk\": %lld, \"accounts\": %u}\n",
-           bench.name, engine_median, engine[0], rounds, (double)sums.events / per_op / engine_median * 1e9,
-           (double)sums.events / per_op, (double)reports / per_op, good ? "true" : "false", array_median,
-           engine_median / array_median, array_events_median, engine_median / array_events_median,
-           (unsigned long long)bench.report_slots, (long long)bench.chunk, bench.accounts);
+           "\"array_ns_per_op_median\": %.1f, \"ratio\": %.2f, \"array_with_events_ns_per_op_median\": %.1f, "
+           "\"ratio_to_array_with_events\": %.2f, \"open_orders_max\": %u, \"capacity\": %u, \"chunk\": %lld}\n",
+           bench.name, engine_median, engine[0], rounds, (double)sums.events / operations / engine_median * 1e9,
+           (double)sums.events / operations, (double)reports / operations, good ? "true" : "false", array_median,
+           engine_median / array_median, array_events_median, engine_median / array_events_median, open_max,
+           bench.plan.capacity, (long long)bench.chunk);
     return good ? 0 : 1;
 }
