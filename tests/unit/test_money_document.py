@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
+from engine.engine import ACCOUNT_DUST, ACCOUNT_VENUE
 from ringbuf.wire import messages as wire
 from tests.kit.composed_exchange import Exchange, of
 from tests.kit.documents import bitcoin_exchange, fenced
 
 BTC, USDT = 1, 2
-SELLER, BUYER, VENUE = 1, 2, 0
+SELLER, BUYER = 1, 2
+HOUSE = {"venue": ACCOUNT_VENUE, "dust": ACCOUNT_DUST}
 START_BTC = 100_000_000
 START_USDT = 1_000_000_000_000
 
@@ -33,7 +35,7 @@ def balances(exchange: Exchange) -> tuple[int, ...]:
     engine = exchange.engine
     wanted = [(SELLER, BTC), (SELLER, USDT), (BUYER, BTC), (BUYER, USDT)]
     both = [amount for account, asset in wanted for amount in engine.balance(account, asset)]
-    return (*both, engine.balance(VENUE, BTC)[0], engine.balance(VENUE, USDT)[0])
+    return (*both, *(engine.balance(account, asset)[0] for account in HOUSE.values() for asset in (BTC, USDT)))
 
 
 def ledger() -> list[Step]:
@@ -72,9 +74,8 @@ def render(steps: list[Step]) -> str:
             parts = [f"{name} {amount:+}" for name, amount in (("available", available), ("held", held)) if amount]
             if parts:
                 lines.append(f"   {who:<6} {asset:<4} {'   '.join(parts)}")
-        lines += [
-            f"   venue  {asset:<4} {amount:+}" for asset, amount in (("BTC", change[8]), ("USDT", change[9])) if amount
-        ]
+        house = [(who, asset) for who in HOUSE for asset in ("BTC", "USDT")]
+        lines += [f"   {who:<6} {asset:<4} {change[8 + i]:+}" for i, (who, asset) in enumerate(house) if change[8 + i]]
     return "\n".join(lines)
 
 
@@ -141,9 +142,9 @@ def test_hold_of_the_document_is_exactly_what_an_order_needs(index: int, price: 
 
 def test_nothing_is_made_or_lost() -> None:
     for step in ledger():
-        seller, buyer, venue = step.balances[:4], step.balances[4:8], step.balances[8:]
-        assert sum(seller[:2]) + sum(buyer[:2]) + venue[0] == START_BTC
-        assert sum(seller[2:]) + sum(buyer[2:]) + venue[1] == START_USDT
+        seller, buyer, house = step.balances[:4], step.balances[4:8], step.balances[8:]
+        assert sum(seller[:2]) + sum(buyer[:2]) + sum(house[::2]) == START_BTC
+        assert sum(seller[2:]) + sum(buyer[2:]) + sum(house[1::2]) == START_USDT
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The composed core: what an order does to money, books and reports."""
 
+from engine.engine import ACCOUNT_DUST, ACCOUNT_VENUE
 from ringbuf.wire import messages as wire
 from tests.kit.composed_exchange import BASE, PAIR, QUOTE, make_exchange, of
 
@@ -43,8 +44,9 @@ def test_fees_come_from_the_asset_received_and_round_up():
     # maker received 10507 quote: 10.507 -> 11; taker received 1501 base: 3.002 -> 4
     assert (maker.fee, maker.fee_asset_id) == (11, QUOTE)
     assert (taker.fee, taker.fee_asset_id) == (4, BASE)
-    assert exchange.engine.balance(0, QUOTE) == (11, 0)
-    assert exchange.engine.balance(0, BASE) == (4, 0)
+    assert (maker.fee_rounding, taker.fee_rounding) == (1, 1)
+    assert [exchange.engine.balance(ACCOUNT_VENUE, asset) for asset in (QUOTE, BASE)] == [(10, 0), (3, 0)]
+    assert [exchange.engine.balance(ACCOUNT_DUST, asset) for asset in (QUOTE, BASE)] == [(1, 0), (1, 0)]
     assert exchange.engine.balance(seller, QUOTE) == (10507 - 11, 0)
     exchange.engine.check()
 
@@ -166,21 +168,39 @@ def test_skipped_numbers_are_not_answered_and_the_next_request_is_taken():
     assert [report.ref_seq_num for report in of(taken, wire.MassCancelReport)] == [5]
 
 
-def test_linked_requests_are_refused_together():
+def test_linked_requests_that_make_no_command_are_refused_together():
     exchange = make_exchange()
     buyer = exchange.account(quote=1000)
     session = exchange.sessions[buyer]
     order = {"price": 10, "order_qty": 1, "instrument_id": PAIR, "side": wire.Side.BUY, "ord_type": wire.OrdType.LIMIT}
     order["time_in_force"] = wire.TimeInForce.GTC
 
-    outputs = exchange.engine.submit(session, wire.OrderDetails(client_text="text"), flags=1)
+    outputs = exchange.engine.submit(session, wire.NewOrderSingle(cl_ord_id=1, **order), flags=1)
     outputs += exchange.engine.submit(session, wire.NewOrderSingle(cl_ord_id=2, **order))
+    details = exchange.engine.submit(session, wire.OrderDetails(client_text="text"))
     alone = exchange.engine.submit(session, wire.NewOrderSingle(cl_ord_id=3, **order))
 
-    assert [report.reject_code for report in of(outputs, wire.BusinessReject)] == [wire.RejectCode.INVALID_GROUP]
-    assert [report.reject_code for report in of(outputs, wire.OrderRejected)] == [wire.RejectCode.INVALID_GROUP]
-    assert of(outputs, wire.OrderAccepted) == []
+    refused = of(outputs, wire.OrderRejected)
+    assert [(report.cl_ord_id, report.reject_code) for report in refused] == [
+        (1, wire.RejectCode.INVALID_GROUP),
+        (2, wire.RejectCode.INVALID_GROUP),
+    ]
+    assert [report.reject_code for report in of(details, wire.BusinessReject)] == [wire.RejectCode.INVALID_GROUP]
     assert [report.cl_ord_id for report in of(alone, wire.OrderAccepted)] == [3]
+
+
+def test_order_with_details_is_one_command_and_answered_once():
+    exchange = make_exchange()
+    buyer = exchange.account(quote=1000)
+    session = exchange.sessions[buyer]
+    order = {"price": 10, "order_qty": 8, "display_qty": 2, "instrument_id": PAIR, "side": wire.Side.BUY}
+    order |= {"ord_type": wire.OrdType.LIMIT, "time_in_force": wire.TimeInForce.GTC}
+
+    outputs = exchange.engine.submit(session, wire.OrderDetails(client_text="my-own", initial_display_qty=5), flags=1)
+    outputs += exchange.engine.submit(session, wire.NewOrderSingle(cl_ord_id=2, **order))
+
+    assert [type(output.message) for output in outputs] == [wire.OrderAccepted]
+    assert exchange.engine.book(PAIR) == ([(1, 10, 5)], [])
 
 
 def test_rebate_above_the_smallest_taker_fee_of_the_pair_is_refused():
