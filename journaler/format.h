@@ -3,6 +3,7 @@
  * A directory holds
  *   segment-<first sequence, 20 digits>.log   one fixed, pre-zeroed size; the log in order
  *   spare-<number>.zero                       all zero, prepared ahead; becomes the next segment by rename
+ *   segment-<first sequence>.audit            text, the audit chain up to the end of a closed segment (audit.c, J2)
  *   durable.mark                              two 512-byte slots, written in turn, behind (J5)
  *   panic                                     text; there after a failed write or sync until an operator has verified (J8)
  *   reports/<partition>                       report slots, offset = report sequence * 128

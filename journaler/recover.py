@@ -15,7 +15,7 @@ from typing import Any, Literal
 from journaler._journal import ffi, lib
 from journaler.errors import JournalRefused
 from journaler.marks import NO_SEGMENT, Mark, read_mark
-from journaler.segments import PANIC_FILE, Buffer, Segment, list_segments, read_segment, sync_directory
+from journaler.segments import PANIC_FILE, Buffer, Segment, list_segments, read_segment
 
 UNBOUNDED = 2**64 - 1
 FROM_PEER = "Nothing was changed. Keep the directory as it is; repair it from the peer or from a backup"
@@ -228,13 +228,6 @@ def cut(recovery: Recovery) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
-
-
-def remove_temporaries(directory: Path) -> None:
-    """Remove segments whose preparation a crash interrupted."""
-    for path in directory.glob("spare-*.tmp"):
-        path.unlink()
-    sync_directory(directory)
 
 
 def panicked(directory: Path) -> str | None:

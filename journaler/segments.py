@@ -13,6 +13,7 @@ PANIC_FILE = "panic"
 LOCK_FILE = "lock"
 DIRECT_CHUNK = 1 << 20
 _SEGMENT_NAME = re.compile(r"segment-(\d{20})\.log\Z")
+_SPARE_NAME = re.compile(r"spare-(\d+)\.zero\Z")
 
 Buffer = bytes | bytearray | mmap.mmap
 
@@ -25,6 +26,20 @@ class Segment:
 
 def segment_name(first_sequence: int) -> str:
     return f"segment-{first_sequence:020d}.log"
+
+
+def audit_name(first_sequence: int) -> str:
+    return f"segment-{first_sequence:020d}.audit"
+
+
+def remove_leftovers(directory: Path, segments_ahead: int) -> None:
+    """Remove what a crash left half made, and prepared segments beyond the number wanted now."""
+    for path in directory.iterdir():
+        match = _SPARE_NAME.match(path.name)
+        surplus = match is not None and int(match.group(1)) >= segments_ahead
+        if surplus or (path.suffix == ".tmp" and path.name.startswith(("spare-", "segment-"))):
+            path.unlink()
+    sync_directory(directory)
 
 
 def list_segments(directory: Path) -> list[Segment]:
