@@ -5,6 +5,8 @@
  *   spare-<number>.zero                       all zero, prepared ahead; becomes the next segment by rename
  *   segment-<first sequence>.audit            text, the audit chain up to the end of a closed segment (audit.c, J2)
  *   durable.mark                              two 512-byte slots, written in turn, behind (J5)
+ *   trimmed                                   `first N`: retention may have deleted the records below N, nobody else may
+ *   consumers/<name>                          next sequence a reader of the files needs (cursors.py)
  *   panic                                     text; there after a failed write or sync until an operator has verified (J8)
  *   reports/<partition>                       report slots, offset = report sequence * 128
  *
