@@ -139,6 +139,61 @@ IN_PYTHON = {
         "if limit == -1:\n",
         "reader",
     ),
+    "one snapshot is enough": (
+        "retention.py",
+        "if len(covering) < snapshots_min:",
+        "if len(covering) < 1:",
+        "retention",
+    ),
+    "snapshots nobody verified count": (
+        "retention.py",
+        "if each.verified and each.sequence >= segment.end}",
+        "if each.sequence >= segment.end}",
+        "retention",
+    ),
+    "a slow consumer is forgotten": (
+        "retention.py",
+        "if sequence < segment.end)",
+        "if sequence < segment.first)",
+        "retention",
+    ),
+    "deleted before it is said": ("retention.py", "if first > trimmed_to(directory):", "if first < 0:", "retention"),
+    "the archive's bytes are not read": (
+        "archiving.py",
+        "return file_sha256(copy, direct=True) == file_sha256(path)",
+        "return True",
+        "retention",
+    ),
+    "a peer that is behind is good enough": (
+        "repair.py",
+        "if mark is not None and theirs.position.sequence < mark.sequence:",
+        "if mark is not None and theirs.position.sequence < 0:",
+        "repair",
+    ),
+    "a stranger's log is taken": (
+        "repair.py",
+        "if mark is not None and identity_at(peer, mark.sequence) != mark.log_hash:",
+        "if mark is None:",
+        "repair",
+    ),
+    "what is replaced is thrown away": (
+        "repair.py",
+        "(directory / name).rename(folder / name)",
+        "(directory / name).unlink()",
+        "repair",
+    ),
+    "a damaged segment ends the export quietly": (
+        "export.py",
+        "            count = feeder.finish()\n",
+        "            count = 0\n",
+        "export",
+    ),
+    "an audit record is believed": (
+        "audit.py",
+        "if chain.words != record.after or chain.digest(record.end - record.origin) != record.sha256:",
+        "if chain.words != record.after:",
+        "inspect",
+    ),
     "other bytes in the archive are overwritten": ("archive.py", "if old != ZERO_SLOT:", "if old is None:", "archive"),
 }
 
