@@ -40,7 +40,7 @@ typedef struct journal_config {
     uint64_t cluster;
     uint64_t schema_hash;
     uint64_t mark_counter;     /* of the newest valid mark on disk */
-    uint64_t space_enough;     /* free bytes from which on the percentages are not looked at; UINT64_MAX: never look */
+    uint64_t space_enough;     /* free bytes from which on the percentages are not looked at; 0: they always are */
     uint32_t space_low;        /* percent of the filesystem free: below it RING_STORAGE_LOW, and so on */
     uint32_t space_cancel_only;
     uint32_t space_halt;

@@ -13,7 +13,7 @@ static uint32_t room_level(const journal_config_t *config, const struct statvfs 
     /* As df counts: what only root may use is neither free nor part of the whole. */
     uint64_t usable = (uint64_t)(room->f_blocks - room->f_bfree + room->f_bavail) * room->f_frsize;
 
-    if (available >= config->space_enough)
+    if (config->space_enough != 0 && available >= config->space_enough)
         return RING_STORAGE_OK;
     if (available * 100 < usable * config->space_halt)
         return RING_STORAGE_HALT;
@@ -28,7 +28,7 @@ static uint32_t watch_room(journaler_t *journaler)
     struct statvfs room;
     uint32_t level = RING_STORAGE_OK;
 
-    if (journaler->config.space_enough != UINT64_MAX && fstatvfs(journaler->directory_fd, &room) == 0) {
+    if (fstatvfs(journaler->directory_fd, &room) == 0) {
         uint64_t usable = room.f_blocks - room.f_bfree + room.f_bavail;
         atomic_store_explicit(&journaler->free_permille, usable == 0 ? 0 : room.f_bavail * 1000 / usable, memory_order_relaxed);
         level = room_level(&journaler->config, &room);

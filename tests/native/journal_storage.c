@@ -161,7 +161,7 @@ static void test_free_space_sets_the_level_to_the_percent(void)
     } steps[] = {{200, RING_STORAGE_OK},   {199, RING_STORAGE_LOW},  {100, RING_STORAGE_LOW}, {99, RING_STORAGE_CANCEL_ONLY},
                  {50, RING_STORAGE_CANCEL_ONLY}, {49, RING_STORAGE_HALT}, {0, RING_STORAGE_HALT},  {1000, RING_STORAGE_OK}};
     ring_t *log = make_ring();
-    journaler_t *journaler = start(log, UINT64_MAX - 1);
+    journaler_t *journaler = start(log, 0);
 
     for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
         atomic_store(&disk.blocks_available, steps[i].blocks);
@@ -174,7 +174,7 @@ static void test_first_look_is_before_anything_is_written(void)
 {
     ring_t *log = make_ring();
     atomic_store(&disk.blocks_available, 49);
-    journaler_t *journaler = start(log, UINT64_MAX - 1);
+    journaler_t *journaler = start(log, 0);
     INVARIANT(ring_storage(log) == RING_STORAGE_HALT);
     atomic_store(&disk.blocks_available, BLOCKS);
     end(journaler);

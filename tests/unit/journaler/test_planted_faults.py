@@ -77,6 +77,7 @@ IN_C = {
         "available >= config->space_enough",
         "available > config->space_enough",
     ),
+    "no bytes are always enough": (STORAGE, "watch.c", "config->space_enough != 0 && ", ""),
     "a quota is not told of": (
         STORAGE,
         "watch.c",
