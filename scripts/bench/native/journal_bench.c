@@ -23,7 +23,8 @@
 
 #define RING_SLOTS 65536
 #define SPARES 4
-#define TURN 32
+#define TURN 8
+#define PREPARE_PAUSE 4 /* as in bullring.toml: under load segments are prepared while the clock runs */
 #define GROUP_MAX 4
 #define BATCH_BUCKETS 17
 #define LOAD_LATENCIES_MAX (1u << 24)
@@ -88,7 +89,7 @@ static ring_t *make_ring(void)
     return &handle;
 }
 
-static journaler_t *start(const char *directory, ring_t *log)
+static journaler_t *start(const char *directory, ring_t *log, uint64_t prepare_pause)
 {
     journal_config_t config = {.directory = directory,
                                .segment_size = segment_size,
@@ -101,7 +102,7 @@ static journaler_t *start(const char *directory, ring_t *log)
                                .sync_slow_ns = 250000000,
                                .sync_stalled_ns = 1000000000,
                                .sync_alarm_ns = 60000000000,
-                               .prepare_pause = 4};
+                               .prepare_pause = prepare_pause};
     journal_position_t position = {.segment_first = JOURNAL_NO_SEGMENT};
     journal_stats_t stats;
 
@@ -166,7 +167,7 @@ static uint64_t raw_one(int fd, const uint8_t *block, size_t size, uint64_t *off
 static int closed(const char *directory, int64_t slots, uint64_t commits)
 {
     ring_t *log = make_ring();
-    journaler_t *journaler = start(directory, log);
+    journaler_t *journaler = start(directory, log, 0);
     size_t size = 64 + (size_t)slots * 128;
     uint8_t *block = malloc(size);
     times_t ours = times_new(commits + TURN);
@@ -240,7 +241,7 @@ static int load(const char *directory, double rate, uint64_t milliseconds)
 {
     ring_t *log = make_ring();
     ring_t reader = *log; /* the stage's own handle */
-    journaler_t *journaler = start(directory, &reader);
+    journaler_t *journaler = start(directory, &reader, PREPARE_PAUSE);
     producer_t producer = {.log = log, .rate = rate, .end_ns = clock_ns() + milliseconds * 1000000};
     times_t latency = times_new(LOAD_LATENCIES_MAX);
     uint64_t batches[BATCH_BUCKETS] = {0};
