@@ -64,7 +64,8 @@ class Fio:
         assert self.path is not None
         where = [f"--filename={self._file}", f"--size={self._bytes // size * size}", "--overwrite=1"]
         how = ["--ioengine=psync", "--rw=write", f"--bs={size}", "--fdatasync=1", "--time_based=1"]
-        command = [self.path, "--name=journal", *where, *how, f"--runtime={int(seconds * 1000)}ms", "--output-format=json"]
+        how += [f"--runtime={int(seconds * 1000)}ms", "--output-format=json"]
+        command = [self.path, "--name=journal", *where, *how]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         job = json.loads(done.stdout[done.stdout.index("{") :])["jobs"][0]
         return {"per_s": job["write"]["iops"]}
