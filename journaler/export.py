@@ -1,20 +1,16 @@
 """The log, or one partition's reports, as a table for auditors: a row a record, every field of every template by name.
 
-CSV needs nothing but this; Parquet is written by DuckDB out of the same rows, through a pipe, so that neither needs
-more memory for a long log than for a short one (docs/decisions/0021). Columns are the union of all templates' fields:
-a field that a record does not have is empty. Enumerations go out by name, money and prices as the whole units, ticks
-and lots that the log holds.
+CSV or Parquet out of the same rows, a row group at a time: neither needs more memory for a long log than for a short
+one (docs/decisions/0021). Columns are the union of all templates' fields: a field that a record does not have is empty.
+Enumerations go out by name, money and prices as the whole units, ticks and lots that the log holds.
 """
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import os
+import itertools
 import re
-import tempfile
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum, IntFlag
@@ -22,7 +18,6 @@ from pathlib import Path
 from struct import Struct
 from typing import IO, Any
 
-from journaler.errors import JournalError
 from journaler.reader import SLOT_SIZE, LogReader, ReportArchive
 from ringbuf.wire.messages import MESSAGES, RejectCode
 
@@ -30,8 +25,8 @@ BLOCK_OFFSET = 32
 LOG_BLOCK_MAX, REPORT_BLOCK_MAX = 80, 96
 FLAG_MORE, FLAG_LAZY, FLAG_REJECT = 1, 2, 4
 TIER_SHIFT = 8
+TIME_MAX_NS = 2**33 * 10**9
 REPORTS_AT_ONCE = 4096
-MEMORY_MAX = "200MB"
 ROW_GROUP = 16384  # rows are wide: more of them only cost memory
 LOG_TEMPLATES = (range(9, 10), range(100, 200), range(300, 400))
 REPORT_TEMPLATES = (range(7, 10), range(200, 300))
@@ -45,73 +40,70 @@ Rows = Iterator[Row]
 @dataclass(frozen=True, slots=True)
 class Column:
     name: str
-    sql_type: str
+    kind: str  # u1..u8, i1..i8 (bytes of an integer), bool, time (nanoseconds, UTC) or text
 
 
 LOG_COLUMNS = (
-    Column("sequence", "UBIGINT"),
-    Column("time", "TIMESTAMP_NS"),
-    Column("template", "VARCHAR"),
-    Column("verdict", "VARCHAR"),  # accepted; rejected: the request changed nothing
-    Column("verdict_code", "VARCHAR"),
-    Column("partition", "UTINYINT"),
-    Column("session", "UINTEGER"),
-    Column("seq_num", "UBIGINT"),
-    Column("source", "USMALLINT"),
-    Column("src_seq", "UINTEGER"),
-    Column("ingress_time", "TIMESTAMP_NS"),
-    Column("tier", "UTINYINT"),
-    Column("linked", "BOOLEAN"),  # the next record belongs to the same request
-    Column("lazy", "BOOLEAN"),
-    Column("aux", "UBIGINT"),
-    Column("schema_version", "UTINYINT"),
-    Column("unknown_block", "VARCHAR"),  # hex, of a template this version does not know
+    Column("sequence", "u8"),
+    Column("time", "time"),
+    Column("template", "text"),
+    Column("verdict", "text"),  # accepted; rejected: the request changed nothing
+    Column("verdict_code", "text"),
+    Column("partition", "u1"),
+    Column("session", "u4"),
+    Column("seq_num", "u8"),
+    Column("source", "u2"),
+    Column("src_seq", "u4"),
+    Column("ingress_time", "time"),
+    Column("tier", "u1"),
+    Column("linked", "bool"),  # the next record belongs to the same request
+    Column("lazy", "bool"),
+    Column("aux", "u8"),
+    Column("schema_version", "u1"),
+    Column("unknown_block", "text"),  # hex, of a template this version does not know
 )
 REPORT_COLUMNS = (
-    Column("report_seq", "UBIGINT"),
-    Column("partition", "UTINYINT"),
-    Column("in_seq", "UBIGINT"),  # sequence of the log record that caused it
-    Column("template", "VARCHAR"),
-    Column("session", "UINTEGER"),
-    Column("seq_num_low", "UINTEGER"),
-    Column("account_seq_low", "UINTEGER"),
-    Column("flags", "USMALLINT"),
-    Column("schema_version", "UTINYINT"),
-    Column("unknown_block", "VARCHAR"),
+    Column("report_seq", "u8"),
+    Column("partition", "u1"),
+    Column("in_seq", "u8"),  # sequence of the log record that caused it
+    Column("template", "text"),
+    Column("session", "u4"),
+    Column("seq_num_low", "u4"),
+    Column("account_seq_low", "u4"),
+    Column("flags", "u2"),
+    Column("schema_version", "u1"),
+    Column("unknown_block", "text"),
 )
-INTEGERS = {
-    "u1": "UTINYINT", "u2": "USMALLINT", "u4": "UINTEGER", "u8": "UBIGINT",
-    "i1": "TINYINT", "i2": "SMALLINT", "i4": "INTEGER", "i8": "BIGINT",
-}  # fmt: skip
+INTEGERS = ("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8")
 
 
 class Fields:
     """The union of the templates' fields, and where each stands in a row behind the fixed columns."""
 
     def __init__(self, fixed: Sequence[Column], templates: Sequence[range], block_max: int) -> None:
-        known = {name: column.sql_type for name, column in ((column.name, column) for column in fixed)}
         self.block_max = block_max
         self.columns = list(fixed)
         self._width = len(fixed)
         self._places: dict[int, list[int]] = {}
+        taken = {column.name for column in fixed}
         places: dict[str, int] = {}
         for template, message in sorted(MESSAGES.items()):
-            if not any(template in each for each in templates):
-                continue
-            defaults = message()
-            for name, kind, _ in message.COLUMNS:
-                sql_type = _sql_type(kind, getattr(defaults, name), str(message.__annotations__[name]))
-                # A field of a fixed column's name is another thing.
-                public = f"field_{name}" if name in known else name
-                if public not in places:
-                    places[public] = len(self.columns)
-                    self.columns.append(Column(public, sql_type))
-                elif self.columns[places[public]].sql_type != sql_type:
-                    self.columns[places[public]] = Column(
-                        public, _wider(self.columns[places[public]].sql_type, sql_type)
-                    )
-            names = [f"field_{name}" if name in known else name for name, _, _ in message.COLUMNS]
-            self._places[template] = [places[name] for name in names]
+            if any(template in each for each in templates):
+                self._places[template] = [
+                    self._place(message, name, kind, taken, places) for name, kind, _ in message.COLUMNS
+                ]
+
+    def _place(self, message: type[Any], name: str, kind: str, taken: set[str], places: dict[str, int]) -> int:
+        """Return where a field goes, with a column for it."""
+        own = _kind(kind, getattr(message(), name), str(message.__annotations__[name]))
+        # A field of a fixed column's name is another thing.
+        public = f"field_{name}" if name in taken else name
+        place = places.setdefault(public, len(self.columns))
+        if place == len(self.columns):
+            self.columns.append(Column(public, own))
+        elif self.columns[place].kind != own:
+            self.columns[place] = Column(public, _wider(self.columns[place].kind, own))
+        return place
 
     def row(self, fixed: Row, template: int, slot: bytes | memoryview) -> Row:
         """Return the row; the last fixed value is the block in hex if the template is not known."""
@@ -122,7 +114,9 @@ class Fields:
         row = fixed + [None] * (len(self.columns) - self._width)
         block = message.unpack(slot, BLOCK_OFFSET)
         for place, name in zip(self._places[template], message.__match_args__, strict=True):
-            row[place] = _value(getattr(block, name))
+            value = _value(getattr(block, name))
+            # An enumeration's value that this version has no name for is a number in a column of names.
+            row[place] = str(value) if isinstance(value, int) and self.columns[place].kind == "text" else value
         return row
 
 
@@ -169,79 +163,43 @@ def write_csv(file: IO[str], columns: Sequence[Column], rows: Iterable[Row]) -> 
     count = 0
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([column.name for column in columns])
+    times = [place for place, column in enumerate(columns) if column.kind == "time"]
+    bools = [place for place, column in enumerate(columns) if column.kind == "bool"]
     for row in rows:
+        for place in times:
+            row[place] = _time_text(row[place])
+        for place in bools:
+            row[place] = "true" if row[place] else "false"
         writer.writerow(row)
         count += 1
     return count
 
 
 def write_parquet(path: Path, columns: Sequence[Column], rows: Iterable[Row]) -> int:
-    """Write a Parquet file (zstd), whole or not at all; return how many rows. Raises JournalError without DuckDB."""
+    """Write a Parquet file (zstd), whole or not at all; return how many rows."""
+    # Loading it takes as long as all the rest of the command.
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    integers = {kind: getattr(arrow, f"{'u' * (kind[0] == 'u')}int{8 * int(kind[1])}")() for kind in INTEGERS}
+    types = integers | {"bool": arrow.bool_(), "time": arrow.timestamp("ns", tz="UTC"), "text": arrow.string()}
+    schema = arrow.schema([(column.name, types[column.kind]) for column in columns])
+    draft = path.with_name(f"{path.name}.tmp")
+    count, remaining = 0, iter(rows)
     try:
-        import duckdb
-    except ImportError as error:
-        raise JournalError(
-            "Parquet needs the package duckdb: `pip install 'bullring-exchange[parquet]'`, or use CSV"
-        ) from error
-    with tempfile.TemporaryDirectory(prefix="bullring-export-") as folder:
-        pipe = Path(folder) / "rows.csv"
-        os.mkfifo(pipe)
-        feeder = _Feeder(pipe, columns, rows)
-        draft = path.with_name(f"{path.name}.tmp")
-        types = ", ".join(f"'{column.name}': '{column.sql_type}'" for column in columns)
-        source = (
-            f"read_csv('{pipe}', header = true, auto_detect = false, delim = ',', quote = '\"', columns = {{{types}}})"
-        )
-        feeder.start()
-        try:
-            with duckdb.connect() as database:
-                database.execute(f"SET threads = 1; SET memory_limit = '{MEMORY_MAX}'")
-                how = f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP}"
-                database.execute(f"COPY (SELECT * FROM {source}) TO {_quoted(draft)} ({how})")
-            # The pipe ends early where the journal is damaged: nobody may take that for the whole.
-            count = feeder.finish()
-        except duckdb.Error as error:
-            draft.unlink(missing_ok=True)
-            feeder.abandon()
-            raise JournalError(f"writing {path} failed: {error}") from error
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
-        draft.rename(path)
-        return count
-
-
-class _Feeder(threading.Thread):
-    """Writes the rows into a pipe that DuckDB reads."""
-
-    def __init__(self, pipe: Path, columns: Sequence[Column], rows: Iterable[Row]) -> None:
-        super().__init__(daemon=True)
-        self._pipe = pipe
-        self._write: Callable[[IO[str]], int] = lambda file: write_csv(file, columns, rows)
-        self._error: Exception | None = None
-        self._count = 0
-
-    def run(self) -> None:
-        try:
-            with self._pipe.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-                self._count = self._write(file)
-        except Exception as error:
-            self._error = error
-
-    def finish(self) -> int:
-        """Return the number of rows. Raises what went wrong while reading the journal."""
-        self.join()
-        if self._error is not None:
-            raise self._error
-        return self._count
-
-    def abandon(self) -> None:
-        """Let a writer go that still waits for its reader; a failure of its own comes first."""
-        with contextlib.suppress(OSError):
-            os.close(os.open(self._pipe, os.O_RDONLY | os.O_NONBLOCK))
-        self.join()
-        if self._error is not None and not isinstance(self._error, BrokenPipeError):
-            raise self._error
+        with parquet.ParquetWriter(draft, schema, compression="zstd") as writer:
+            while group := list(itertools.islice(remaining, ROW_GROUP)):
+                arrays = [
+                    arrow.array(values, type=field.type)
+                    for values, field in zip(zip(*group, strict=True), schema, strict=True)
+                ]
+                writer.write_table(arrow.Table.from_arrays(arrays, schema=schema))
+                count += len(group)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    draft.rename(path)
+    return count
 
 
 def _log_row(fields: Fields, sequence: int, slot: memoryview) -> Row:
@@ -253,7 +211,7 @@ def _log_row(fields: Fields, sequence: int, slot: memoryview) -> Row:
         sequence, _time(ts_ns), message.__name__ if message else str(template),
         "rejected" if rejected else "accepted", _reject_name(aux) if rejected else None,
         partition, session, seq_num, source, src_seq, _time(ingress_ns), flags >> TIER_SHIFT,
-        "true" if flags & FLAG_MORE else "false", "true" if flags & FLAG_LAZY else "false", aux, version, None,
+        bool(flags & FLAG_MORE), bool(flags & FLAG_LAZY), aux, version, None,
     ]  # fmt: skip
     return fields.row(fixed, template, slot)
 
@@ -266,11 +224,16 @@ def _report_row(fields: Fields, sequence: int, slot: memoryview) -> Row:
     return fields.row(fixed, template, slot)
 
 
-def _time(ns: int) -> str | None:
-    """UTC with nanoseconds; None for 0 or a time no calendar has."""
-    seconds, rest = divmod(ns, 1_000_000_000)
-    if not 0 < seconds < 2**33:
+def _time(ns: int) -> int | None:
+    """None for 0, and for a time beyond what tools can show."""
+    return ns if 0 < ns < TIME_MAX_NS else None
+
+
+def _time_text(ns: int | None) -> str | None:
+    """UTC with nanoseconds."""
+    if ns is None:
         return None
+    seconds, rest = divmod(ns, 1_000_000_000)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}.{rest:09d}"
 
 
@@ -284,6 +247,8 @@ def _reject_name(code: int) -> str:
 def _value(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.hex()
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()  # what was no UTF-8 came as surrogates
     if isinstance(value, IntFlag):
         return "|".join(member.name or str(member.value) for member in value)
     if isinstance(value, IntEnum):
@@ -291,25 +256,13 @@ def _value(value: Any) -> Any:
     return value
 
 
-def _sql_type(kind: str, default: Any, annotation: str) -> str:
+def _kind(kind: str, default: Any, annotation: str) -> str:
     base = kind.lstrip("<>|=")
-    if base not in INTEGERS or isinstance(default, IntEnum | IntFlag) or not _plain_integer(annotation):
-        return "VARCHAR"
-    return INTEGERS[base]
-
-
-def _plain_integer(annotation: str) -> bool:
-    return re.fullmatch(r"int( \| None)?", annotation) is not None
+    plain = re.fullmatch(r"int( \| None)?", annotation) is not None
+    return base if base in INTEGERS and plain and not isinstance(default, IntEnum | IntFlag) else "text"
 
 
 def _wider(first: str, second: str) -> str:
-    """The type that holds both; text if they differ in more than size."""
-    order = ["UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"], ["TINYINT", "SMALLINT", "INTEGER", "BIGINT"]
-    for kinds in order:
-        if first in kinds and second in kinds:
-            return max(first, second, key=kinds.index)
-    return "VARCHAR"
-
-
-def _quoted(path: Path) -> str:
-    return "'" + str(path).replace("'", "''") + "'"
+    """The kind that holds both; text if they differ in more than size."""
+    same = first in INTEGERS and second in INTEGERS and first[0] == second[0]
+    return max(first, second) if same else "text"
