@@ -72,6 +72,12 @@ def _parser(snapshots: Snapshots) -> argparse.ArgumentParser:
     check = command("verify", _verify, "check every batch, the audit chain, and that what was synced is there")
     check.add_argument("--direct", action="store_true", help="read the disk itself, past the page cache")
     check.add_argument("--trimmed", action="store_true", help="accept a beginning that is gone, not by `trim`")
+    check.add_argument(
+        "--at-least",
+        type=_floor,
+        metavar="SEQ[:HASH]",
+        help="what a peer, a snapshot or a coordinator knows to have been durable: sequence, and log hash there",
+    )
     show = command("show", _show, "print records")
     _add_range(show, "record")
     export = command("export", _export, "write records with every field by name, for auditors")
@@ -98,13 +104,18 @@ def _parser(snapshots: Snapshots) -> argparse.ArgumentParser:
     return parser
 
 
+def _floor(text: str) -> tuple[int, int | None]:
+    sequence, _, identity = text.partition(":")
+    return int(sequence), int(identity, 16) if identity else None
+
+
 def _add_range(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--from", dest="start", type=int, metavar="SEQ", help=f"first {what}")
     parser.add_argument("--to", dest="limit", type=int, metavar="SEQ", help=f"the {what} after the last one")
 
 
 def _verify(options: Options) -> int:
-    result = verify(options.directory, direct=options.direct, allow_trimmed=options.trimmed)
+    result = verify(options.directory, direct=options.direct, allow_trimmed=options.trimmed, floor=options.at_least)
     print(json.dumps(result) if options.json else _verdict_text(result))
     return EXIT_REFUSED if result["verdict"] == "refused" else EXIT_OK
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from journaler.audit import AuditRecord, check_links, read_audits, verify_segment
 from journaler.errors import JournalError
+from journaler.identity import check_floor
 from journaler.reader import SLOT_SIZE, LogReader
 from journaler.recover import panicked, recover
 from journaler.retention import segment_facts
@@ -108,12 +109,17 @@ def verify_audit(directory: Path) -> list[AuditRecord]:
     return checked
 
 
-def verify(directory: Path, *, direct: bool, allow_trimmed: bool) -> dict[str, Any]:
+Floor = tuple[int, int | None]  # a sequence known to have been durable, and the log hash there if that is known too
+
+
+def verify(directory: Path, *, direct: bool, allow_trimmed: bool, floor: Floor | None = None) -> dict[str, Any]:
     """Return what a verification found; its `verdict` is clean, torn or refused."""
     result: dict[str, Any] = {"directory": str(directory), "direct": direct, "panic": panicked(directory)}
     try:
         recovery = recover(directory, direct=direct, allow_trimmed=allow_trimmed)
         audited = verify_audit(directory)
+        if floor is not None:
+            check_floor(directory, recovery, *floor)
     except (JournalError, OSError) as error:
         result |= {"verdict": "refused", "reason": str(error)}
         return result

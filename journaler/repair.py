@@ -12,18 +12,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from journaler.errors import JournalError, JournalLocked, JournalRefused
-from journaler.format import FORMAT, MARK_MAGIC, MARK_SLOT_SIZE, SLOT_SIZE, MarkSlot, SegmentHeader, crc32c, log_hash
+from journaler.errors import JournalLocked, JournalRefused
+from journaler.format import FORMAT, MARK_MAGIC, MARK_SLOT_SIZE, MarkSlot, SegmentHeader, crc32c
+from journaler.identity import identity_at
 from journaler.marks import MARK_FILE, Mark, read_mark
-from journaler.reader import LogReader
 from journaler.recover import Position, Recovery, cut, recover
 from journaler.segments import TRIM_FILE, list_segments, lock_directory, sync_directory, trimmed_to
-from ringbuf.wire.messages import EpochStart, Template
 
 STAGING = "repair.tmp"
 RESTORE = "Nothing was changed. Restore the whole folder from a backup, or repair it from another peer"
-TEMPLATE_OFFSET, FLAGS_OFFSET, BLOCK_OFFSET = 6, 14, 32
-FLAG_REJECT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,23 +96,6 @@ def write_mark(directory: Path, position: Position, *, counter: int) -> None:
     _sync(draft)
     draft.replace(directory / MARK_FILE)
     sync_directory(directory)
-
-
-def identity_at(directory: Path, sequence: int) -> int:
-    """Return the log hash before record `sequence`, by walking the log. Raises JournalError if it is not all there."""
-    segments = [each for each in list_segments(directory) if each.first_sequence <= sequence]
-    if not segments:
-        raise JournalError(f"{directory} has nothing at or below sequence {sequence}")
-    with segments[-1].path.open("rb") as file:
-        header = SegmentHeader.unpack(file.read(512))
-    place, identity, epoch = header.first_seq, header.log_hash, header.epoch
-    for first, slots in LogReader(directory).batches(place, sequence):
-        identity = log_hash(slots, sequence=first, epoch=epoch, before=identity)
-        epoch = _epoch_after(slots, epoch)
-        place = first + len(slots) // SLOT_SIZE
-    if place < sequence:
-        raise JournalError(f"{directory} ends at {place}, below sequence {sequence}")
-    return identity
 
 
 def _from_peer(directory: Path, peer: Path, mark: Mark | None, staging: Path, *, dry_run: bool) -> Repair:
@@ -253,16 +233,6 @@ def _recover_without_mark(directory: Path) -> Recovery:
         return recover(directory, require_mark=False)
     finally:
         aside.rename(path)
-
-
-def _epoch_after(slots: bytes, epoch: int) -> int:
-    if Template.EPOCH_START & 0xFF not in slots[TEMPLATE_OFFSET::SLOT_SIZE]:
-        return epoch
-    for at in range(0, len(slots), SLOT_SIZE):
-        template = int.from_bytes(slots[at + TEMPLATE_OFFSET : at + TEMPLATE_OFFSET + 2], "little")
-        if template == Template.EPOCH_START and not slots[at + FLAGS_OFFSET] & FLAG_REJECT:
-            epoch = max(epoch, EpochStart.unpack(slots, at + BLOCK_OFFSET).epoch)
-    return epoch
 
 
 class _Locked:

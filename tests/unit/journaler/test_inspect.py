@@ -8,6 +8,7 @@ import pytest
 
 from journaler import commands
 from journaler.reader import LogReader
+from journaler.recover import recover
 from journaler.segments import audit_name, list_segments
 from ringbuf.wire.messages import NewOrderSingle, OrdType, Side, Template, TimeInForce
 from scripts.journal import NoSnapshots
@@ -76,6 +77,28 @@ def test_verify_hashes_the_audited_segments_again(tmp_path: Path, capsys: pytest
 
     code, said = run(capsys, "verify", tmp_path)
     assert code == 1 and "not those that were hashed" in said and path.name in said
+
+
+@pytest.mark.parametrize(
+    ("floor", "code", "reason"),
+    [
+        ("7", 0, ""),
+        ("7:HASH", 0, ""),
+        ("3:0", 1, "are not those"),
+        ("7:1", 1, "are not those"),
+        ("8", 1, "ends at sequence 7, but 8 is known"),
+        ("x", 2, ""),
+    ],
+)
+def test_verify_compares_with_what_is_known_from_outside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], floor: str, code: int, reason: str
+) -> None:
+    journals.write_journal(tmp_path, [3, 4])
+    known = floor.replace("HASH", f"{recover(tmp_path).position.log_hash:016x}")
+
+    found, text = run(capsys, "verify", tmp_path, "--at-least", known)
+
+    assert found == code and reason in text
 
 
 def test_show_decodes_the_fields_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

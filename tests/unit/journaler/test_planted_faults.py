@@ -177,6 +177,7 @@ IN_PYTHON = {
         "if mark is None:",
         "repair",
     ),
+    "what others know is not compared": ("identity.py", "    if end < sequence:\n", "    if end < 0:\n", "inspect"),
     "what is replaced is thrown away": (
         "repair.py",
         "(directory / name).rename(folder / name)",

@@ -8,9 +8,10 @@ import pytest
 from journaler import Journaler, LogReader
 from journaler.errors import JournalLocked, JournalRefused
 from journaler.format import BatchHeader
+from journaler.identity import identity_at
 from journaler.marks import MARK_FILE, read_mark
 from journaler.recover import recover
-from journaler.repair import cut_end, from_peer, identity_at
+from journaler.repair import cut_end, from_peer
 from journaler.segments import list_segments, lock_directory
 from tests.kit import journals
 
