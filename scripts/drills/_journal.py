@@ -188,6 +188,23 @@ class JournalSite:
         self.end()
         return code
 
+    def lose_power(self, context: Context) -> tuple[int, Path]:
+        """Return what is acknowledged at one moment, and a folder with what the disk holds if power is lost then.
+
+        A living process is stopped meanwhile, all its threads, and goes on afterwards.
+        """
+        folder = self.folder / f"power-loss-{time.monotonic_ns()}"
+        if not self.alive:
+            return self.log.commit, self.disk.after_power_loss(folder)
+        assert self.process is not None
+        pid = self.process.pid
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            context.wait(lambda: all_stopped(pid))
+            return self.log.commit, self.disk.after_power_loss(folder)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
     def said(self) -> str:
         path = self.folder / "journaler.log"
         return path.read_text(errors="replace").strip()[-400:] if path.exists() else ""
@@ -209,3 +226,14 @@ class JournalSite:
             keys_max=engine.keys_max, assets_max=engine.assets_max,
             open_orders_per_account_max=engine.open_orders_per_account_max,
         ).pack()  # fmt: skip
+
+
+def all_stopped(pid: int) -> bool:
+    """Whether no thread of a process runs: each is stopped, or the process has died."""
+    states = []
+    for path in Path(f"/proc/{pid}/task").glob("*/stat"):
+        try:
+            states.append(path.read_text().rpartition(")")[2].split()[0])
+        except OSError:
+            continue  # a thread that ended
+    return all(state in ("T", "t", "Z", "X") for state in states)

@@ -55,7 +55,7 @@ def _fail_once(context: Context, site: JournalSite, outcome: Outcome, which: int
         outcome.problem(f"{where}: the journaler went on acknowledging after it")
     elif site.disk["failed_at_ns"]:
         _judge_the_death(context, site, outcome, where)
-    _judge_the_files(site, outcome, where)
+    _judge_the_files(context, site, outcome, where)
 
 
 def _judge_the_death(context: Context, site: JournalSite, outcome: Outcome, where: str) -> None:
@@ -67,13 +67,13 @@ def _judge_the_death(context: Context, site: JournalSite, outcome: Outcome, wher
     outcome.check(site.disk["after"] == 0, f"{where}: the same thread synced again afterwards")
 
 
-def _judge_the_files(site: JournalSite, outcome: Outcome, where: str) -> None:
-    acked = site.log.commit
+def _judge_the_files(context: Context, site: JournalSite, outcome: Outcome, where: str) -> None:
+    acked, left = site.lose_power(context)
     panicked = site.disk["failed_at_ns"] and site.disk["lie"] == 0
     site.end()
     outcome.add(acked_before=acked)
     try:
-        kept = recover(site.disk.after_power_loss(site.folder / "power-loss")).position.sequence
+        kept = recover(left).position.sequence
     except JournalError as error:
         outcome.problem(f"{where}: refused after a power loss: {error}")
         kept = 0
