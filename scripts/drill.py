@@ -7,6 +7,7 @@ import json
 import secrets
 import tempfile
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ PROBLEMS_SHOWN = 20
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a drill; 0: it passed, 1: it did not, 69 or 77: this machine cannot show it."""
+    """Run a drill; 0: it passed, 1: it did not, 69 or 77: this machine cannot show it, 70: the drill itself broke."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         return ExitCode.OK if arguments else ExitCode.USAGE
@@ -72,6 +73,10 @@ def _play(name: str, drill: Drill, options: argparse.Namespace, planted: str | N
             outcome = drill.run(context)
         except DrillSkipped as skipped:
             return line | {"verdict": "skipped", "reason": str(skipped)}, skipped.code
+        except Exception as error:
+            # A drill that breaks has shown nothing: neither passed nor failed, and never mistaken for noticing a fault.
+            traceback.print_exc()
+            return line | {"verdict": "error", "reason": f"{type(error).__name__}: {error}"}, ExitCode.INTERNAL
     verdict = "pass" if outcome.passed else "fail"
     line |= {"verdict": verdict, "elapsed_s": round(time.monotonic() - began, 3), **outcome.facts}
     line |= {"problem_count": len(outcome.problems), "problems": outcome.problems[:PROBLEMS_SHOWN]}
@@ -82,7 +87,7 @@ def _controls(name: str, drill: Drill, options: argparse.Namespace) -> int:
     noticed: dict[str, Any] = {}
     for fault in drill.faults:
         line, code = _play(name, drill, options, fault)
-        if line["verdict"] == "skipped":
+        if line["verdict"] in ("skipped", "error"):
             _print(line, as_json=options.json)
             return code
         noticed[fault] = line["problems"][:1] if line["verdict"] == "fail" else None

@@ -110,6 +110,17 @@ def test_controls_name_the_fault_that_was_missed(toy: list[Context], capsys: pyt
     assert last_line(capsys)["problems"] == ["the planted fault 'missed' was not noticed"]
 
 
+def test_drill_that_breaks_is_no_verdict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(context: Context) -> Outcome:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(drill, "load", lambda name: Drill("a broken toy", run, {"any": "is never noticed"}))
+
+    for options in ([], ["--controls"]):
+        assert drill.run(["torture", "--json", *options]) == ExitCode.INTERNAL
+        assert last_line(capsys)["verdict"] == "error"
+
+
 def test_seconds_bound_the_rounds_instead_of_their_number(
     toy: list[Context], capsys: pytest.CaptureFixture[str]
 ) -> None:
