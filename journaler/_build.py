@@ -15,6 +15,7 @@ ffibuilder.set_source(
     """
     #include "crc32c.h"
     #include "journal.h"
+    #include "sha256.h"
     #include "walk.h"
     """,
 )

@@ -8,6 +8,11 @@ typedef int64_t (*stage_poll_fn)(void *state, int64_t limit);
 uint32_t crc32c(const void *data, size_t size, uint32_t seed);
 uint32_t crc32c_software(const void *data, size_t size, uint32_t seed);
 
+/* sha256.h */
+void sha256_blocks(uint32_t *state, const void *data, size_t block_count);
+void sha256_blocks_software(uint32_t *state, const void *data, size_t block_count);
+void sha256_digest(const uint32_t *state, uint64_t block_count, uint8_t *digest);
+
 /* walk.h */
 #define WALK_ROOM ...
 #define WALK_END ...
@@ -71,6 +76,18 @@ typedef struct journal_config {
     uint64_t cluster;
     uint64_t schema_hash;
     uint64_t mark_counter;
+    uint64_t space_enough;
+    uint32_t space_low;
+    uint32_t space_cancel_only;
+    uint32_t space_halt;
+    uint32_t sync_slow_count;
+    uint64_t sync_slow_ns;
+    uint64_t sync_stalled_ns;
+    uint64_t sync_alarm_ns;
+    uint64_t prepare_pause;
+    uint64_t audit_first;
+    uint64_t audit_origin;
+    uint32_t audit_state[8];
 } journal_config_t;
 
 typedef struct journal_position {
@@ -95,8 +112,14 @@ typedef struct journal_stats {
     uint64_t syncs_slow;
     uint64_t archived;
     uint64_t marks;
+    uint64_t mark_behind_ns_max;
     uint64_t prepared;
+    uint64_t spares;
     uint64_t halted;
+    uint64_t audited;
+    uint64_t free_permille;
+    uint64_t storage;
+    uint64_t looks;
     uint64_t sync_buckets[...];
 } journal_stats_t;
 

@@ -1,11 +1,8 @@
-"""`bullring journal verify DIR` and `bullring journal show DIR`."""
+"""What `bullring journal verify` and `show` find and say."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import IntEnum, IntFlag
@@ -13,13 +10,15 @@ from pathlib import Path
 from struct import Struct
 from typing import Any
 
+from journaler.audit import AuditRecord, check_links, read_audits, verify_segment
 from journaler.errors import JournalError
+from journaler.identity import check_floor
 from journaler.reader import SLOT_SIZE, LogReader
 from journaler.recover import panicked, recover
+from journaler.retention import segment_facts
+from journaler.segments import audit_name
 from ringbuf.wire.messages import MESSAGES
 
-EXIT_OK = 0
-EXIT_REFUSED = 1
 BLOCK_OFFSET = 32
 FLAGS = ((1, "more"), (2, "lazy"), (4, "reject"))
 TIER_SHIFT = 8
@@ -96,11 +95,31 @@ def records(directory: Path, start: int, limit: int | None) -> Iterator[dict[str
             yield decode_slot(first + index, view[index * SLOT_SIZE : (index + 1) * SLOT_SIZE])
 
 
-def verify(directory: Path, *, direct: bool, allow_trimmed: bool) -> dict[str, Any]:
+def verify_audit(directory: Path) -> list[AuditRecord]:
+    """Hash every closed segment that has an audit record again; return the records. Raises JournalRefused."""
+    records = read_audits(directory)
+    check_links(directory, records.values())
+    checked = []
+    for segment in segment_facts(directory):
+        record = records.get(segment.first)
+        if record is not None:
+            batches = LogReader(directory).batches(record.first, record.end)
+            verify_segment(record, directory / audit_name(record.first), (slots for _, slots in batches))
+            checked.append(record)
+    return checked
+
+
+Floor = tuple[int, int | None]  # a sequence known to have been durable, and the log hash there if that is known too
+
+
+def verify(directory: Path, *, direct: bool, allow_trimmed: bool, floor: Floor | None = None) -> dict[str, Any]:
     """Return what a verification found; its `verdict` is clean, torn or refused."""
     result: dict[str, Any] = {"directory": str(directory), "direct": direct, "panic": panicked(directory)}
     try:
         recovery = recover(directory, direct=direct, allow_trimmed=allow_trimmed)
+        audited = verify_audit(directory)
+        if floor is not None:
+            check_floor(directory, recovery, *floor)
     except (JournalError, OSError) as error:
         result |= {"verdict": "refused", "reason": str(error)}
         return result
@@ -114,70 +133,10 @@ def verify(directory: Path, *, direct: bool, allow_trimmed: bool) -> dict[str, A
         "log_hash": f"{position.log_hash:016x}",
         "segments": len(recovery.segments),
         "marked": mark.sequence if mark else None,
+        "audited_segments": len(audited),
+        "audit_sha256": audited[-1].sha256 if audited else None,
+        "audit_end": audited[-1].end if audited else None,
     }
     if torn is not None:
         result["torn"] = {"file": str(torn.path), "offset": torn.offset, "end": torn.end, "reason": torn.reason}
     return result
-
-
-def _say(result: dict[str, Any]) -> str:
-    if result["verdict"] == "refused":
-        text = f"REFUSED: {result['reason']}"
-    else:
-        text = (
-            f"{result['verdict']}: records {result['first_sequence']} to {result['end'] - 1} "
-            f"in {result['batches']} batches, {result['segments']} segments, epoch {result['epoch']}, "
-            f"log hash {result['log_hash']}, durable mark at {result['marked']}"
-        )
-    torn = result.get("torn")
-    if torn:
-        text += f"\n{torn['reason']} at byte {torn['offset']} of {torn['file']}: a torn batch, cut at the next start"
-    if result["panic"]:
-        text += f"\na write or sync failed earlier: {result['panic']}"
-    return text
-
-
-def _run_verify(options: argparse.Namespace) -> int:
-    result = verify(options.directory, direct=options.direct, allow_trimmed=options.trimmed)
-    print(json.dumps(result) if options.json else _say(result))
-    return EXIT_REFUSED if result["verdict"] == "refused" else EXIT_OK
-
-
-def _run_show(options: argparse.Namespace) -> int:
-    reader = LogReader(options.directory)
-    start = options.start if options.start is not None else reader.first_sequence
-    try:
-        for record in records(options.directory, start, options.limit):
-            print(json.dumps(record) if options.json else one_line(record))
-    except JournalError as error:
-        print(f"stopped: {error}", file=sys.stderr)
-        return EXIT_REFUSED
-    except BrokenPipeError:
-        sys.stderr.close()  # somebody read enough: `show DIR | head`
-    return EXIT_OK
-
-
-def run(arguments: list[str]) -> int:
-    """Run `bullring journal ARGUMENTS`; returns the exit code: 0 good, 1 refused, 2 wrong arguments."""
-    parser = argparse.ArgumentParser(prog="bullring journal", description="Look at a journal; changes nothing.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    check = commands.add_parser("verify", help="check every batch, and that what was synced is there")
-    check.add_argument("directory", type=Path, metavar="DIR")
-    check.add_argument("--direct", action="store_true", help="read the disk itself, past the page cache")
-    check.add_argument("--trimmed", action="store_true", help="the oldest segments have been archived away")
-    check.add_argument("--json", action="store_true")
-    check.set_defaults(action=_run_verify)
-    show = commands.add_parser("show", help="print records")
-    show.add_argument("directory", type=Path, metavar="DIR")
-    show.add_argument("--from", dest="start", type=int, metavar="SEQ", help="first sequence")
-    show.add_argument("--to", dest="limit", type=int, metavar="SEQ", help="sequence after the last one")
-    show.add_argument("--json", action="store_true")
-    show.set_defaults(action=_run_show)
-    try:
-        options = parser.parse_args(arguments)
-    except SystemExit as end:
-        return int(end.code or 0)
-    if not options.directory.is_dir():
-        print(f"{options.directory} is not a directory", file=sys.stderr)
-        return 2
-    return int(options.action(options))

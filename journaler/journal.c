@@ -115,14 +115,18 @@ static void fill_batch_header(journaler_t *journaler, int64_t count, const struc
     header->crc32c = crc;
 }
 
-static void count_sync(journaler_t *journaler, uint64_t took_ns)
+static void count_sync(journaler_t *journaler, uint64_t began_ns, uint64_t now_ns)
 {
+    uint64_t took_ns = now_ns - began_ns;
     journal_stats_t *stats = &journaler->stats;
     int bucket = 63 - __builtin_clzll(took_ns | 1);
 
     stats->sync_ns_sum += took_ns;
     stats->sync_ns_max = took_ns > stats->sync_ns_max ? took_ns : stats->sync_ns_max;
-    stats->syncs_slow += took_ns > SYNC_SLOW_NS;
+    if (UNLIKELY(took_ns >= journaler->config.sync_slow_ns)) {
+        stats->syncs_slow++;
+        watch_slow_sync(journaler, now_ns, took_ns);
+    }
     stats->sync_buckets[bucket < JOURNAL_BUCKETS ? bucket : JOURNAL_BUCKETS - 1]++;
 }
 
@@ -143,13 +147,15 @@ static void write_batch(journaler_t *journaler, int64_t count)
     parts[1] = (struct iovec){&journaler->batch_header, BATCH_HEADER_SIZE};
 
     uint64_t began = journal_clock(CLOCK_MONOTONIC);
+    atomic_store_explicit(&journaler->sync_began_ns, began, memory_order_relaxed);
     errno = 0;
     ssize_t written = pwritev(journaler->segment_fd, parts + first, 2 - first + slots, (off_t)position->offset);
     if (written != (ssize_t)size)
         journal_panic(journaler, "pwritev of a batch", errno);
     if (journaler->config.sync && fdatasync(journaler->segment_fd) != 0)
         journal_panic(journaler, "fdatasync of a segment", errno);
-    count_sync(journaler, journal_clock(CLOCK_MONOTONIC) - began);
+    atomic_store_explicit(&journaler->sync_began_ns, 0, memory_order_relaxed);
+    count_sync(journaler, began, journal_clock(CLOCK_MONOTONIC));
 
     position->sequence += (uint64_t)count;
     position->epoch = journaler->batch_header.epoch;
@@ -180,7 +186,7 @@ static int segment_begin(journaler_t *journaler)
     char from[JOURNAL_NAME_MAX];
     char to[JOURNAL_NAME_MAX];
     unsigned number;
-    int fd = keeper_take(journaler, &number);
+    int fd = prepare_take(journaler, &number);
 
     if (fd == SPARE_EMPTY) {
         journaler->stats.segment_waits++;
@@ -192,7 +198,7 @@ static int segment_begin(journaler_t *journaler)
         journal_panic(journaler, "rename of a prepared segment", errno);
     if (journaler->config.sync && fsync(journaler->directory_fd) != 0)
         journal_panic(journaler, "fsync of the journal directory", errno);
-    /* From here on the keeper may fill that place again: the name is free. */
+    /* From here on prepare.c may fill that place again: the name is free. */
     atomic_store_explicit(&journaler->spare_fd[number], SPARE_EMPTY, memory_order_release);
     if (journaler->segment_fd >= 0)
         close(journaler->segment_fd);
@@ -258,7 +264,7 @@ static int64_t log_step(journaler_t *journaler)
     write_batch(journaler, count);
     journaler->lazy_since_ns = 0;
     if (journaler->config.sync)
-        keeper_store_durable(journaler);
+        durable_store(journaler);
     ring_advance(journaler->log, JOURNAL_CONSUMER, (int64_t)position->sequence);
     raise_commit(journaler);
     return count;
@@ -313,6 +319,7 @@ journaler_t *journaler_new(const journal_config_t *config, const journal_positio
     journaler_t *journaler;
 
     INVARIANT(config->batch_slots_max >= GROUP_SLOTS_MAX && config->spares > 0 && config->spares <= JOURNAL_SPARES_MAX);
+    INVARIANT(config->sync_slow_count > 0 && config->sync_slow_count <= SYNC_SLOW_COUNT_MAX);
     INVARIANT(config->segment_size >= SEGMENT_HEADER_SIZE + BATCH_HEADER_SIZE + GROUP_SLOTS_MAX * JOURNAL_SLOT_SIZE);
     if (posix_memalign((void **)&journaler, 4096, sizeof *journaler) != 0)
         return NULL;
@@ -325,6 +332,7 @@ journaler_t *journaler_new(const journal_config_t *config, const journal_positio
     journaler->commit = ring_commit(log);
     journaler->mark_fd = -1;
     journaler->mark_counter = config->mark_counter;
+    audit_init(journaler);
     for (int i = 0; i < JOURNAL_SPARES_MAX; i++)
         atomic_init(&journaler->spare_fd[i], SPARE_EMPTY);
     journaler->directory_fd = open(config->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -338,14 +346,14 @@ journaler_t *journaler_new(const journal_config_t *config, const journal_positio
         errno = error;
         return NULL;
     }
-    keeper_store_durable(journaler);
+    durable_store(journaler);
     ring_gate(log, JOURNAL_CONSUMER, (int64_t)position->sequence);
     return journaler;
 }
 
 int journaler_start(journaler_t *journaler)
 {
-    return keeper_start(journaler);
+    return helpers_start(journaler);
 }
 
 void journaler_stop(journaler_t *journaler)
@@ -364,12 +372,12 @@ void journaler_stop(journaler_t *journaler)
     if (!journaler->config.sync && journaler->segment_fd >= 0) {
         if (fdatasync(journaler->segment_fd) != 0)
             journal_panic(journaler, "fdatasync of a segment", errno);
-        keeper_store_durable(journaler);
+        durable_store(journaler);
     }
     while (archive_step(journaler, 0) > 0)
         ;
     archive_close(journaler);
-    keeper_stop(journaler);
+    helpers_stop(journaler);
 }
 
 void journaler_free(journaler_t *journaler)
@@ -391,4 +399,10 @@ void journaler_stats(const journaler_t *journaler, journal_stats_t *stats)
     stats->marks = atomic_load_explicit(&journaler->marks, memory_order_relaxed);
     stats->prepared = atomic_load_explicit(&journaler->prepared, memory_order_relaxed);
     stats->halted = (uint64_t)atomic_load_explicit(&journaler->halted, memory_order_relaxed);
+    stats->mark_behind_ns_max = atomic_load_explicit(&journaler->mark_behind_ns_max, memory_order_relaxed);
+    stats->spares = (uint64_t)prepare_count(journaler);
+    stats->audited = atomic_load_explicit(&journaler->audited, memory_order_relaxed);
+    stats->free_permille = atomic_load_explicit(&journaler->free_permille, memory_order_relaxed);
+    stats->storage = ring_storage(journaler->log);
+    stats->looks = atomic_load_explicit(&journaler->looks, memory_order_relaxed);
 }

@@ -1,7 +1,11 @@
 /* The journaler: the one gating consumer of the log ring, the one writer of `commit`, and the archive of the report rings.
  *
- * Two threads. The stage (journaler_poll) does what an acknowledgement waits for: one pwritev and one fdatasync a batch. The
- * keeper does what none waits for: preparing zeroed segments, and durable.mark. They share a few atomics and no lock.
+ * The stage (journaler_poll) does what an acknowledgement waits for: one pwritev and one fdatasync a batch. What none waits for
+ * is done by helper threads that share a few atomics with it and no lock:
+ *   keeper.c   durable.mark, at most mark_interval behind (J5)
+ *   prepare.c  zeroed segments, `spares` ahead (J7)
+ *   audit.c    the SHA-256 chain, read back from the files (J2)
+ *   watch.c    free space and slow syncs: the cell `storage` of the log ring (J8, J9). Never waits for the disk itself
  *
  * A failed write or sync of any kind: `panic` of the log ring = errno, a file `panic` in the directory, _exit(74); no second
  * try, since the kernel marks pages clean that never reached the disk (J8). Only a full disk while preparing a segment is
@@ -12,6 +16,7 @@
 #include <stdint.h>
 
 #include "ring.h"
+#include "sha256.h"
 #include "stage.h"
 
 #define JOURNAL_EXIT_PANIC 74
@@ -35,6 +40,18 @@ typedef struct journal_config {
     uint64_t cluster;
     uint64_t schema_hash;
     uint64_t mark_counter;     /* of the newest valid mark on disk */
+    uint64_t space_enough;     /* free bytes from which on the percentages are not looked at; 0: they always are */
+    uint32_t space_low;        /* percent of the filesystem free: below it RING_STORAGE_LOW, and so on */
+    uint32_t space_cancel_only;
+    uint32_t space_halt;
+    uint32_t sync_slow_count;  /* so many syncs slower than sync_slow_ns within sync_alarm_ns raise RING_STORAGE_SLOW ... */
+    uint64_t sync_slow_ns;
+    uint64_t sync_stalled_ns;  /* ... and so does one that takes this long, while it still takes */
+    uint64_t sync_alarm_ns;    /* the flag falls when there was no cause for so long */
+    uint64_t prepare_pause;    /* how many times the time of its own writes prepare.c leaves the disk alone */
+    uint64_t audit_first;      /* where the audit chain goes on: the beginning of a segment; JOURNAL_NO_SEGMENT: no audit */
+    uint64_t audit_origin;     /* first record of the chain; 0 but for a journal whose beginning and audit are gone */
+    uint32_t audit_state[SHA256_WORDS]; /* chaining value there */
 } journal_config_t;
 
 /* Where the chain ends: what recovery found, what durable.mark says. */
@@ -57,11 +74,17 @@ typedef struct journal_stats {
     uint64_t batch_slots_max;
     uint64_t sync_ns_sum;
     uint64_t sync_ns_max;
-    uint64_t syncs_slow; /* above 250 ms: a failing disk shows itself so (J8) */
+    uint64_t syncs_slow; /* slower than sync_slow_ns: a failing disk shows itself so (J8) */
     uint64_t archived;   /* report slots written to the archive */
     uint64_t marks;
-    uint64_t prepared;
-    uint64_t halted;     /* errno that keeps the keeper from preparing segments, 0 = none */
+    uint64_t mark_behind_ns_max; /* longest time a synced batch waited for a mark that covers it */
+    uint64_t prepared;   /* segments prepared by this process */
+    uint64_t spares;     /* prepared and not yet used */
+    uint64_t halted;     /* errno that keeps segments from being prepared, 0 = none */
+    uint64_t audited;    /* the audit chain has seen every record below */
+    uint64_t free_permille; /* of the filesystem */
+    uint64_t storage;    /* as in the log ring */
+    uint64_t looks;      /* of watch.c at the disk: it grows while that is alive */
     uint64_t sync_buckets[JOURNAL_BUCKETS]; /* [i]: pwritev + fdatasync took 2^i..2^(i+1) ns */
 } journal_stats_t;
 

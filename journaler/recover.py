@@ -15,7 +15,7 @@ from typing import Any, Literal
 from journaler._journal import ffi, lib
 from journaler.errors import JournalRefused
 from journaler.marks import NO_SEGMENT, Mark, read_mark
-from journaler.segments import PANIC_FILE, Buffer, Segment, list_segments, read_segment, sync_directory
+from journaler.segments import PANIC_FILE, Buffer, Segment, list_segments, read_segment, trimmed_to
 
 UNBOUNDED = 2**64 - 1
 FROM_PEER = "Nothing was changed. Keep the directory as it is; repair it from the peer or from a backup"
@@ -179,8 +179,8 @@ def recover(
 ) -> Recovery:
     """Verify the whole journal and return where it ends. Reads only.
 
-    `allow_trimmed` accepts a journal whose oldest segments have been archived away. `require_mark=False` is for an
-    operator who has compared with the peer. `direct` reads past the page cache.
+    `allow_trimmed` accepts a beginning that is gone without retention having deleted it. `require_mark=False` is for
+    an operator who has compared with the peer. `direct` reads past the page cache.
     Raises JournalRefused, or OSError if the disk cannot be read.
     """
     mark = read_mark(directory)
@@ -188,7 +188,7 @@ def recover(
     walk = _Walk(mark)
     offset, torn = 0, None
     first = segments[0].first_sequence if segments else 0
-    if first != 0 and not allow_trimmed:
+    if first > trimmed_to(directory) and not allow_trimmed:
         raise _refuse(f"the records before sequence {first} are missing", segments[0].path, 0, 0)
     for index, segment in enumerate(segments):
         data = read_segment(segment.path, direct=direct)
@@ -228,13 +228,6 @@ def cut(recovery: Recovery) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
-
-
-def remove_temporaries(directory: Path) -> None:
-    """Remove segments whose preparation a crash interrupted."""
-    for path in directory.glob("spare-*.tmp"):
-        path.unlink()
-    sync_directory(directory)
 
 
 def panicked(directory: Path) -> str | None:

@@ -9,10 +9,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from journaler.errors import JournalError
+
 PANIC_FILE = "panic"
 LOCK_FILE = "lock"
+TRIM_FILE = "trimmed"  # where retention let the log begin
 DIRECT_CHUNK = 1 << 20
 _SEGMENT_NAME = re.compile(r"segment-(\d{20})\.log\Z")
+_SPARE_NAME = re.compile(r"spare-(\d+)\.zero\Z")
 
 Buffer = bytes | bytearray | mmap.mmap
 
@@ -25,6 +29,20 @@ class Segment:
 
 def segment_name(first_sequence: int) -> str:
     return f"segment-{first_sequence:020d}.log"
+
+
+def audit_name(first_sequence: int) -> str:
+    return f"segment-{first_sequence:020d}.audit"
+
+
+def remove_leftovers(directory: Path, segments_ahead: int) -> None:
+    """Remove what a crash left half made, and prepared segments beyond the number wanted now."""
+    for path in directory.iterdir():
+        match = _SPARE_NAME.match(path.name)
+        surplus = match is not None and int(match.group(1)) >= segments_ahead
+        if surplus or (path.suffix == ".tmp" and path.name.startswith(("spare-", "segment-"))):
+            path.unlink()
+    sync_directory(directory)
 
 
 def list_segments(directory: Path) -> list[Segment]:
@@ -41,7 +59,7 @@ def read_segment(path: Path, *, direct: bool = False) -> Buffer:
     """Return the whole file; `direct` reads the disk itself, past the page cache (J8). Raises what the disk does."""
     if not direct:
         return path.read_bytes()
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    fd = open_direct(path)
     try:
         size = os.fstat(fd).st_size
         data = mmap.mmap(-1, max(-(-size // DIRECT_CHUNK) * DIRECT_CHUNK, DIRECT_CHUNK))
@@ -58,6 +76,36 @@ def read_segment(path: Path, *, direct: bool = False) -> Buffer:
         return result
     finally:
         os.close(fd)
+
+
+def open_direct(path: Path) -> int:
+    """Open for reading past the page cache. Raises OSError where the filesystem cannot."""
+    return os.open(path, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a small file: whole or not at all, and durable."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, text.encode())
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    draft.replace(path)
+    sync_directory(path.parent)
+
+
+def trimmed_to(directory: Path) -> int:
+    """Return up to where retention may have deleted the log's beginning; 0 if it never has."""
+    try:
+        text = (directory / TRIM_FILE).read_text(errors="replace")
+    except FileNotFoundError:
+        return 0
+    match = re.fullmatch(r"first (\d{1,19})\n", text)
+    if match is None:
+        raise JournalError(f"{directory / TRIM_FILE} does not say where the log begins: restore it from the archive")
+    return int(match.group(1))
 
 
 def sync_directory(directory: Path) -> None:

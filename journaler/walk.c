@@ -63,20 +63,19 @@ int journal_walk_header(journal_walk_t *walk, const uint8_t *segment, uint64_t s
            header.log_hash == walk->log_hash && header.prev_crc == walk->crc;
 }
 
-/* Check the batch at walk->offset and make the chain end with it. */
-static uint32_t walk_check(journal_walk_t *walk, const uint8_t *segment, uint64_t size)
+uint32_t journal_walk_batch(journal_walk_t *walk, const uint8_t *data, uint64_t size)
 {
     batch_header_t header;
 
-    if (size - walk->offset < BATCH_HEADER_SIZE)
-        return journal_first_nonzero(segment, size, walk->offset) == size ? WALK_END : WALK_MAGIC;
-    memcpy(&header, segment + walk->offset, sizeof header);
-    const uint8_t *slots = segment + walk->offset + BATCH_HEADER_SIZE;
+    if (size < BATCH_HEADER_SIZE)
+        return journal_first_nonzero(data, size, 0) == size ? WALK_END : WALK_MAGIC;
+    memcpy(&header, data, sizeof header);
+    const uint8_t *slots = data + BATCH_HEADER_SIZE;
     if (header.magic != BATCH_MAGIC) {
         static const batch_header_t zero;
         return memcmp(&header, &zero, sizeof header) == 0 ? WALK_END : WALK_MAGIC;
     }
-    if (!batch_shape_ok(&header, walk->offset, size))
+    if (!batch_shape_ok(&header, 0, size))
         return WALK_SHAPE;
     if (header.first_seq != walk->sequence || header.batch != walk->batch + 1 || header.prev_crc != walk->crc ||
         header.epoch < walk->epoch)
@@ -109,7 +108,7 @@ int64_t journal_walk(journal_walk_t *walk, const uint8_t *segment, uint64_t size
     while (walk->want < limit) {
         if (walk->held == 0) {
             uint64_t before = walk->sequence;
-            walk->stop = walk_check(walk, segment, size);
+            walk->stop = journal_walk_batch(walk, segment + walk->offset, size - walk->offset);
             if (walk->stop != WALK_ROOM)
                 return done;
             if (out == NULL) {

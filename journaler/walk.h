@@ -38,6 +38,10 @@ typedef struct journal_walk {
 /* Check the header of a segment against the chain; true if it continues it. With `adopt` take the chain from it instead. */
 int journal_walk_header(journal_walk_t *walk, const uint8_t *segment, uint64_t size, int adopt);
 
+/* Check the batch that lies at `data` (walk->offset of its segment) and make the chain end with it: WALK_ROOM. Any other answer
+ * leaves the chain as it was. `size`: of what is there from `data` on. */
+uint32_t journal_walk_batch(journal_walk_t *walk, const uint8_t *data, uint64_t size);
+
 /* Hand out slots of [want, limit) into `out`, at most `out_slots` (>= GROUP_SLOTS_MAX); returns how many. Never ends inside a
  * group, as long as `limit` does not. Returns 0 only with a reason in walk->stop; WALK_ROOM then means: all below limit done.
  * With out = NULL only checks, up to the end of the batch that reaches `limit`, and returns the records checked. */

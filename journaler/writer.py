@@ -9,14 +9,19 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from journaler._journal import ffi, lib
+from journaler.audit import chain_end
 from journaler.errors import JournalError, JournalHalted, JournalLocked
+from journaler.marks import NO_SEGMENT
 from journaler.reader import SLOT_SIZE, ring_pointer
-from journaler.recover import Position, Recovery, cut, panicked, recover, remove_temporaries
-from journaler.segments import PANIC_FILE, lock_directory, sync_directory
+from journaler.recover import Position, Recovery, cut, panicked, recover
+from journaler.segments import PANIC_FILE, lock_directory, remove_leftovers, sync_directory
 from ringbuf import Ring, Stage
 from ringbuf.wait import address
 
 MEBIBYTE = 1 << 20
+GIBIBYTE = 1 << 30
+NS_PER_MS = 1_000_000
+NS_PER_S = 1_000_000_000
 CONSUMER = 0  # the journaler's place among the gating consumers of log and report rings
 NAME = "journaler"
 
@@ -36,8 +41,28 @@ class JournalerConfig:
     cluster: int = 0
     node: int = 0
     schema_hash: int = 0
+    audit: bool = True  # keep the SHA-256 chain beside the segments
+    # Free space of the journal's filesystem (J9). From `space_enough_bytes` on the percentages are not looked at.
+    space_enough_bytes: int = 16 * GIBIBYTE
+    space_low_percent: int = 20
+    space_cancel_only_percent: int = 10
+    space_halt_percent: int = 5
+    # So many syncs slower than `sync_slow_ms` within `sync_alarm_s`, or one of `sync_stalled_ms`, raise the alarm (J8).
+    sync_slow_ms: int = 250
+    sync_slow_count: int = 3
+    sync_stalled_ms: int = 1000
+    sync_alarm_s: int = 60
+    # How many times the time of its own writes the preparation of segments leaves the disk alone.
+    prepare_pause: int = 4
 
     def __post_init__(self) -> None:
+        self._check_ranges()
+        if self.segment_size_bytes % 4096:
+            raise ValueError(f"segment_size_bytes = {self.segment_size_bytes}: must be a multiple of 4096")
+        if self.mode not in ("D1", "D0"):
+            raise ValueError(f"mode = {self.mode!r}: must be D1 or D0")
+
+    def _check_ranges(self) -> None:
         bounds = {
             "segment_size_bytes": (64 * 1024, 65536 * MEBIBYTE),
             "segments_ahead": (1, 8),
@@ -47,15 +72,20 @@ class JournalerConfig:
             "cluster": (0, 2**64 - 1),
             "node": (0, 2**32 - 1),
             "schema_hash": (0, 2**64 - 1),
+            "space_enough_bytes": (0, 2**60),
+            "space_low_percent": (0, 100),
+            "space_cancel_only_percent": (0, 100),
+            "space_halt_percent": (0, 100),
+            "sync_slow_ms": (1, 1000),
+            "sync_slow_count": (1, 16),
+            "sync_stalled_ms": (1000, 600_000),
+            "sync_alarm_s": (1, 3600),
+            "prepare_pause": (0, 100),
         }
         for name, (low, high) in bounds.items():
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ValueError(f"{name} = {value}: must be between {low} and {high}")
-        if self.segment_size_bytes % 4096:
-            raise ValueError(f"segment_size_bytes = {self.segment_size_bytes}: must be a multiple of 4096")
-        if self.mode not in ("D1", "D0"):
-            raise ValueError(f"mode = {self.mode!r}: must be D1 or D0")
 
 
 class Journaler:
@@ -123,7 +153,7 @@ class Journaler:
         return result
 
     def housekeep(self) -> dict[str, Any]:
-        """Return the counters. Segments and marks are the work of the journaler's second thread."""
+        """Return the counters. Segments, marks and the audit chain are the work of the journaler's own threads."""
         return self.stats()
 
     def close(self) -> None:
@@ -153,7 +183,7 @@ class Journaler:
             )
         recovery = recover(directory)
         cut(recovery)
-        remove_temporaries(directory)
+        remove_leftovers(directory, self.config.segments_ahead)
         return recovery
 
     def _check_log(self, ring: Ring, end: int) -> None:
@@ -175,19 +205,37 @@ class Journaler:
         if view.claim - view.capacity > end:
             raise JournalError(f"the log ring has overwritten sequence {end}, the first one missing in the journal")
 
-    def _open(self, log_ring: Ring, report_rings: Mapping[int, Ring]) -> None:
+    def _raw_config(self, directory: Any) -> Any:
         config = self.config
-        directory = ffi.new("char[]", os.fsencode(config.directory))
         raw = ffi.new("journal_config_t *")
         raw.directory = directory
         raw.segment_size = config.segment_size_bytes
         raw.lazy_ns = config.lazy_us * 1000
-        raw.mark_interval_ns = config.mark_interval_ms * 1_000_000
+        raw.mark_interval_ns = config.mark_interval_ms * NS_PER_MS
         raw.batch_slots_max = config.batch_slots_max
         raw.spares = config.segments_ahead
         raw.sync = config.mode == "D1"
         raw.node, raw.cluster, raw.schema_hash = config.node, config.cluster, config.schema_hash
         raw.mark_counter = self.recovery.mark.counter if self.recovery.mark else 0
+        raw.space_enough = config.space_enough_bytes
+        raw.space_low = config.space_low_percent
+        raw.space_cancel_only = config.space_cancel_only_percent
+        raw.space_halt = config.space_halt_percent
+        raw.sync_slow_count = config.sync_slow_count
+        raw.sync_slow_ns = config.sync_slow_ms * NS_PER_MS
+        raw.sync_stalled_ns = config.sync_stalled_ms * NS_PER_MS
+        raw.sync_alarm_ns = config.sync_alarm_s * NS_PER_S
+        raw.prepare_pause = config.prepare_pause
+        raw.audit_first = NO_SEGMENT
+        if config.audit:
+            end = chain_end(config.directory)
+            raw.audit_first, raw.audit_origin, raw.audit_state = end.sequence, end.origin, end.words
+        return raw
+
+    def _open(self, log_ring: Ring, report_rings: Mapping[int, Ring]) -> None:
+        config = self.config
+        directory = ffi.new("char[]", os.fsencode(config.directory))
+        raw = self._raw_config(directory)
         position = ffi.new("journal_position_t *", self._raw_position())
         log_ring.gate(CONSUMER, NAME, at=self.recovery.position.sequence)
         journaler = lib.journaler_new(raw, position, ring_pointer(log_ring))

@@ -16,7 +16,7 @@ from ringbuf.errors import (
     SegmentMissing,
     SegmentNotReady,
 )
-from ringbuf.ring import Consumer, Mode, Ring, Watch
+from ringbuf.ring import Consumer, Mode, Ring, Storage, StorageLevel, Watch
 from ringbuf.segment import EXIT_PRODUCER_BUSY, Segment, remove_segment, segments_under
 from ringbuf.wait import (
     Doorbell,
@@ -63,6 +63,8 @@ __all__ = [
     "SegmentMissing",
     "SegmentNotReady",
     "Stage",
+    "Storage",
+    "StorageLevel",
     "Watch",
     "remove_segment",
     "segments_under",

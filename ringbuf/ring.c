@@ -41,6 +41,11 @@ uint32_t ring_panic(const ring_t *ring)
     return atomic_load_explicit(&ring->header->panic, memory_order_relaxed);
 }
 
+uint32_t ring_storage_cell(const ring_t *ring)
+{
+    return ring_storage(ring);
+}
+
 static void copy_name(char *target, size_t size, const char *name)
 {
     size_t length = strnlen(name, size - 1);

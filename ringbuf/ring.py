@@ -37,6 +37,23 @@ class Watch(IntEnum):
     CURSORS = lib.RING_WATCH_CURSORS
 
 
+class StorageLevel(IntEnum):
+    """What the journaler says of the room on its disk; each level includes what the one before asks for (J9)."""
+
+    OK = lib.RING_STORAGE_OK
+    LOW = lib.RING_STORAGE_LOW  # an operator must make room
+    CANCEL_ONLY = lib.RING_STORAGE_CANCEL_ONLY  # gateways refuse what could rest
+    HALT = lib.RING_STORAGE_HALT  # the node stops in order
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The journaler's word on its disk, from the log ring."""
+
+    level: StorageLevel
+    slow: bool  # a sync was, or is, far too slow: hand over to the standby (J8)
+
+
 @dataclass(frozen=True)
 class Consumer:
     """One gating cursor as it stood when asked."""
@@ -205,6 +222,12 @@ class Ring:
     def panic(self) -> int:
         """errno of the write or sync that stopped the journaler, else 0."""
         return int(lib.ring_panic(self._alive))
+
+    @property
+    def storage(self) -> Storage:
+        """What the journaler says of its disk; log ring only."""
+        cell = int(lib.ring_storage_cell(self._alive))
+        return Storage(StorageLevel(cell & lib.RING_STORAGE_LEVEL), bool(cell & lib.RING_STORAGE_SLOW))
 
     @property
     def cursors(self) -> dict[int, Consumer]:

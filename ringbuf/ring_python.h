@@ -23,6 +23,7 @@ uint64_t ring_epoch(const ring_t *ring);
 int64_t ring_replicated(const ring_t *ring);
 int64_t ring_wanted(const ring_t *ring);
 uint32_t ring_panic(const ring_t *ring);
+uint32_t ring_storage_cell(const ring_t *ring);
 /* The creator's last word: attaching is possible from here on. */
 void ring_identify(ring_t *ring, const char *name, const uint64_t boot_id[2], uint64_t epoch);
 void ring_consumer_name(ring_t *ring, int consumer, const char *name, uint32_t pid);

@@ -106,7 +106,21 @@ class RingsConfig(Section):
 @dataclass(frozen=True, kw_only=True)
 class JournalConfig(Section):
     segment_size_bytes: int = _number(1 << 20, 1 << 32)
+    segments_ahead: int = _number(1, 8)
+    prepare_pause: int = _number(0, 100)
+    batch_slots_max: int = _number(8, 65536)
+    lazy_us: int = _number(0, 1_000_000)
+    mark_interval_ms: int = _number(1, 10)
     archive: bool = field()
+    audit: bool = field()
+    space_enough_bytes: int = _number(0, 1 << 60)
+    space_low_percent: int = _number(0, 100)
+    space_cancel_only_percent: int = _number(0, 100)
+    space_halt_percent: int = _number(0, 100)
+    sync_slow_ms: int = _number(1, 1000)
+    sync_slow_count: int = _number(1, 16)
+    sync_stalled_ms: int = _number(1000, 600_000)
+    sync_alarm_s: int = _number(1, 3600)
 
 
 @dataclass(frozen=True, kw_only=True)

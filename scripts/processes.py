@@ -12,6 +12,7 @@ the sequencer leads. So nothing is in a recovered node that a running one did no
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import gc
 import json
@@ -59,6 +60,7 @@ from scripts.node import (
     seal_key,
 )
 from scripts.placement import NOT_PINNED, Kind, ProcessPlan
+from scripts.storage import disk_full_text
 
 # One call of the C loop: the Python between two calls costs the request it meets tens of microseconds. With this and
 # BEHIND_NS at 1 ms the p99 of a lone order in D0 was 45 to 68 us, at 5 ms 23 to 50 (echo 12). Logons wait for it.
@@ -272,8 +274,7 @@ def run_journaler(process: Process, ready: Ready) -> None:
     settings = JournalerConfig(
         directory=config.journal_dir,
         mode="D0" if config.node.mode == "D0" else "D1",
-        archive=config.journal.archive,
-        segment_size_bytes=config.journal.segment_size_bytes,
+        **dataclasses.asdict(config.journal),
         cluster=process.node.engine.cluster_id,
         node=config.node.node_id,
         schema_hash=wire.SCHEMA_HASH,
@@ -304,6 +305,11 @@ def run_journaler(process: Process, ready: Ready) -> None:
         # may wait. When everything is written there is none, and only a bell can bring one.
         sleep_ns = journaler.idle_timeout_ns if awaited else BEHIND_NS
         process.serve([_stage(journaler.stage)], bell, sleep_ns=sleep_ns, quiet=written, idle=archived)
+    except CommandError:
+        if journaler.stats()["halted"] == 0:
+            raise
+        # No segment could be prepared and the last one is full (J9).
+        raise CommandError(disk_full_text(config.journal_dir), ExitCode.IO_ERROR) from None
     finally:
         journaler.close()
 

@@ -15,6 +15,7 @@ from ringbuf import CounterReader, CountersSnapshot, RingbufError
 from scripts.arguments import command_parser, config_of, table
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.node import Node, NodeRings, counter_path
+from scripts.storage import storage_text
 from scripts.supervisor import PROCESSES_FILE
 
 SAMPLE_S = 0.5
@@ -68,7 +69,7 @@ def observe(node: Node, interval_s: float) -> dict[str, Any]:
         first = look(rings, node, pids)
         time.sleep(interval_s)
         second = look(rings, node, pids)
-        epoch = rings.log.epoch
+        epoch, storage = rings.log.epoch, rings.log.storage
     finally:
         rings.close()
     alive = [process for process in processes if process["pid"] in second.cpu_s]
@@ -78,6 +79,7 @@ def observe(node: Node, interval_s: float) -> dict[str, Any]:
         "running": bool(alive) and len(alive) == len(processes),
         "mode": node.config.node.mode,
         "epoch": epoch,
+        "storage": {"level": storage.level.name.lower(), "slow": storage.slow, "text": storage_text(storage)},
         "binary_gateway": node.binary_address,
         "processes": [_process(process, first, second) for process in processes],
         "rings": [_ring(name, first, second) for name in second.cursors],
@@ -172,7 +174,8 @@ def _latencies(first: Sample, second: Sample) -> list[dict[str, Any]]:
 def render(facts: dict[str, Any], *, counters: bool) -> str:
     head = (
         f"{facts['name']}: {'running' if facts['running'] else 'NOT COMPLETE'}, mode {facts['mode']}, "
-        f"epoch {facts['epoch']}, binary gateway {facts['binary_gateway']}, data {facts['data']}"
+        f"epoch {facts['epoch']}, binary gateway {facts['binary_gateway']}, data {facts['data']}, "
+        f"disk: {facts['storage']['text']}"
     )
     parts = [head, table(facts["processes"]), table(facts["rings"])]
     if facts["latency"]:

@@ -18,11 +18,12 @@ from typing import IO, Any
 
 from journaler import JournalError
 from journaler.recover import recover
-from ringbuf import RingbufError
+from ringbuf import RingbufError, Storage, StorageLevel
 from scripts.config import CHECKOUT, Config
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.node import Node, NodeRings, engine_config, seal_key
 from scripts.placement import CORE_KINDS, Kind, ProcessPlan, place
+from scripts.storage import disk_full_text, storage_text
 
 POLL_S = 0.2
 LOG_TAIL_LINES = 5
@@ -92,6 +93,7 @@ class Supervisor:
         self._rings: NodeRings | None = None
         self._restart_times: deque[float] = deque()
         self._stopping = False
+        self._storage = Storage(StorageLevel.OK, slow=False)
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -113,10 +115,23 @@ class Supervisor:
         if self._stopping:
             return False
         time.sleep(POLL_S)
+        self._look_at_storage()
         dead = [child for child in self._children if child.process.poll() is not None]
         if dead and not self._stopping:
             self._restart(dead)
         return not self._stopping
+
+    def _look_at_storage(self) -> None:
+        """Say what the journaler says of its disk when that changes; give up, in order, on a full one (J9)."""
+        assert self._rings is not None
+        storage = self._rings.log.storage
+        if storage == self._storage:
+            return
+        self._storage = storage
+        directory = self.config.journal_dir
+        if storage.level is StorageLevel.HALT:
+            raise CommandError(disk_full_text(directory), ExitCode.IO_ERROR)
+        self._say(f"disk of {directory}: {storage_text(storage)}")
 
     def request_stop(self) -> None:
         self._stopping = True

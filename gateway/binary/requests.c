@@ -47,13 +47,16 @@ bool session_down_write(server_t *server, connection_t *connection)
     return true;
 }
 
+/* The journaler is far behind, or says that its disk is nearly full. */
 static bool log_is_behind(const ring_t *log)
 {
     int64_t gating = log == NULL ? INT64_MAX : ring_gating_minimum(log);
+    if (log != NULL && ring_storage_at_least(log, RING_STORAGE_CANCEL_ONLY))
+        return true;
     return gating != INT64_MAX && (ring_published(log) - gating) * 4 >= ring_capacity(log) * 3;
 }
 
-/* Slots left for cancels only: the last quarter of the ring, and everything while the journaler is far behind. */
+/* Slots left for cancels only: the last quarter of the ring, and everything while the log must not grow. */
 static bool server_busy(server_t *server)
 {
     int64_t reserve = ring_capacity(server->ingress) / 4;

@@ -47,6 +47,17 @@ enum ring_mode {
     RING_MODE_D0 = 2,      /* readers go up to pub, the journaler writes behind */
 };
 
+/* What the journaler says of its disk, in the log ring; each level includes what the one before asks for (J9). */
+enum ring_storage {
+    RING_STORAGE_OK = 0,
+    RING_STORAGE_LOW = 1,         /* an operator must make room */
+    RING_STORAGE_CANCEL_ONLY = 2, /* gateways take nothing that could rest */
+    RING_STORAGE_HALT = 3,        /* the node stops in order; everything acknowledged is durable */
+};
+
+#define RING_STORAGE_LEVEL 0xffu
+#define RING_STORAGE_SLOW 0x100u /* a sync was, or is, far too slow: hand over to the standby (J8) */
+
 /* The producer stores `claim` once for up to that many slots (a sixteenth of a small ring): an observer that polls does not
  * then pull the line away at every one. The price: an observer counts as lapped that many slots early. Never beyond what
  * gating consumers have freed, so one of those may use ring_read() too and is never lapped. */
@@ -74,6 +85,7 @@ typedef struct ring_header {
     _Atomic uint32_t ready; /* set last by the creator: the identity above is complete */
     char name[32];
     _Atomic uint32_t panic; /* log ring: errno of the failed write or sync that stopped the journaler (J8), else 0 */
+    _Atomic uint32_t storage; /* log ring: enum ring_storage, with RING_STORAGE_SLOW or without (J8, J9) */
     _Alignas(CACHE_LINE) _Atomic int64_t claim;
     _Alignas(CACHE_LINE) _Atomic int64_t pub;
     _Alignas(CACHE_LINE) _Atomic int64_t commit;
@@ -85,6 +97,7 @@ typedef struct ring_header {
     _Alignas(CACHE_LINE) ring_consumer_t consumers[RING_CONSUMERS_MAX];
 } ring_header_t;
 
+_Static_assert(offsetof(ring_header_t, storage) == 108, "layout v1");
 _Static_assert(offsetof(ring_header_t, claim) == 1 * CACHE_LINE, "layout v1");
 _Static_assert(offsetof(ring_header_t, pub) == 2 * CACHE_LINE, "layout v1");
 _Static_assert(offsetof(ring_header_t, commit) == 3 * CACHE_LINE, "layout v1");
@@ -284,6 +297,17 @@ static inline int64_t ring_commit(const ring_t *ring)
 static inline int64_t ring_visible(const ring_t *ring)
 {
     return ring->header->mode == RING_MODE_DURABLE ? ring_commit(ring) : ring_published(ring);
+}
+
+/* The journaler's word on its disk: a level, perhaps with RING_STORAGE_SLOW. Relaxed: nothing else is read by it. */
+static inline uint32_t ring_storage(const ring_t *ring)
+{
+    return atomic_load_explicit(&ring->header->storage, memory_order_relaxed);
+}
+
+static inline bool ring_storage_at_least(const ring_t *ring, uint32_t level)
+{
+    return (ring_storage(ring) & RING_STORAGE_LEVEL) >= level;
 }
 
 /* The journaler's store of `commit`; wakes who sleeps on it. */

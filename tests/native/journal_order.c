@@ -126,7 +126,10 @@ static journaler_t *start(ring_t *log)
                                .mark_interval_ns = 4000000,
                                .batch_slots_max = 256,
                                .spares = 2,
-                               .sync = 1};
+                               .sync = 1,
+                               .sync_slow_count = 3,
+                               .sync_slow_ns = UINT64_MAX,
+                               .sync_stalled_ns = UINT64_MAX};
     journal_position_t position = {.segment_first = JOURNAL_NO_SEGMENT};
     journaler_t *journaler = journaler_new(&config, &position, log);
     INVARIANT(journaler != NULL);

@@ -5,6 +5,7 @@ import struct
 
 import pytest
 
+from ringbuf import StorageLevel
 from ringbuf.wire.codec import encode_frame
 from ringbuf.wire.messages import (
     AssetAdd,
@@ -30,6 +31,7 @@ from ringbuf.wire.messages import (
 )
 from tests.kit import eventually
 from tests.kit.fake_exchange import FLAG_MORE, FLAG_REJECT, FakeExchange
+from tests.kit.journals import set_storage
 from tests.kit.raw_client import RawClient
 from tests.kit.site import ACCOUNT, SESSION, MakeSite, Site
 
@@ -379,6 +381,27 @@ def test_orders_are_refused_and_cancels_taken_while_the_journaler_is_far_behind(
     assert isinstance(refused, OrderRejected)
     assert refused.reject_code == RejectCode.SYSTEM_BUSY
     assert slots[2].aux == 0
+
+
+@pytest.mark.parametrize(
+    ("storage", "code"),
+    [
+        (StorageLevel.LOW, RejectCode.NONE),
+        (StorageLevel.CANCEL_ONLY, RejectCode.SYSTEM_BUSY),
+        (StorageLevel.HALT, RejectCode.SYSTEM_BUSY),
+    ],
+)
+def test_orders_are_refused_and_cancels_taken_while_the_disk_is_nearly_full(
+    site: Site, storage: StorageLevel, code: RejectCode
+) -> None:
+    client = site.logged_on()
+    site.loop.call(lambda: set_storage(site.exchange.log, storage))
+    client.send(order(), seq_num=1)
+    client.send(OrderCancelRequest(instrument_id=1), seq_num=2)
+
+    slots = eventually(lambda: len(site.exchange.requests()) == 2 and site.exchange.requests())
+
+    assert [slot.aux for slot in slots] == [code, 0]
 
 
 def test_throttle_refuses_what_is_too_much_and_leaves_cancels_twice_the_room(make_site: MakeSite) -> None:

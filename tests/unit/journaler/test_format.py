@@ -1,17 +1,23 @@
 """The bytes of the journal are those of the specification, and the C that makes them agrees with a slow reader."""
 
+import json
 import random
 import shutil
 from pathlib import Path
 
+import pytest
+
 from journaler import LogReader
 from journaler._journal import ffi, lib
+from journaler.export import LOG_BLOCK_MAX, LOG_TEMPLATES
 from journaler.format import BatchHeader, MarkSlot, SegmentHeader, crc32c, log_hash
+from journaler.inspect import records
 from journaler.recover import recover
 from journaler.segments import list_segments
+from ringbuf.wire.messages import MESSAGES, SCHEMA_VERSION
 from tests.kit import journals
 from tests.oracle import journal as oracle
-from tests.vectors.make_journal import golden_slots
+from tests.vectors.make_journal import RECORDS_FILE, golden_slots
 
 VECTORS = Path(__file__).resolve().parents[2] / "vectors"
 GOLDEN_CHAIN = (0x14B9A3842BFB288E, 0x066D2071)  # log hash, checksum of the last batch
@@ -95,6 +101,33 @@ def test_golden_journal_of_format_1_is_still_read(tmp_path: Path) -> None:
     assert (position.log_hash, position.crc) == GOLDEN_CHAIN
     data = list_segments(tmp_path / "journal")[0].path.read_bytes()
     assert oracle.judge(data, 16) == ("clean", 16)
+
+
+@pytest.mark.parametrize("folder", sorted(VECTORS.glob("journal-*-schema-*")), ids=lambda path: path.name)
+def test_golden_journal_of_each_schema_still_says_the_same(folder: Path) -> None:
+    """Every field that had a name and a value then has them now; there may be more."""
+    expected = json.loads((folder / RECORDS_FILE).read_text())
+
+    found = list(records(folder, 0, None))
+
+    assert recover(folder).verdict == "clean" and len(found) == len(expected)
+    for now, then in zip(found, expected, strict=True):
+        assert {name: now[name] for name in then if name != "fields"} == {
+            name: value for name, value in then.items() if name != "fields"
+        }
+        fields = then.get("fields", {})
+        assert {name: now["fields"][name] for name in fields} == fields
+
+
+def test_no_template_of_a_golden_journal_has_lost_its_name() -> None:
+    expected = json.loads((VECTORS / f"journal-1-schema-{SCHEMA_VERSION}" / RECORDS_FILE).read_text())
+    golden = {record["template"] for record in expected}
+    today = {
+        message.__name__
+        for template, message in MESSAGES.items()
+        if any(template in each for each in LOG_TEMPLATES) and message.BLOCK_LENGTH <= LOG_BLOCK_MAX
+    }
+    assert golden <= today, "a template was renamed or removed: its old records can no longer be named"
 
 
 def test_golden_records_give_the_golden_identity_when_written_today(tmp_path: Path) -> None:

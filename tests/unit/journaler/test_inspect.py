@@ -1,18 +1,22 @@
-"""`bullring journal verify` and `show`: what an operator sees."""
+"""`bullring journal`: what an operator sees."""
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
-from journaler import inspect
-from journaler.segments import list_segments
+from journaler import commands
+from journaler.reader import LogReader
+from journaler.recover import recover
+from journaler.segments import audit_name, list_segments
 from ringbuf.wire.messages import NewOrderSingle, OrdType, Side, Template, TimeInForce
-from tests.kit import journals
+from scripts.journal import NoSnapshots
+from tests.kit import journals, waiting
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
-    code = inspect.run([str(argument) for argument in arguments])
+    code = commands.run([str(argument) for argument in arguments], snapshots=lambda _: NoSnapshots())
     return code, capsys.readouterr().out
 
 
@@ -55,6 +59,48 @@ def test_verify_tells_of_a_torn_batch_and_an_earlier_panic(tmp_path: Path, capsy
     assert "torn" in text and "fdatasync failed" in text
 
 
+def test_verify_hashes_the_audited_segments_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with journals.log_ring() as ring, journals.opened(tmp_path, ring) as journaler:
+        for _ in range(3):
+            journals.publish(ring, journals.singles(ring.published, 300))
+            journals.poll_all(journaler, ring)
+        waiting.eventually(lambda: journaler.stats()["audited"] == ring.published, deadline_s=60)
+    result = json.loads(run(capsys, "verify", tmp_path, "--json")[1])
+    slots = b"".join(slots for _, slots in LogReader(tmp_path).batches(0, result["audit_end"]))
+    assert result["audited_segments"] == len(list_segments(tmp_path)) - 1
+    assert result["audit_sha256"] == hashlib.sha256(slots).hexdigest()
+
+    path = tmp_path / audit_name(0)
+    text = path.read_text()
+    digit = "1" if text[-2] == "0" else "0"
+    path.write_text(text[:-2] + digit + "\n")
+
+    code, said = run(capsys, "verify", tmp_path)
+    assert code == 1 and "not those that were hashed" in said and path.name in said
+
+
+@pytest.mark.parametrize(
+    ("floor", "code", "reason"),
+    [
+        ("7", 0, ""),
+        ("7:HASH", 0, ""),
+        ("3:0", 1, "are not those"),
+        ("7:1", 1, "are not those"),
+        ("8", 1, "ends at sequence 7, but 8 is known"),
+        ("x", 2, ""),
+    ],
+)
+def test_verify_compares_with_what_is_known_from_outside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], floor: str, code: int, reason: str
+) -> None:
+    journals.write_journal(tmp_path, [3, 4])
+    known = floor.replace("HASH", f"{recover(tmp_path).position.log_hash:016x}")
+
+    found, text = run(capsys, "verify", tmp_path, "--at-least", known)
+
+    assert found == code and reason in text
+
+
 def test_show_decodes_the_fields_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     order = NewOrderSingle(
         instrument_id=4, side=Side.SELL, ord_type=OrdType.LIMIT, time_in_force=TimeInForce.GTC, price=12345, order_qty=7
@@ -89,4 +135,7 @@ def test_show_takes_a_range(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_wrong_arguments_are_told_apart_from_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "verify")[0] == 2
     assert run(capsys, "repair", tmp_path)[0] == 2
+    assert run(capsys, "repair", tmp_path, "--from", tmp_path / "nothing")[0] == 2
+    assert run(capsys, "export", tmp_path, "--output", tmp_path / "log.xls")[0] == 2
+    assert run(capsys, "trim", tmp_path, "--archive", tmp_path / "nothing")[0] == 2
     assert run(capsys, "verify", tmp_path / "nothing")[0] == 2

@@ -27,6 +27,15 @@ from tests.kit import journals, waiting
         ("mark_interval_ms", 11),
         ("lazy_us", -1),
         ("mode", "D3"),
+        ("space_enough_bytes", -1),
+        ("space_low_percent", 101),
+        ("space_cancel_only_percent", -1),
+        ("space_halt_percent", 101),
+        ("sync_slow_ms", 0),
+        ("sync_slow_count", 17),
+        ("sync_stalled_ms", 999),
+        ("sync_alarm_s", 0),
+        ("prepare_pause", 101),
     ],
 )
 def test_config_out_of_range_is_refused_by_name(tmp_path: Path, field: str, value: Any) -> None:
@@ -177,6 +186,34 @@ def test_half_made_spare_is_removed_and_a_whole_one_used_again(tmp_path: Path) -
         waiting.eventually(lambda: journaler.stats()["prepared"] == 2 - len(before))
 
     assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_spare_that_is_not_all_zero_is_made_anew(tmp_path: Path) -> None:
+    journals.write_journal(tmp_path, [3], segments_ahead=2)
+    stale = bytearray(journals.SEGMENT_SIZE)
+    stale[40_000] = 1
+    (tmp_path / "spare-0.zero").write_bytes(stale)
+
+    with journals.log_ring(base=3) as ring, journals.opened(tmp_path, ring, segments_ahead=2) as journaler:
+        waiting.eventually(lambda: journaler.stats()["spares"] == 2)
+
+    assert (tmp_path / "spare-0.zero").read_bytes() == bytes(journals.SEGMENT_SIZE)
+
+
+def test_spares_beyond_the_number_wanted_are_removed(tmp_path: Path) -> None:
+    with journals.log_ring() as ring, journals.opened(tmp_path, ring, segments_ahead=4) as journaler:
+        waiting.eventually(lambda: journaler.stats()["spares"] == 4)
+
+    with journals.log_ring() as ring, journals.opened(tmp_path, ring, segments_ahead=1):
+        assert [path.name for path in tmp_path.glob("spare-*")] == ["spare-0.zero"]
+
+
+def test_stopping_in_the_middle_of_a_preparation_leaves_nothing_half_made(tmp_path: Path) -> None:
+    changes = {"segment_size_bytes": 64 << 20, "segments_ahead": 2, "prepare_pause": 100}
+    with journals.log_ring() as ring, journals.opened(tmp_path, ring, **changes) as journaler:
+        waiting.eventually(lambda: journaler.stats()["spares"] == 1 and list(tmp_path.glob("*.tmp")), deadline_s=60)
+
+    assert [path.name for path in tmp_path.glob("spare-*")] == ["spare-0.zero"]
 
 
 def test_spares_are_all_zero_and_of_full_size(tmp_path: Path) -> None:

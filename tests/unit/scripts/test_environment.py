@@ -36,8 +36,7 @@ def test_account_without_root_is_told_the_one_command(checkout: Path) -> None:
 
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "bullring: system packages are missing; "
-        "run: sudo apt-get update && sudo apt-get install -y cmake ninja-build"
+        "bullring: system packages are missing; run: sudo apt-get update && sudo apt-get install -y cmake ninja-build"
     ]
 
 

@@ -1,0 +1,128 @@
+"""Every drill passes in a short version, and fails with each of the faults it has to notice."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts import drill
+from scripts.drills import COMMON_FIELDS, Context, Drill, Outcome, load, names
+from scripts.exit_codes import CommandError, ExitCode
+
+ROOT = Path(__file__).resolve().parents[2]
+SHORT = {
+    "diskfull": (),
+    "fsyncfail": ("--runs", "3"),
+    "slowdisk": (),
+    "torture": ("--stride", "11", "--batches", "3"),
+}
+CONTROLS = SHORT | {"fsyncfail": ("--runs", "1"), "torture": ("--stride", "61", "--batches", "2")}
+TIME_MAX_S = 600
+
+
+def play(name: str, *options: str) -> tuple[int, dict[str, object]]:
+    """Run a drill as an operator does; skip where this machine cannot show it."""
+    command = [sys.executable, "-m", "scripts.cli", "drill", name, "--json", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIME_MAX_S)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 1, done.stdout + done.stderr
+    line = json.loads(lines[0])
+    if line["verdict"] == "skipped":
+        assert done.returncode in (ExitCode.NO_PERMISSION, ExitCode.UNAVAILABLE)
+        pytest.skip(f"{name}: {line['reason']}")
+    return done.returncode, line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHORT)
+def test_drill_passes(name: str) -> None:
+    code, line = play(name, *SHORT[name])
+
+    assert (code, line["verdict"], line["problems"]) == (ExitCode.OK, "pass", []), line
+    assert line["acked_lost"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "fault"), [(name, fault) for name in SHORT for fault in load(name).faults])
+def test_drill_fails_with_a_planted_fault(name: str, fault: str) -> None:
+    code, line = play(name, "--plant", fault, *CONTROLS[name])
+
+    assert (code, line["verdict"], line["planted"]) == (ExitCode.NEGATIVE, "fail", fault), line
+    assert line["problems"]
+
+
+# --- the frame --------------------------------------------------------------------------------------------------------
+
+
+def test_every_drill_has_faults_to_notice_and_says_what_it_does() -> None:
+    for name in names():
+        assert load(name).faults and load(name).summary, name
+
+
+def test_unknown_drill_and_fault_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(CommandError, match="no drill 'nothing'; there are: "):
+        drill.run(["nothing"])
+    with pytest.raises(CommandError, match="--plant nothing: must be one of no-mark"):
+        drill.run(["torture", "--plant", "nothing"])
+    assert drill.run([]) == ExitCode.USAGE
+    assert "torture" in capsys.readouterr().out
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> list[Context]:
+    """A drill that fails unless nothing is planted, and misses one of its faults."""
+    seen: list[Context] = []
+
+    def run(context: Context) -> Outcome:
+        seen.append(context)
+        outcome = Outcome({name: 0 for name in COMMON_FIELDS})
+        for _ in context.rounds():
+            outcome.add(runs=1)
+        outcome.check(context.planted in (None, "missed"), "found")
+        return outcome
+
+    made = Drill("a toy", run, {"seen": "is noticed", "missed": "is not"}, runs=3)
+    monkeypatch.setattr(drill, "load", lambda name: made)
+    return seen
+
+
+def last_line(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    line: dict[str, object] = json.loads(capsys.readouterr().out)
+    return line
+
+
+def test_verdict_is_the_exit_code_and_one_line(toy: list[Context], capsys: pytest.CaptureFixture[str]) -> None:
+    assert drill.run(["torture", "--json", "--seed", "7"]) == ExitCode.OK
+    line = last_line(capsys)
+    assert (line["verdict"], line["seed"], line["runs"]) == ("pass", 7, 3)
+
+    assert drill.run(["torture", "--json", "--plant", "seen", "--runs", "2"]) == ExitCode.NEGATIVE
+    line = last_line(capsys)
+    assert (line["verdict"], line["problems"], line["runs"]) == ("fail", ["found"], 2)
+    assert toy[0].rng.random() == Context(Path(), 7, 1, None, None, {}, print).rng.random()
+    assert not toy[0].folder.exists()
+
+
+def test_controls_name_the_fault_that_was_missed(toy: list[Context], capsys: pytest.CaptureFixture[str]) -> None:
+    assert drill.run(["torture", "--json", "--controls"]) == ExitCode.NEGATIVE
+    assert last_line(capsys)["problems"] == ["the planted fault 'missed' was not noticed"]
+
+
+def test_drill_that_breaks_is_no_verdict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(context: Context) -> Outcome:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(drill, "load", lambda name: Drill("a broken toy", run, {"any": "is never noticed"}))
+
+    for options in ([], ["--controls"]):
+        assert drill.run(["torture", "--json", *options]) == ExitCode.INTERNAL
+        assert last_line(capsys)["verdict"] == "error"
+
+
+def test_seconds_bound_the_rounds_instead_of_their_number(
+    toy: list[Context], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert drill.run(["torture", "--json", "--seconds", "0"]) == ExitCode.OK
+    assert last_line(capsys)["runs"] == 1
