@@ -11,6 +11,7 @@ from tests.oracle.accounts import Ledger, ceil_div, floor_div
 from tests.oracle.adapter import Fault
 from tests.oracle.book import Book, is_better
 from tests.oracle.choices import MONEY_LIMIT, RATE_SCALE
+from tests.oracle.faults_rules import RULE_FAULTS, on
 from tests.oracle.filters import Instrument, Refusal
 from tests.oracle.lines import OrderLine, PairHold, Version
 from tests.oracle.matcher import Matcher
@@ -18,10 +19,6 @@ from tests.oracle.orders import LiveOrder, Market
 from tests.oracle.records import OrderTerms, Record
 from tests.oracle.reports import MatcherReports
 from tests.oracle.sequencer import Frames, Sequencer
-
-
-def on(owner: Any, attribute: str, replacement: Any) -> tuple[tuple[Any, str, Any], ...]:
-    return ((owner, attribute, replacement),)
 
 
 def _nothing(*_args: Any, **_kwargs: Any) -> None:
@@ -262,6 +259,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("combinations unchecked", on(filters, "check_combination", _nothing)),
     Fault("price range unchecked", on(filters, "check_price", lambda instrument, price: price or 0)),
     Fault("no replace may be in flight", on(admission_changes, "REPLACES_IN_FLIGHT_MAX", 0)),
+    *RULE_FAULTS,
 )
 
 # Only commands in flight together show these.
