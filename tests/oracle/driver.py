@@ -16,6 +16,7 @@ from ringbuf.wire.messages import (
     InstrumentLimits,
     InstrumentState,
     NewOrderSingle,
+    OrderAmendRequest,
     OrderCancelRequest,
     OrderReplaceRequest,
     OrdType,
@@ -33,7 +34,7 @@ MakeTarget = Callable[[World], Target]
 BASE, QUOTE = 1, 2
 # Enough for whatever an order may ask for, and dozens of accounts together stay below 2^62.
 FUNDS_UNITS = 1 << 56
-QUANTITY_MAX = 1 << 40
+QUANTITY_MAX = 1 << 46
 
 
 @dataclass(slots=True)
@@ -191,6 +192,33 @@ class Driver:
             return Events(rejected=[number])
         message = OrderCancelRequest(instrument_id=followed.instrument_id, order_id=followed.order_id)
         return self.events(self.send(self.sessions[followed.owner], message))
+
+    def amend(self, number: int, total: int) -> Events:
+        """Make an order smaller in its place; `total` includes what is filled and what was prevented."""
+        followed = self.orders[number]
+        message = OrderAmendRequest(
+            instrument_id=followed.instrument_id, order_id=followed.order_id, new_qty=total - followed.prevented
+        )
+        return self.events(self.send(self.sessions[followed.owner], message))
+
+    def cancel_replace(self, number: int, successor: int, quantity: int, price: int, **terms: Any) -> Events:
+        """Cancel an order and enter another one of its owner and side in its stead, in one group."""
+        old = self.orders[number]
+        cancel = OrderCancelRequest(instrument_id=old.instrument_id, order_id=old.order_id)
+        order = NewOrderSingle(
+            cl_ord_id=successor,
+            side=old.side,
+            order_qty=quantity,
+            price=price,
+            instrument_id=old.instrument_id,
+            ord_type=OrdType.LIMIT,
+            time_in_force=TimeInForce.GTC,
+            **terms,
+        )
+        self.orders[successor] = Followed(
+            successor, old.owner, old.side, instrument_id=old.instrument_id, price=price, total=quantity
+        )
+        return self.events(self.send(self.sessions[old.owner], cancel, order))
 
     def replace(self, number: int, **terms: Any) -> Events:
         """Change an order; `order_qty` is its total including what is filled."""

@@ -19,7 +19,6 @@ from ringbuf.wire.messages import (
     CancelReason,
     ExecInst,
     MarketState,
-    OrderAmendRequest,
     OrdType,
     Side,
     StpMode,
@@ -236,10 +235,7 @@ class VectorRun:
         self.do_replace(step, expected)
 
     def do_amend_keep_priority(self, step: dict[str, Any], expected: dict[str, Any]) -> None:
-        followed = self.driver.orders[step["id"]]
-        message = OrderAmendRequest(instrument_id=1, order_id=followed.order_id, new_qty=self.lots(step["qty"]))
-        events = self.driver.events(self.driver.send(self.driver.sessions[followed.owner], message))
-        self.compare(step, expected, events)
+        self.compare(step, expected, self.driver.amend(step["id"], self.lots(step["qty"])))
 
     def do_uncross(self, step: dict[str, Any], expected: dict[str, Any]) -> None:
         self.count(self.driver.set_state(MarketState.CONTINUOUS))
