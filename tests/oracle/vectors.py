@@ -114,7 +114,8 @@ class VectorRun:
             quote_per_tick_lot=int(symbol.get("quote_scale", 1)),
         )
         prices = [price for step in vector["steps"] for price in self.prices_in(step)]
-        self.driver.add_market(price_max=max(prices, default=1) * 4, reference_px=max(prices, default=1))
+        top = max([*prices, 1])
+        self.driver.add_market(price_max=top * 4, reference_px=top)
         self.helper = HELPER_FIRST
         self.seconds = 0
         self.auctioned: list[int] = []
@@ -456,6 +457,15 @@ def run_vector(vector: dict[str, Any], make_target: MakeTarget) -> None:
     """Run one vector on a fresh target."""
     with closing(make_target(World(partitions=1, orders_max=1024))) as target:
         VectorRun(vector, target).run()
+
+
+def is_basic(vector: dict[str, Any]) -> bool:
+    """Return True for a vector of limit and market orders alone, which an engine of profile "basic" can run."""
+    more = {"stop", "display", "quote_amount", "expire_at", "post_only", "stp", "order"}
+    steps = vector["steps"]
+    is_plain = not any(more & set(step) or step.get("tif") in ("GTD", "GFA", "AON") for step in steps)
+    ops = {step["op"] for step in steps}
+    return is_plain and not ops & {"uncross", "auction", "last_price_path", "amend_keep_priority", *DERIVATIVES}
 
 
 def exclusion_of(name: str) -> str | None:
