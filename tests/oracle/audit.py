@@ -71,8 +71,10 @@ class Audit:
         self.executed_leg: dict[tuple[int, int], tuple[int, int]] = {}
 
     def note(self, session: int, frames: list[tuple[int, Any]]) -> None:
-        """Remember what a request says and no report will."""
+        """Remember what a request says and no report will. A number that was not taken may come again."""
         for number, message in frames:
+            self.legs.pop((session, number), None)
+            self.quotes.pop((session, number), None)
             if isinstance(message, Quote):
                 self.quotes[session, number] = message
             elif isinstance(message, NewOrderSingle) and message.list_role in PAIR_ROLES:

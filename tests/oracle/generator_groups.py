@@ -183,8 +183,10 @@ class GroupGenerator(OrderGenerator):
 
     def quote(self) -> Command:
         """Quote around the touch: anew, smaller at the same price, one side pulled, crossing, or wrong."""
+        return self.quote_of(self.random.choice((2, 3, 4, 6, 8)), self.instrument())
+
+    def quote_of(self, session: int, instrument: Instrument) -> Command:
         pick = self.random.choice
-        session, instrument = pick((2, 3, 4, 6, 8)), self.instrument()
         last = self.last_px(instrument)
         live = [line for line in self.exchange.sequencer.lines.values()
                 if line.quote is not None and line.instrument is instrument and line.session == session]  # fmt: skip

@@ -61,7 +61,7 @@ class FullGenerator(GroupGenerator):
             (60, self.quote),
             (6, self.broken_group),
             (8, self.unknown_order),
-            (7, self.mass_cancel),
+            (16, self.mass_cancel),
             (7, self.odd_sequence),
             (40, self.let_time_pass),
             (5, self.change_limits),
@@ -101,6 +101,9 @@ class FullGenerator(GroupGenerator):
     def burst(self) -> list[Command]:
         """Return commands in flight together: no time passes, and nothing ends many orders at once."""
         commands = super().burst()
+        if self.random.random() < 0.25:
+            session, instrument = self.random.choice((2, 4, 6)), self.instrument()
+            commands += [self.quote_of(session, instrument) for _ in range(self.random.choice((2, 4, 8)))]
         return [
             command
             for command in commands
@@ -113,12 +116,20 @@ class FullGenerator(GroupGenerator):
         """Let a tick come after milliseconds, seconds, now and then hours."""
         pick = self.random.choice
         ms = pick((11, 40, 99, 101, 150, 600, 1_000, 1_600, 2_600, 4_100, 10_000, 70_000))
-        if self.random.random() < 0.03:
+        roll = self.random.random()
+        if roll < 0.03:
             ms = pick((3_600_000, 7 * 3_600_000))
+        elif roll < 0.05:
+            # To the end of the day of some instrument, or a second before it.
+            end = self.exchange.sequencer.instruments[pick((1, 2, 3))].rules.day_end_second
+            ms = ((end - self.now_s() - pick((0, 0, 1))) % DAY_SECONDS) * 1_000
         return Command(0, None, advance_ns=ms * MILLISECOND_NS + self.random.randint(0, 999), tick=True)
 
     def change_limits(self) -> Command:
         command = super().change_limits()
+        if command.message.instrument_id == 2 and self.random.random() < 0.2:
+            # The lower edge is 0: nothing may be sold by amount.
+            command = replace(command, message=replace(command.message, band_down_bps=10_000))
         known = command.message.instrument_id in self.world.instruments
         return self.for_a_while(command, full_limits_of(command.message.instrument_id)) if known else command
 

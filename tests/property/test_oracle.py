@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from contextlib import ExitStack
 from random import Random
 from unittest.mock import patch
 
 import pytest
 
-from ringbuf.wire.messages import CancelReason, RejectCode
+from ringbuf.wire.messages import CancelReason, RejectCode, Side
 from tests.oracle.adapter import Fault, ModelTarget
+from tests.oracle.auction import clearing
 from tests.oracle.audit import Audit
+from tests.oracle.book import Book
 from tests.oracle.compare import Replica, numbered, run_random
-from tests.oracle.exchange import Exchange
+from tests.oracle.exchange import Exchange, Numbered
 from tests.oracle.faults import HAZARDS
 from tests.oracle.generator_market import make_generator
-from tests.oracle.records import LogEntry, ModelError, Outcome
+from tests.oracle.orders import LiveOrder
+from tests.oracle.records import LogEntry, ModelError, OrderTerms, Outcome
+from tests.oracle.sequencer import Frames
 from tests.oracle.world import BASIC, FULL, Command, World, setup
 
 SEEDS = range(4)
@@ -60,11 +65,23 @@ def run(exchange: Exchange, commands: list[Command], audit: Audit | None = None)
     exchange.now_ns += max(command.advance_ns for command in commands)
     frames = numbered(exchange, [command for command in commands if not command.tick])
     if audit is not None:
-        for session, linked, _ in frames:
+        for session, linked in taken(exchange, frames):
             audit.note(session, linked)
     now_ns = exchange.now_ns
     is_tick = any(command.tick for command in commands)
     return exchange.burst(frames, [LogEntry(now_ns, now_ns=now_ns)] if is_tick else [])
+
+
+def taken(exchange: Exchange, commands: list[Numbered]) -> Iterator[tuple[int, Frames]]:
+    """Yield (session, frames) of what the log will take: the session's next numbers, no duplicates, no gaps."""
+    following: dict[int, int] = {}
+    for session, frames, _ in commands:
+        kept = []
+        for number, message in frames:
+            if number == following.setdefault(session, exchange.next_seq(session)):
+                following[session] += 1
+                kept.append((number, message))
+        yield session, kept
 
 
 def make_audit(exchange: Exchange) -> Audit:
@@ -179,6 +196,52 @@ def test_interleaving_shows_rules_that_overspend(hazard: Fault) -> None:
         with pytest.raises(ModelError):
             for seed in range(40):
                 interleave(seed, INTERLEAVED)
+
+
+def random_book(random: Random) -> Book:
+    """Return a small book, mostly crossed, with icebergs."""
+    book = Book()
+    for order_id in range(random.randint(2, 9)):
+        terms = OrderTerms(
+            order_id=order_id, instrument_id=1, account_id=1, firm_id=0, session=1, seq_num=1, cl_ord_id=0,
+            client_tag=0, side=random.choice((Side.BUY, Side.SELL)), ord_type=2, time_in_force=1,
+            price=random.randint(1, 25), quantity=random.randint(1, 6),
+        )  # fmt: skip
+        order = LiveOrder.of(terms)
+        order.visible = random.randint(1, terms.quantity)
+        book.add(order)
+    return book
+
+
+def best_of_all_ticks(book: Book, reference: int | None) -> int:
+    """Look at every price from 0 to 30, as docs/MATCHING.md section 13 says it."""
+    demand = {p: sum(bid.leaves for bid in book.bids if bid.price >= p) for p in range(31)}
+    supply = {p: sum(ask.leaves for ask in book.asks if ask.price <= p) for p in range(31)}
+    most = max(min(demand[p], supply[p]) for p in demand)
+    left = [p for p in demand if min(demand[p], supply[p]) == most]
+    least = min(abs(demand[p] - supply[p]) for p in left)
+    left = [p for p in left if abs(demand[p] - supply[p]) == least]
+    if all(demand[p] > supply[p] for p in left):
+        return left[-1]
+    if all(demand[p] < supply[p] for p in left):
+        return left[0]
+    wanted = (left[0] + left[-1]) // 2 if reference is None else reference
+    return min(left, key=lambda p: abs(p - wanted))
+
+
+def test_clearing_price_is_the_best_of_all_ticks() -> None:
+    random = Random(5)
+    crossed = 0
+
+    for _ in range(3_000):
+        book, reference = random_book(random), random.choice((None, random.randint(0, 30)))
+        found = clearing(book, reference)
+        assert (found is not None) == book.is_crossed()
+        if found is not None:
+            crossed += 1
+            assert found.price == best_of_all_ticks(book, reference), (book.bids, book.asks, reference)
+
+    assert crossed > 1_000
 
 
 def test_replay_of_a_seed_gives_the_same_run() -> None:
