@@ -10,12 +10,18 @@ from typing import Any, Protocol
 from unittest.mock import patch
 
 from ringbuf.wire.market_messages import EventFlags
-from tests.oracle.exchange import Exchange
-from tests.oracle.records import MarketEvent, Outcome, Report
+from ringbuf.wire.messages import BalanceQuery, Tick
+from tests.oracle.exchange import Numbered
+from tests.oracle.records import LogEntry, MarketEvent, Outcome, Report
+from tests.oracle.tables import ADMIN_SESSION
 from tests.oracle.world import World
 
 # Flag of a report slot: the order of this report is done.
 REPORT_FLAG_FINAL = 1 << 2
+# Flag of an ingress slot: linked with the next one.
+SLOT_FLAG_MORE = 1 << 0
+# Where slots have what.
+SLOT_BYTES, BLOCK_OFFSET = 128, 32
 # Answers to binding, and marks: not part of what the model tells.
 IGNORED_REPORTS = {"SessionBound", "SessionNegotiated", "BookHash", "AccountPosition"}
 IGNORED_EVENTS = {"BookDigest"}
@@ -32,7 +38,6 @@ ENGINE_COLUMNS = {
     "session_id": "session",
     "side": "side",
 }
-Numbered = list[tuple[int, int, Any]]  # (session, number, message)
 Levels = list[tuple[int, int, int]]
 OpenOrder = dict[str, Any]
 
@@ -42,9 +47,11 @@ class Target(Protocol):
 
     def bind(self, session_id: int) -> None: ...
 
-    def submit(self, session_id: int, message: Any, seq_num: int) -> Outcome: ...
+    def advance(self, ns: int) -> None:
+        """Move the clock."""
 
-    def burst(self, commands: Numbered) -> Outcome: ...
+    def run(self, commands: list[Numbered], *, tick: bool = False) -> Outcome:
+        """Take commands that are in flight together, then settle all; `tick` asks for a tick at the end."""
 
     def balance(self, account_id: int, asset_id: int) -> tuple[int, int]: ...
 
@@ -70,7 +77,7 @@ class ModelTarget:
     """The model behind the target's interface, with or without a fault planted in it."""
 
     def __init__(self, world: World, fault: Fault | None = None) -> None:
-        self.exchange = Exchange(partitions=world.partitions, orders_max=world.orders_max)
+        self.exchange = world.exchange()
         self.fault = fault
 
     @contextmanager
@@ -84,13 +91,13 @@ class ModelTarget:
     def bind(self, session_id: int) -> None:
         self.exchange.bind(session_id)
 
-    def submit(self, session_id: int, message: Any, seq_num: int) -> Outcome:
-        with self.planted():
-            return self.exchange.submit(session_id, message, seq_num=seq_num)
+    def advance(self, ns: int) -> None:
+        self.exchange.now_ns += ns
 
-    def burst(self, commands: Numbered) -> Outcome:
+    def run(self, commands: list[Numbered], *, tick: bool = False) -> Outcome:
+        now_ns = self.exchange.now_ns
         with self.planted():
-            return self.exchange.burst(commands)
+            return self.exchange.burst(commands, [LogEntry(now_ns, now_ns=now_ns)] if tick else [])
 
     def balance(self, account_id: int, asset_id: int) -> tuple[int, int]:
         return self.exchange.balance(account_id, asset_id)
@@ -109,20 +116,27 @@ class ModelTarget:
         """Nothing to give back."""
 
 
+def _uint(slot: bytes, offset: int, size: int) -> int:
+    return int.from_bytes(slot[offset : offset + size], "little")
+
+
 def describe_line(line: Any) -> OpenOrder:
-    """Return what OrderReply says of an open order of the model."""
-    return {
+    """Return what OrderReply says of an open order of the model. Legs of a pair have no hold of their own."""
+    described = {
         "order_id": line.order_id,
         "cl_ord_id": line.cl_ord_id,
         "price": line.price,
         "order_qty": line.total,
         "cum_qty": line.cum,
         "hold": line.hold,
-        "instrument_id": line.instrument.definition.instrument_id,
+        "instrument_id": line.instrument.instrument_id,
         "account_id": line.account_id,
         "session_id": line.session,
         "side": line.side,
     }
+    if line.pair is not None or line.amount is not None:
+        del described["hold"]
+    return described
 
 
 class EngineTarget:
@@ -138,24 +152,34 @@ class EngineTarget:
         self.engine.set_time(time_ns)
         self.engine.start()
         self.engine.market_events()
+        self.log()
 
     def bind(self, session_id: int) -> None:
         self.engine.bind(session_id)
 
-    def submit(self, session_id: int, message: Any, seq_num: int) -> Outcome:
-        self.time_ns += 1_000
+    def advance(self, ns: int) -> None:
+        self.time_ns += ns
         self.engine.set_time(self.time_ns)
-        return self.outcome(self.engine.submit(session_id, message, seq_num=seq_num))
 
-    def burst(self, commands: Numbered) -> Outcome:
-        """Put all commands into the ingress ring before the engine runs."""
-        self.time_ns += 1_000
-        self.engine.set_time(self.time_ns)
-        slots = b"".join(
-            self.encode(message, session=session, seq_num=number, ingress_ns=self.time_ns)
-            for session, number, message in commands
-        )
-        return self.outcome(self.engine.submit_slots(slots))
+    def run(self, commands: list[Numbered], *, tick: bool = False) -> Outcome:
+        """Put all commands into the ingress ring before the engine runs. Whether it ticks is its own decision."""
+        if not commands:
+            # A query is not logged, but lets the engine run.
+            self.engine.submit(ADMIN_SESSION, BalanceQuery(account_id=1), seq_num=0)
+            self.engine.replies()
+            return self.outcome([])
+        slots = [
+            self.encode(
+                message,
+                session=session,
+                seq_num=number,
+                flags=0 if index == len(frames) - 1 else SLOT_FLAG_MORE,
+                ingress_ns=self.time_ns - age_us * 1_000,
+            )
+            for session, frames, age_us in commands
+            for index, (number, message) in enumerate(frames)
+        ]
+        return self.outcome(self.engine.submit_slots(b"".join(slots)))
 
     def outcome(self, outputs: list[Any]) -> Outcome:
         """Return everything that became visible since the last command."""
@@ -168,7 +192,21 @@ class EngineTarget:
                 for event in self.engine.market_events()
                 if type(event.message).__name__ not in IGNORED_EVENTS
             ],
+            log=self.log(),
         )
+
+    def log(self) -> list[LogEntry]:
+        """Return ticks and commands of the log since the last call, with their stamps."""
+        entries = []
+        for _, data in self.engine.log_records():
+            for offset in range(0, len(data), SLOT_BYTES):
+                slot = data[offset : offset + SLOT_BYTES]
+                template, stamp_ns = _uint(slot, 6, 2), _uint(slot, 112, 8)
+                if template == Tick.TEMPLATE_ID:
+                    entries.append(LogEntry(stamp_ns, now_ns=_uint(slot, BLOCK_OFFSET, 8)))
+                elif _uint(slot, 16, 8):
+                    entries.append(LogEntry(stamp_ns, session=_uint(slot, 0, 4), seq_num=_uint(slot, 16, 8)))
+        return entries
 
     def report(self, output: Any) -> Report:
         message = output.message
@@ -187,6 +225,7 @@ class EngineTarget:
     def market_event(self, partition: int, update_id: int, message: Any) -> MarketEvent:
         values = {item.name: getattr(message, item.name) for item in fields(message)}
         is_last = bool(message.event_flags & EventFlags.END_OF_EVENT)
+        values["implied"] = bool(message.event_flags & EventFlags.IMPLIED)
         return MarketEvent(partition, message.instrument_id, update_id, type(message).__name__, values, is_last)
 
     def balance(self, account_id: int, asset_id: int) -> tuple[int, int]:

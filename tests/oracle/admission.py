@@ -1,172 +1,338 @@
-"""The checks of a request that need no state of their own: shape, features, ranges, price band."""
+"""Admission of new orders, alone or in a cancel-replace."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from typing import Any
 
 from ringbuf.wire.messages import (
-    ExecInst,
-    InstrumentAdd,
-    InstrumentLimits,
+    CancelFlags,
     ListRole,
-    MassCancelRequest,
-    MassCancelScope,
     NewOrderSingle,
+    OrderCancelRequest,
     OrdType,
     RejectCode,
     Side,
-    SideOrBoth,
     StpMode,
     TimeInForce,
 )
-from tests.oracle.accounts import ceil_div, floor_div
-from tests.oracle.choices import BAND_SCALE, MONEY_LIMIT
+from tests.oracle import filters
+from tests.oracle.filters import OrderRequest, Refusal, effective_tif, expiry_of
+from tests.oracle.lines import OrderLine, Session
+from tests.oracle.orders import DATED
+from tests.oracle.records import CancelReplace, OrderTerms, Record
+from tests.oracle.tables import Tables
 
 EXEC_INST_KNOWN = 0x1F
-EXEC_INST_LATER = ExecInst.QUOTE_AMOUNT | ExecInst.REDUCE_ONLY | ExecInst.HIDDEN
+CANCEL_FLAGS_KNOWN = 0x07
+ONLY_FLAGS = CancelFlags.ONLY_NEW | CancelFlags.ONLY_PARTIALLY_FILLED
+CLIENT_TEXT = re.compile(r"[.A-Z:/a-z0-9_-]{0,36}")
 
 
-class Refusal(Exception):
-    """A reject code and the bound that was passed (0 = none)."""
-
-    def __init__(self, code: int, limit: int = 0) -> None:
-        super().__init__(code, limit)
-        self.code = code
-        self.limit = limit
-
-
-@dataclass(slots=True)
-class Instrument:
-    """One instrument at the sequencer."""
-
-    definition: InstrumentAdd
-    limits: InstrumentLimits
-    last_trade_px: int | None = None
-
-    def reference(self) -> int | None:
-        return self.limits.reference_px if self.last_trade_px is None else self.last_trade_px
-
-    def notional(self, price: int, quantity: int) -> int:
-        return price * quantity * self.definition.quote_per_tick_lot
-
-    def asset_paid(self, side: int) -> int:
-        return self.definition.quote_asset_id if side == Side.BUY else self.definition.base_asset_id
-
-    def asset_received(self, side: int) -> int:
-        return self.definition.base_asset_id if side == Side.BUY else self.definition.quote_asset_id
-
-    def hold_for(self, side: int, price: int, quantity: int) -> int:
-        """Return what an order must hold for this many lots still to fill."""
-        if side == Side.BUY:
-            return self.notional(price, quantity)
-        return quantity * self.definition.base_per_lot
-
-
-def check_shape(message: object) -> None:
-    """Refuse a value outside its enum, in the order of the fields."""
-    if isinstance(message, NewOrderSingle):
-        if message.list_role not in set(ListRole):
-            raise Refusal(RejectCode.INVALID_COMBINATION)
-        if message.exec_inst & ~EXEC_INST_KNOWN:
-            raise Refusal(RejectCode.INVALID_COMBINATION)
-        if message.side not in set(Side):
-            raise Refusal(RejectCode.INVALID_SIDE)
-        if message.ord_type not in set(OrdType):
-            raise Refusal(RejectCode.INVALID_ORD_TYPE)
-        if message.time_in_force not in set(TimeInForce):
-            raise Refusal(RejectCode.INVALID_TIME_IN_FORCE)
-        if message.stp_mode not in set(StpMode):
-            raise Refusal(RejectCode.INVALID_STP)
-    elif isinstance(message, MassCancelRequest) and (
-        message.side not in set(SideOrBoth)
-        or message.scope not in set(MassCancelScope)
-        or message.mass_flags & ~3
-    ):
+def check_known(message: NewOrderSingle) -> None:
+    """Refuse a value outside its enum, in the order of check 1."""
+    if message.list_role not in set(ListRole) or message.exec_inst & ~EXEC_INST_KNOWN:
         raise Refusal(RejectCode.INVALID_COMBINATION)
-
-
-def check_features(message: NewOrderSingle, stp_group_id: int) -> None:
-    """Refuse what the exchange does not do yet and combinations without sense."""
-    if message.ord_type not in (OrdType.MARKET, OrdType.LIMIT):
+    if message.side not in set(Side):
+        raise Refusal(RejectCode.INVALID_SIDE)
+    if message.ord_type not in set(OrdType):
         raise Refusal(RejectCode.INVALID_ORD_TYPE)
-    if message.display_qty is not None:
-        raise Refusal(RejectCode.INVALID_DISPLAY_QTY)
-    if message.stop_px is not None:
-        raise Refusal(RejectCode.INVALID_STOP_PX)
-    if message.trailing_delta != 0:
-        raise Refusal(RejectCode.INVALID_TRAILING_DELTA)
-    if message.list_role != ListRole.NONE:
-        raise Refusal(RejectCode.INVALID_LIST)
-    if message.expire_time is not None:
-        raise Refusal(RejectCode.INVALID_EXPIRE)
-    if message.exec_inst & EXEC_INST_LATER:
-        raise Refusal(RejectCode.INVALID_COMBINATION)
-    if message.time_in_force in (TimeInForce.GTD, TimeInForce.DAY):
+    if message.time_in_force not in set(TimeInForce):
         raise Refusal(RejectCode.INVALID_TIME_IN_FORCE)
-    if message.stp_group_id not in (0, stp_group_id):
+    if message.stp_mode not in set(StpMode):
         raise Refusal(RejectCode.INVALID_STP)
-    is_market = message.ord_type == OrdType.MARKET
-    if is_market and message.price is not None:
-        raise Refusal(RejectCode.INVALID_PRICE)
-    is_immediate = is_market or message.time_in_force in (TimeInForce.IOC, TimeInForce.FOK)
-    if message.exec_inst & ExecInst.POST_ONLY and is_immediate:
-        raise Refusal(RejectCode.INVALID_COMBINATION)
 
 
-def check_price(instrument: Instrument, price: int | None) -> int:
-    limits = instrument.limits
-    if price is None or price < limits.min_px:
-        raise Refusal(RejectCode.INVALID_PRICE, limits.min_px)
-    if price > limits.max_px:
-        raise Refusal(RejectCode.INVALID_PRICE, limits.max_px)
-    return price
+class Admission(Tables):
+    """Checks 1 to 29, and what an admitted order becomes: a line, a hold, a record."""
 
+    def admit_order(self, request: OrderRequest) -> None:
+        """Admit one order, or refuse it."""
+        message, session = request.message, request.session
+        try:
+            self.judge(request)
+            self.check_money(request)
+        except Refusal as refusal:
+            self.reject_order(session, request.seq_num, message, refusal.code, refusal.limit)
+            return
+        line = self.enlist(request)
+        self.count_line(line)
+        self.set_hold(line, request.need)
+        self.log.append(self.record_of(request, message, self.terms_of(line)))
 
-def check_quantity(instrument: Instrument, quantity: int) -> None:
-    limits = instrument.limits
-    if quantity <= 0:
-        raise Refusal(RejectCode.INVALID_QTY, limits.min_qty)
-    if quantity < limits.min_qty:
-        raise Refusal(RejectCode.MIN_QTY, limits.min_qty)
-    if quantity > limits.max_qty:
-        raise Refusal(RejectCode.MAX_QTY, limits.max_qty)
+    # -- the checks ------------------------------------------------------------------------------------------------
 
+    def judge(self, request: OrderRequest) -> None:
+        """Run all checks but the money (29). A pending leg that is due has its place and was counted already."""
+        message = request.message
+        if not request.is_due:
+            check_known(message)
+            request.account = self.account_for(request.session, message.account_id)
+            self.check_age(request)
+        request.instrument = self.instrument_for(message.instrument_id)
+        self.check_blocked(request.account, message.instrument_id)
+        filters.check_filters(request)
+        if not request.is_due:
+            self.check_caps(request)
+            self.check_order_rate(request.account, request.stamp_ns, len(request.earlier))
+        self.check_position(request)
+        if not request.is_due:
+            self.check_identity(request)
+            self.check_room(request)
+        request.need = self.need_of(request)
 
-def check_notional(instrument: Instrument, price: int, quantity: int) -> None:
-    limits = instrument.limits
-    notional = instrument.notional(price, quantity)
-    base_units = quantity * instrument.definition.base_per_lot
-    is_above_maximum = limits.max_notional > 0 and notional > limits.max_notional
-    if notional >= MONEY_LIMIT or base_units >= MONEY_LIMIT or is_above_maximum:
-        raise Refusal(RejectCode.MAX_NOTIONAL, limits.max_notional or MONEY_LIMIT - 1)
-    if notional < limits.min_notional:
-        raise Refusal(RejectCode.MIN_NOTIONAL, limits.min_notional)
+    def check_age(self, request: OrderRequest) -> None:
+        age_max = request.message.max_latency_us
+        if age_max and request.age_us > age_max:
+            raise Refusal(RejectCode.STALE_REQUEST, age_max)
 
+    def check_caps(self, request: OrderRequest) -> None:
+        """Count open orders; in a list each leg counts those before it as open."""
+        account, rules, earlier = request.account, request.instrument.rules, request.earlier
+        lines = self.open_lines(account.account_id)
+        if len(lines) + len(earlier) >= account.open_orders_max:
+            raise Refusal(RejectCode.OPEN_ORDER_LIMIT, account.open_orders_max)
+        here = [line for line in lines if line.instrument is request.instrument]
+        if rules.open_orders_max and len(here) + len(earlier) >= rules.open_orders_max:
+            raise Refusal(RejectCode.OPEN_ORDER_LIMIT)
+        algos = sum(line.is_algo for line in here) + sum(leg.is_waiting_type for leg in earlier)
+        if request.is_waiting_type and 0 < rules.algo_orders_max <= algos:
+            raise Refusal(RejectCode.ALGO_ORDER_LIMIT)
+        icebergs = sum(line.is_iceberg for line in here) + sum(leg.display is not None for leg in earlier)
+        if request.display is not None and 0 < rules.iceberg_orders_max <= icebergs:
+            raise Refusal(RejectCode.ICEBERG_ORDER_LIMIT)
 
-def band_limit(instrument: Instrument, side: int) -> int | None:
-    """Return the worst price the band allows, rounded inwards; None without band or reference."""
-    reference = instrument.reference()
-    bps = instrument.limits.band_up_bps if side == Side.BUY else instrument.limits.band_down_bps
-    if bps == 0 or reference is None:
-        return None
-    if side == Side.BUY:
-        return floor_div(reference * (BAND_SCALE + bps), BAND_SCALE)
-    return ceil_div(reference * (BAND_SCALE - bps), BAND_SCALE)
+    def check_position(self, request: OrderRequest) -> None:
+        """Refuse a buy with which the account could come to have more than the instrument allows."""
+        if request.side == Side.BUY:
+            lots = sum(self.position_lots(leg) for leg in [*request.earlier, request] if leg.side == Side.BUY)
+            self.check_position_of(request, lots, except_line=self.line_of_due(request))
 
+    def line_of_due(self, request: OrderRequest) -> OrderLine | None:
+        return next((line for line in self.lines.values() if line.request is request), None) if request.is_due else None
 
-def check_band(instrument: Instrument, side: int, price: int) -> None:
-    bound = band_limit(instrument, side)
-    if bound is None:
-        return
-    if (side == Side.BUY and price > bound) or (side == Side.SELL and price < bound):
-        raise Refusal(RejectCode.PRICE_BAND, bound)
+    def position_lots(self, request: OrderRequest) -> int:
+        reference = request.instrument.reference()
+        if request.is_quote_amount and reference:
+            return request.instrument.lots_for(request.message.order_qty, reference)
+        return request.message.order_qty
 
+    def check_position_of(self, request: OrderRequest, lots: int, except_line: OrderLine | None = None) -> None:
+        instrument, account_id = request.instrument, request.account.account_id
+        position_max = instrument.rules.position_max
+        open_lots = sum(
+            line.open_lots
+            for line in self.open_lines(account_id)
+            if line.instrument is instrument and line.side == Side.BUY and line is not except_line
+        )
+        key = (account_id, instrument.definition.base_asset_id)
+        owned = self.ledger.available[key] + self.ledger.held[key]
+        if position_max and owned + (open_lots + lots) * instrument.definition.base_per_lot > position_max:
+            raise Refusal(RejectCode.POSITION_LIMIT, position_max)
 
-def protection_price(instrument: Instrument, side: int) -> int:
-    """Return the price a market order never trades beyond."""
-    bound = band_limit(instrument, side)
-    if bound is not None:
-        return min(max(bound, instrument.limits.min_px), instrument.limits.max_px)
-    if side == Side.BUY:
-        raise Refusal(RejectCode.NO_REFERENCE_PRICE)
-    return instrument.limits.min_px
+    def check_identity(self, request: OrderRequest) -> None:
+        message = request.message
+        self.check_client_id(request.account.account_id, message.instrument_id, message.cl_ord_id)
+        if message.cl_ord_id and message.cl_ord_id in (leg.message.cl_ord_id for leg in request.earlier):
+            raise Refusal(RejectCode.DUPLICATE_CL_ORD_ID)
+        text = "" if request.details is None else request.details.client_text
+        if (text and message.cl_ord_id == 0) or not CLIENT_TEXT.fullmatch(text):
+            raise Refusal(RejectCode.INVALID_CL_ORD_ID)
+
+    def check_room(self, request: OrderRequest) -> None:
+        partition = request.instrument.definition.assigned_partition
+        self.check_order_room(partition, len(request.earlier))
+        if self.needs_entry(request):
+            self.check_entry_room(partition, sum(self.needs_entry(leg) for leg in request.earlier))
+
+    def check_order_room(self, partition: int, more: int = 0) -> None:
+        if len(self.slots[partition]) + more >= self.orders_max:
+            raise Refusal(RejectCode.ORDER_CAPACITY)
+
+    def check_entry_room(self, partition: int, more: int = 0) -> None:
+        used = sum(line.has_entry for line in self.lines.values() if line.partition == partition)
+        if used + more >= self.entries_max:
+            raise Refusal(RejectCode.ALGO_CAPACITY)
+
+    def needs_entry(self, request: OrderRequest) -> bool:
+        """Return True for what waits, icebergs, dated orders and legs of lists."""
+        is_dated = request.message.time_in_force in DATED
+        return request.is_waiting_type or request.display is not None or is_dated or request.role != 0
+
+    def need_of(self, request: OrderRequest) -> int:
+        """Return what the order may cost at worst."""
+        if request.is_quote_amount and request.side == Side.BUY:
+            return request.message.order_qty
+        return request.instrument.hold_for(request.side, request.price, request.lots)
+
+    def check_money(self, request: OrderRequest) -> None:
+        asset_id = request.instrument.asset_paid(request.side)
+        self.check_cover(request.account.account_id, asset_id, request.need, request.other_cover)
+
+    # -- what becomes of it ----------------------------------------------------------------------------------------
+
+    def enlist(self, request: OrderRequest) -> OrderLine:
+        """Give an admitted order its id and its line. The hold is set by who knows it."""
+        partition = request.instrument.definition.assigned_partition
+        lots = request.lots
+        line = OrderLine(
+            order_id=self.next_order_id(partition),
+            partition=partition,
+            session=request.session.session_id,
+            instrument=request.instrument,
+            request=request,
+            price=request.price,
+            total=lots,
+            cl_ord_id=request.message.cl_ord_id,
+            display=request.display,
+            amount=request.message.order_qty if request.is_quote_amount else None,
+            price_max=request.price,
+            total_max=lots,
+            has_entry=self.needs_entry(request),
+        )
+        self.lines[partition, line.order_id] = line
+        self.slots[partition].add(line.order_id % self.orders_max)
+        self.take_client_id(line, line.cl_ord_id)
+        return line
+
+    def count_line(self, line: OrderLine) -> None:
+        """Count a new order in its account's rates."""
+        line.counted_ns = line.request.stamp_ns
+        self.count_order(line.request.account, line.request.stamp_ns)
+
+    def terms_of(self, line: OrderLine, *, extra: int = 0) -> OrderTerms:
+        """Return the order as the log carries it."""
+        request, message = line.request, line.request.message
+        return OrderTerms(
+            order_id=line.order_id,
+            instrument_id=message.instrument_id,
+            account_id=line.account_id,
+            firm_id=request.account.firm_id,
+            session=line.session,
+            seq_num=request.seq_num,
+            cl_ord_id=message.cl_ord_id,
+            client_tag=message.client_tag,
+            side=message.side,
+            ord_type=message.ord_type,
+            time_in_force=effective_tif(message),
+            price=request.price,
+            quantity=request.lots,
+            stop_px=message.stop_px,
+            trailing_delta=message.trailing_delta,
+            display_qty=request.display,
+            first_display_qty=request.first_display if request.display is not None else None,
+            min_qty=request.min_qty,
+            amount=line.amount,
+            expire_s=expiry_of(request),
+            exec_inst=message.exec_inst,
+            stp_group_id=request.account.stp_group_id,
+            stp_mode=message.stp_mode,
+            tier=request.account.fee_tier,
+            need=request.need,
+            extra=extra,
+        )
+
+    def record_of(self, request: OrderRequest, message: Any, body: Any, **fields: int) -> Record:
+        return Record(
+            partition=request.instrument.definition.assigned_partition,
+            stamp_ns=request.stamp_ns,
+            session=request.session.session_id,
+            seq_num=request.seq_num,
+            message=message,
+            account_id=request.account.account_id,
+            body=body,
+            **fields,
+        )
+
+    # -- cancel-replace --------------------------------------------------------------------------------------------
+
+    def admit_cancel_replace(
+        self, session: Session, seq_num: int, cancel: OrderCancelRequest, request: OrderRequest
+    ) -> None:
+        """Admit a cancel and the order behind it."""
+        order = request.message
+        accounts = {message.account_id or session.account_id for message in (cancel, order)}
+        if len(accounts) > 1 or cancel.instrument_id != order.instrument_id:
+            self.reject_change(session, seq_num, cancel, Refusal(RejectCode.INVALID_GROUP))
+            self.reject_order(session, request.seq_num, order, RejectCode.INVALID_GROUP)
+            return
+        try:
+            line = self.checked_cancel(session, cancel, request.stamp_ns, in_group=True)
+        except Refusal as refusal:
+            self.reject_change(session, seq_num, cancel, refusal)
+            if cancel.cancel_flags & CancelFlags.CONTINUE_ON_FAILURE:
+                self.admit_order(request)
+            else:
+                self.reject_order(session, request.seq_num, order, RejectCode.CANCEL_FAILED)
+            return
+        line.request.account.cancels.add(request.stamp_ns)
+        self.admit_successor(session, seq_num, cancel, line, request)
+
+    def admit_successor(
+        self, session: Session, seq_num: int, cancel: OrderCancelRequest, line: OrderLine, request: OrderRequest
+    ) -> None:
+        """Admit the order that takes the place of `line`; if it is refused, the cancel goes on alone."""
+        is_same_asset = request.message.side == line.side
+        request.other_cover = line.hold if is_same_asset else 0
+        try:
+            self.judge(request)
+            self.check_money(request)
+        except Refusal as refusal:
+            self.reject_order(session, request.seq_num, request.message, refusal.code, refusal.limit)
+            self.log_change(session, seq_num, cancel, line, request.stamp_ns)
+            return
+        successor = self.enlist(request)
+        self.count_line(successor)
+        available = self.ledger.available[successor.account_id, successor.asset_paid]
+        extra = min(available, request.need)
+        self.set_hold(successor, extra)
+        both = CancelReplace(cancel, self.terms_of(successor, extra=extra), is_same_asset)
+        record = self.record_of(request, cancel, both, order_id=line.order_id)
+        record.seq_num = seq_num
+        self.log.append(record)
+
+    def log_change(self, session: Session, seq_num: int, message: Any, line: OrderLine, stamp_ns: int) -> None:
+        """Write a request that names an order, resolved."""
+        self.log.append(
+            Record(
+                partition=line.partition,
+                stamp_ns=stamp_ns,
+                session=session.session_id,
+                seq_num=seq_num,
+                message=message,
+                account_id=line.account_id,
+                order_id=line.order_id,
+            )
+        )
+
+    def resolve(self, account_id: int, message: Any) -> OrderLine:
+        """Return the open order a request names: by order id if given, else by client order id."""
+        instrument = self.instrument_for(message.instrument_id)
+        line: OrderLine | None = None
+        if message.order_id is not None:
+            line = self.lines.get((instrument.definition.assigned_partition, message.order_id))
+        elif message.orig_cl_ord_id is not None:
+            holders = self.holders(account_id, message.instrument_id, message.orig_cl_ord_id)
+            line = holders[-1] if holders else None
+        if line is None or line.is_done or line.account_id != account_id or line.instrument is not instrument:
+            raise Refusal(RejectCode.UNKNOWN_ORDER)
+        return line
+
+    def checked_cancel(
+        self, session: Session, message: OrderCancelRequest, stamp_ns: int, *, in_group: bool = False
+    ) -> OrderLine:
+        """Return the order a cancel is for; a pending leg's cancel is for the working leg."""
+        flags = message.cancel_flags
+        is_odd = flags & ~CANCEL_FLAGS_KNOWN or flags & ONLY_FLAGS == ONLY_FLAGS
+        if is_odd or (flags & CancelFlags.CONTINUE_ON_FAILURE and not in_group):
+            raise Refusal(RejectCode.INVALID_COMBINATION)
+        account = self.account_for(session, message.account_id)
+        line = self.resolve(account.account_id, message)
+        if in_group and line.order_list is not None:
+            raise Refusal(RejectCode.INVALID_LIST)
+        if in_group and line.quote is not None:
+            raise Refusal(RejectCode.INVALID_QUOTE)
+        self.check_cancel_rate(account, stamp_ns)
+        if line.is_pending_leg and line.order_list is not None and line.order_list.working is not None:
+            return line.order_list.working
+        return line

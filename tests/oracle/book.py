@@ -3,41 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from ringbuf.wire.messages import Side
 from tests.oracle.records import ModelError
 
-
-@dataclass(slots=True)
-class BookOrder:
-    """An order as its matcher knows it. `total` includes what is filled."""
-
-    order_id: int
-    instrument_id: int
-    account_id: int
-    session: int
-    side: int
-    price: int
-    total: int
-    cl_ord_id: int
-    stp_group_id: int
-    stp_mode: int
-    post_only: bool
-    tier: int
-    cum: int = 0
-
-    @property
-    def leaves(self) -> int:
-        return self.total - self.cum
-
-    @property
-    def stp_key(self) -> tuple[str, int]:
-        """Groups and accounts are numbered in spaces of their own."""
-        if self.stp_group_id:
-            return ("group", self.stp_group_id)
-        return ("account", self.account_id)
+if TYPE_CHECKING:
+    from tests.oracle.orders import LiveOrder
 
 
 def opposite(side: int) -> int:
@@ -54,48 +27,49 @@ def crosses(taker_side: int, limit: int, maker_price: int) -> bool:
 
 
 class Book:
-    """Resting orders, best first, then oldest first."""
+    """Resting orders, best first, then oldest first. Of an iceberg one slice is in it."""
 
     def __init__(self) -> None:
-        self.bids: list[BookOrder] = []
-        self.asks: list[BookOrder] = []
+        self.bids: list[LiveOrder] = []
+        self.asks: list[LiveOrder] = []
 
-    def side(self, side: int) -> list[BookOrder]:
+    def side(self, side: int) -> list[LiveOrder]:
         return self.bids if side == Side.BUY else self.asks
 
-    def add(self, order: BookOrder) -> None:
+    def add(self, order: LiveOrder) -> None:
         """Place the order behind every order of the same or a better price."""
         orders = self.side(order.side)
         orders.insert(self.place(orders, order), order)
 
-    def place(self, orders: list[BookOrder], order: BookOrder) -> int:
+    def place(self, orders: list[LiveOrder], order: LiveOrder) -> int:
         for index, resting in enumerate(orders):
             if is_better(order.side, order.price, resting.price):
                 return index
         return len(orders)
 
-    def remove(self, order: BookOrder) -> None:
+    def remove(self, order: LiveOrder) -> None:
         self.side(order.side).remove(order)
 
-    def best(self, side: int) -> BookOrder | None:
+    def best(self, side: int) -> LiveOrder | None:
         orders = self.side(side)
         return orders[0] if orders else None
 
-    def within(self, taker_side: int, limit: int) -> Iterator[BookOrder]:
+    def within(self, taker_side: int, limit: int) -> Iterator[LiveOrder]:
         """Yield the makers a taker may meet, in priority order."""
         for maker in self.side(opposite(taker_side)):
             if not crosses(taker_side, limit, maker.price):
                 return
             yield maker
 
+    def is_crossed(self) -> bool:
+        return bool(self.bids and self.asks and self.bids[0].price >= self.asks[0].price)
+
     def check(self) -> None:
-        """Raise if the book is crossed, out of order, or holds an order without quantity."""
-        if self.bids and self.asks and self.bids[0].price >= self.asks[0].price:
-            raise ModelError(f"crossed book: {self.bids[0]} / {self.asks[0]}")
+        """Raise if the book is out of order, or holds an order that shows nothing or more than it has."""
         for side in (Side.BUY, Side.SELL):
             orders = self.side(side)
             for order in orders:
-                if order.leaves <= 0 or order.side != side:
+                if not 0 < order.visible <= order.leaves or order.side != side or order.is_waiting:
                     raise ModelError(f"order does not belong in the book: {order}")
             for front, back in pairwise(orders):
                 if is_better(side, back.price, front.price):

@@ -15,9 +15,15 @@ REPLACE_MAY_REPEAT_OWN_CL_ORD_ID: Final = False
 MARKET_UNFILLED_IS_NO_LIQUIDITY: Final = True
 # Limits that name a reference price do not replace the last trade as the reference.
 NEW_REFERENCE_REPLACES_LAST_TRADE: Final = False
-# Fees are credited to account 0.
+# Pending legs that a mark makes due are admitted and matched in the step that made the mark.
+DUE_ORDERS_RUN_AT_ONCE: Final = True
+# What an order could trade at once (fill-or-kill, minimum quantity) is counted to the volatility band only:
+# counted beyond it, the halt would leave a fill-or-kill order filled in part.
+COUNT_ENDS_AT_VOLATILITY_BAND: Final = True
+# Fees are credited to account 0; what only rounding made goes to an account of its own.
 HOUSE_ACCOUNT: Final = 0
-# At most this many replaces of one order may be unanswered.
+DUST_ACCOUNT: Final = -1
+# At most this many replaces and amends of one order, and quotes of one set, may be unanswered.
 REPLACES_IN_FLIGHT_MAX: Final = 4
 # Money and notional stay below this.
 MONEY_LIMIT: Final = 1 << 62
@@ -25,3 +31,13 @@ RATE_SCALE: Final = 1_000_000
 # No fee rate above 10 %.
 RATE_MAX: Final = 100_000
 BAND_SCALE: Final = 10_000
+TRAILING_DELTA_MAX: Final = 9_999
+GROUP_FRAMES_MAX: Final = 8
+SECOND_NS: Final = 1_000_000_000
+MILLISECOND_NS: Final = 1_000_000
+DAY_SECONDS: Final = 86_400
+# Orders and cancels are counted in windows of this length, aligned to the clock.
+RATE_WINDOW_NS: Final = 10 * SECOND_NS
+DAY_NS: Final = DAY_SECONDS * SECOND_NS
+# Indicative prices are at least this far apart.
+INDICATIVE_INTERVAL_NS: Final = 100 * MILLISECOND_NS

@@ -10,12 +10,12 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from ringbuf.wire.messages import CancelReason, MassCancelRequest, RejectCode, Side
+from ringbuf.wire.messages import CancelReason, KillSwitch, MassCancelRequest, RejectCode, RestateReason, Side
 from ringbuf.wire.messages import Sequence as SkipNumbers
 from tests.oracle.adapter import Levels, Target, describe_line
-from tests.oracle.exchange import Exchange
-from tests.oracle.generator import Generator
-from tests.oracle.records import MarketEvent, Outcome, Report
+from tests.oracle.exchange import Exchange, Numbered
+from tests.oracle.generator_market import make_generator
+from tests.oracle.records import SEQUENCER, MarketEvent, Outcome, Report
 from tests.oracle.world import Command, World, setup
 
 MakeTarget = Callable[[World], Target]
@@ -27,9 +27,11 @@ OPEN_FIELDS = {
     ("CancelReplaceReject", "orig_cl_ord_id"),
     ("CancelReplaceReject", "ord_status"),
     ("MassCancelReport", "account_id"),
+    ("ListStatus", "list_id"),
 }
 OPEN_ADMIN_FIELDS = {"limit"}
 TEMPLATES_WITH_RESULT = {330, 331, 334, 338}
+STATE_EVENTS = ("InstrumentStatus", "AuctionIndicative")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,30 +68,48 @@ def is_open(report: Report, name: str) -> bool:
     if (report.name, name) in OPEN_FIELDS:
         return True
     values = report.fields
-    if report.name == "OrderRejected" and report.partition == 0 and name == "account_id":
-        return True
-    if report.name == "CancelReplaceReject" and report.partition == 0:
+    if report.name == "OrderRejected":
+        is_bare = values["reject_code"] == RejectCode.INVALID_PRICE and values["limit"] == 0
+        return (report.partition == SEQUENCER and name == "account_id") or (name == "limit" and is_bare)
+    if report.name == "CancelReplaceReject" and name == "limit":
+        return bool(values["reject_code"] == RejectCode.INVALID_PRICE)
+    if report.name == "CancelReplaceReject" and report.partition == SEQUENCER:
         return name in ("order_id", "account_id")
     if report.name == "OrderCanceled" and values["cancel_reason"] != CancelReason.CLIENT:
         return name in ("cl_ord_id", "orig_cl_ord_id", "ref_seq_num")
+    if report.name == "OrderReplaced" and values["restate_reason"] != RestateReason.CLIENT:
+        return name == "ref_seq_num"
     if report.name == "AdminAck":
         return name in OPEN_ADMIN_FIELDS or (
             name == "result_id" and values["ref_template_id"] not in TEMPLATES_WITH_RESULT
         )
-    if report.name == "OrderRejected" and name == "limit":
-        return bool(values["reject_code"] == RejectCode.INVALID_PRICE and values["limit"] == 0)
     return False
 
 
-def same_report(expected: Report, got: Report, *, with_number: bool = True) -> bool:
+def is_ended_with_others(values: dict[str, Any]) -> bool:
+    """Return True for an order that a mass cancel or kill switch ended, itself or by way of its pair."""
+    return values.get("cancel_reason") in (
+        CancelReason.MASS_CANCEL,
+        CancelReason.KILL_SWITCH,
+        CancelReason.LIST_CANCELED,
+    )
+
+
+def same_report(expected: Report, got: Report, *, in_order: bool = True) -> bool:
+    """Compare two reports; `in_order` False: of what ends many orders neither numbers nor which leg went first."""
     if (expected.partition, expected.session, expected.name) != (got.partition, got.session, got.name):
         return False
-    if with_number and expected.seq_num != got.seq_num:
+    if in_order and expected.seq_num != got.seq_num:
         return False
-    if expected.partition != 0 and expected.final != got.final:
+    if expected.partition != SEQUENCER and expected.final != got.final:
         return False
+    free: set[str] = set()
+    if not in_order and is_ended_with_others(expected.fields) and is_ended_with_others(got.fields):
+        free = {"cancel_reason"}
     return all(
-        got.fields.get(name) == value for name, value in expected.fields.items() if not is_open(expected, name)
+        got.fields.get(name) == value
+        for name, value in expected.fields.items()
+        if name not in free and not is_open(expected, name)
     )
 
 
@@ -152,31 +172,34 @@ class Lockstep:
     deep_every: int = 16
     model: Exchange = field(init=False)
     replicas: dict[int, Replica] = field(default_factory=lambda: defaultdict(Replica))
+    # The model's list ids -> the target's.
+    list_ids: dict[int, int] = field(default_factory=dict)
     step: int = 0
 
     def __post_init__(self) -> None:
-        self.model = Exchange(partitions=self.world.partitions, orders_max=self.world.orders_max)
+        self.model = self.world.exchange()
 
     def run(self, step: Step) -> Difference | None:
         """Give both the step; return the first difference."""
         self.step += 1
-        if isinstance(step, list):
-            commands = numbered(self.model, step)
-            expected = self.model.burst(commands)
-            return self.catch(step, lambda: self.compare_burst(expected, self.target.burst(commands)))
-        if step.bind:
+        commands = step if isinstance(step, list) else [step]
+        advance_ns = max((command.advance_ns for command in commands), default=0)
+        self.model.now_ns += advance_ns
+        self.target.advance(advance_ns)
+        if not isinstance(step, list) and step.bind:
             self.model.bind(step.bind)
             self.target.bind(step.bind)
             return None
-        seq_num = max(1, self.model.next_seq(step.session) + step.seq_shift)
-        if isinstance(step.message, SkipNumbers):
-            seq_num = 0
-        expected = self.model.submit(step.session, step.message, seq_num=seq_num)
-        is_mass = isinstance(step.message, MassCancelRequest)
-        return self.catch(
-            step,
-            lambda: self.compare(self.target.submit(step.session, step.message, seq_num), expected, is_mass=is_mass),
-        )
+        return self.catch(step, lambda: self.run_commands(commands))
+
+    def run_commands(self, commands: list[Command]) -> None:
+        """Run what is in flight together. The target goes first: the model follows the times in its log."""
+        is_tick = any(command.tick for command in commands)
+        frames = numbered(self.model, [command for command in commands if not command.tick])
+        got = self.target.run(frames, tick=is_tick)
+        expected = self.model.burst(frames, got.log)
+        ends_many = any(isinstance(command.message, MassCancelRequest | KillSwitch) for command in commands)
+        self.compare(got, expected, ends_many=ends_many)
 
     def catch(self, step: Step, act: Callable[[], None]) -> Difference | None:
         """Act, look into the state when it is time; turn what goes wrong into a difference."""
@@ -196,23 +219,17 @@ class Lockstep:
 
     # -- visible output --------------------------------------------------------------------------------------------
 
-    def compare(self, got: Outcome, expected: Outcome, *, is_mass: bool) -> None:
+    def compare(self, got: Outcome, expected: Outcome, *, ends_many: bool) -> None:
         for partition in range(self.world.partitions + 1):
             wanted = [report for report in expected.reports if report.partition == partition]
             seen = [report for report in got.reports if report.partition == partition]
-            if is_mass and partition != 0:
+            if ends_many:
                 self.compare_mass_cancel(wanted, seen)
             else:
                 self.compare_reports(wanted, seen)
+                self.compare_list_ids(wanted, seen)
         self.compare_replies(expected, got)
-        self.compare_market(expected.market_events, got.market_events, many_ends=is_mass)
-
-    def compare_burst(self, expected: Outcome, got: Outcome) -> None:
-        for partition in range(self.world.partitions + 1):
-            wanted = [report for report in expected.reports if report.partition == partition]
-            self.compare_reports(wanted, [report for report in got.reports if report.partition == partition])
-        self.compare_replies(expected, got)
-        self.compare_market(expected.market_events, got.market_events, many_ends=True)
+        self.compare_market(expected.market_events, got.market_events, ends_many=ends_many)
 
     def compare_reports(self, wanted: list[Report], seen: list[Report]) -> None:
         for index in range(max(len(wanted), len(seen))):
@@ -221,18 +238,27 @@ class Lockstep:
 
     def compare_mass_cancel(self, wanted: list[Report], seen: list[Report]) -> None:
         """The order in which a mass cancel finds its orders is free; everything else is not."""
-        by_order = lambda report: (report.name == "MassCancelReport", report.fields.get("order_id", 0))  # noqa: E731
+        last = ("AdminAck", "MassCancelReport")
+        by_order = lambda report: (report.name in last, report.name, report.fields.get("order_id") or 0)  # noqa: E731
         ordered_wanted, ordered_seen = sorted(wanted, key=by_order), sorted(seen, key=by_order)
         numbers = [sorted((report.session, report.seq_num) for report in reports) for reports in (wanted, seen)]
         pairs = zip(ordered_wanted, ordered_seen, strict=False)
         if (
             len(wanted) != len(seen)
             or numbers[0] != numbers[1]
-            or not all(same_report(one, other, with_number=False) for one, other in pairs)
+            or not all(same_report(one, other, in_order=False) for one, other in pairs)
         ):
             raise Mismatch("reports of a mass cancel", ordered_wanted, ordered_seen)
-        if seen and seen[-1].name != "MassCancelReport":
+        if seen and seen[-1].partition != SEQUENCER and seen[-1].name != "MassCancelReport":
             raise Mismatch("the last report of a mass cancel", "MassCancelReport", seen[-1])
+
+    def compare_list_ids(self, wanted: list[Report], seen: list[Report]) -> None:
+        """How lists are numbered is the target's choice; one list has one number."""
+        for one, other in zip(wanted, seen, strict=True):
+            if one.name == "ListStatus" and one.fields["list_id"]:
+                list_id = self.list_ids.setdefault(one.fields["list_id"], other.fields["list_id"])
+                if list_id != other.fields["list_id"]:
+                    raise Mismatch("list id", list_id, other)
 
     def compare_replies(self, expected: Outcome, got: Outcome) -> None:
         wanted = [(name, values) for _, name, values in expected.replies]
@@ -244,19 +270,20 @@ class Lockstep:
         if not good:
             raise Mismatch("replies", wanted, seen)
 
-    def compare_market(self, wanted: list[MarketEvent], seen: list[MarketEvent], *, many_ends: bool) -> None:
+    def compare_market(self, wanted: list[MarketEvent], seen: list[MarketEvent], *, ends_many: bool) -> None:
         if bool(wanted) != bool(seen):
             raise Mismatch("market data", wanted, seen)
         trades = [[_trade(event) for event in events if event.name == "OrderExecute"] for events in (wanted, seen)]
         if trades[0] != trades[1]:
             raise Mismatch("trades in market data", trades[0], trades[1])
-        states = [[_state(event) for event in events if event.name == "InstrumentStatus"] for events in (wanted, seen)]
+        states = [[_state(event) for event in events if event.name in STATE_EVENTS] for events in (wanted, seen)]
         if states[0] != states[1]:
             raise Mismatch("market states in market data", states[0], states[1])
         for partition in {event.partition for event in seen}:
-            ends = [event.last for event in seen if event.partition == partition]
-            if not ends[-1] or (any(ends[:-1]) and not many_ends):
-                raise Mismatch("end-of-event flags", "only on the last event of the input", seen)
+            # Each input ends once; what ends many orders may end once for each instrument.
+            ends, own = ([event.last for event in events if event.partition == partition] for events in (seen, wanted))
+            if not ends[-1] or (sum(ends) != sum(own) and not ends_many):
+                raise Mismatch("end-of-event flags", f"{sum(own)}, one on the last event of each input", seen)
         for event in seen:
             self.replicas[event.instrument_id].apply(event)
         for instrument_id in {event.instrument_id for event in wanted + seen}:
@@ -310,12 +337,13 @@ def _field_names(wanted: list[Report], seen: list[Report], index: int) -> str:
 
 def _trade(event: MarketEvent) -> tuple[int, ...]:
     values = event.fields
-    names = ("order_id", "trade_id", "last_px", "last_qty", "side")
+    names = ("order_id", "trade_id", "last_px", "last_qty", "side", "implied")
     return (event.instrument_id, *(int(values[name]) for name in names))
 
 
-def _state(event: MarketEvent) -> tuple[int, int]:
-    return event.instrument_id, int(event.fields["status"])
+def _state(event: MarketEvent) -> tuple[Any, ...]:
+    names = ("status", "indicative_px", "indicative_qty", "surplus_qty", "surplus_side")
+    return event.instrument_id, event.name, *(event.fields.get(name) for name in names)
 
 
 @dataclass
@@ -327,14 +355,19 @@ class Result:
     seen: Counter[str] = field(default_factory=Counter)
 
 
-def numbered(exchange: Exchange, commands: Iterable[Command]) -> list[tuple[int, int, Any]]:
-    """Give each command of a burst its sequence number."""
+def numbered(exchange: Exchange, commands: Iterable[Command]) -> list[Numbered]:
+    """Give each command of a burst its numbers."""
     following: dict[int, int] = {}
     result = []
     for command in commands:
-        seq_num = following.get(command.session, exchange.next_seq(command.session))
-        result.append((command.session, max(1, seq_num + command.seq_shift), command.message))
-        following[command.session] = seq_num + (command.seq_shift == 0)
+        next_seq = following.get(command.session, exchange.next_seq(command.session))
+        frames = command.frames(next_seq)
+        if isinstance(command.message, SkipNumbers):
+            frames = [(0, command.message)]
+        elif command.seq_shift == 0:
+            next_seq += len(frames) if not command.gap_at else command.gap_at
+        following[command.session] = next_seq
+        result.append((command.session, frames, command.age_us))
     return result
 
 
@@ -367,7 +400,7 @@ def _random_steps(seed: int, count: int, lockstep: Lockstep, *, bursts: bool) ->
         result.difference = lockstep.run(command)
         if result.difference is not None:
             return result
-    generator = Generator(seed, world, lockstep.model)
+    generator = make_generator(seed, world, lockstep.model)
     for _ in range(count):
         step = generator.burst() if bursts else generator.next()
         result.steps.append(step)

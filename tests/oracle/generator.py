@@ -29,11 +29,12 @@ from ringbuf.wire.messages import (
     StpMode,
     TimeInForce,
 )
-from tests.oracle.admission import Instrument, band_limit
 from tests.oracle.book import opposite
 from tests.oracle.exchange import Exchange
-from tests.oracle.sequencer import ADMIN_SESSION, OrderLine
-from tests.oracle.world import Command, World, limits_of
+from tests.oracle.filters import Instrument, band_edges
+from tests.oracle.lines import OrderLine
+from tests.oracle.tables import ADMIN_SESSION
+from tests.oracle.world import Command, World, full_limits_of, limits_of
 
 INT64_MAX = (1 << 63) - 1
 STP_MODES = tuple(StpMode)
@@ -48,6 +49,7 @@ class Generator:
         self.world = world
         self.exchange = exchange
         self.last_cl_ord_id = 0
+        self.instrument_weights = (5, 3, 2, 1)
         self.kinds: list[tuple[int, Callable[[], Command]]] = [
             (400, self.limit_order),
             (60, self.market_order),
@@ -100,14 +102,14 @@ class Generator:
         return self.random.choice(list(self.world.sessions))
 
     def instrument(self) -> Instrument:
-        instrument_id = self.random.choices(self.world.instruments, (5, 3, 2, 1))[0]
+        instrument_id = self.random.choices(self.world.instruments, self.instrument_weights)[0]
         return self.exchange.sequencer.instruments[instrument_id]
 
     def side(self) -> int:
         return self.random.choice((Side.BUY, Side.SELL))
 
     def touch(self, instrument: Instrument, side: int) -> int | None:
-        best = self.exchange.book_of(instrument.definition.instrument_id).best(side)
+        best = self.exchange.book_of(instrument.instrument_id).best(side)
         return best.price if best is not None else None
 
     def price(self, instrument: Instrument, side: int) -> int:
@@ -146,7 +148,7 @@ class Generator:
         base: dict[str, Any] = {
             "cl_ord_id": self.cl_ord_id(),
             "client_tag": self.random.randint(0, 1 << 40),
-            "instrument_id": instrument.definition.instrument_id,
+            "instrument_id": instrument.instrument_id,
             "account_id": account_id if named else 0,
             "ord_type": OrdType.LIMIT,
             "time_in_force": TimeInForce.GTC,
@@ -193,7 +195,7 @@ class Generator:
     def fok_exact(self) -> Command:
         """Ask for exactly what the first makers offer, or one lot more or less."""
         instrument, side = self.instrument(), self.side()
-        makers = self.exchange.book_of(instrument.definition.instrument_id).side(opposite(side))
+        makers = self.exchange.book_of(instrument.instrument_id).side(opposite(side))
         if not makers:
             return self.limit_order()
         reached = makers[: self.random.randint(1, min(6, len(makers)))]
@@ -229,7 +231,8 @@ class Generator:
         off = self.random.choice((-1, 0, 1))
         roll = self.random.randrange(4)
         if roll == 0:
-            price = (band_limit(instrument, side) or price) + off
+            edges = [edge for edge in band_edges(instrument, side, instrument.reference()) if edge is not None]
+            price = (self.random.choice(edges) if edges else price) + off
         elif roll == 1:
             quantity = self.random.choice((limits.min_qty, limits.max_qty)) + off
         else:
@@ -323,7 +326,7 @@ class Generator:
         message = OrderCancelRequest(
             cl_ord_id=self.cl_ord_id(),
             client_tag=self.random.randint(0, 99),
-            instrument_id=line.instrument.definition.instrument_id,
+            instrument_id=line.instrument.instrument_id,
             **self.reference_to(line),
         )
         return Command(self.owner(line), message)
@@ -351,7 +354,7 @@ class Generator:
             price=price,
             order_qty=total,
             client_tag=self.random.randint(0, 99),
-            instrument_id=line.instrument.definition.instrument_id,
+            instrument_id=line.instrument.instrument_id,
             **self.reference_to(line),
         )
         return Command(self.owner(line), message)
@@ -397,7 +400,7 @@ class Generator:
         instrument_id = pick((*self.world.instruments, *self.world.instruments, 42))
         if instrument_id == 42:
             return Command(ADMIN_SESSION, replace(limits_of(1), instrument_id=42))
-        limits = limits_of(instrument_id)
+        limits = full_limits_of(instrument_id) if self.world.is_full else limits_of(instrument_id)
         if self.random.random() < 0.5:
             changes: dict[str, Any] = pick(
                 ({"band_up_bps": 0}, {"band_down_bps": 0}, {"band_up_bps": 200, "band_down_bps": 200},

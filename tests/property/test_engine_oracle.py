@@ -29,7 +29,7 @@ from ringbuf.wire.messages import (
 from tests.oracle.adapter import EngineTarget, Fault, ModelTarget
 from tests.oracle.compare import NEVER, Lockstep, MakeTarget, explain, run_random, run_steps
 from tests.oracle.faults import FAULTS
-from tests.oracle.world import Command, World, setup
+from tests.oracle.world import ENGINE_PROFILE, Command, World, setup
 
 COMMANDS_DEFAULT = 60_000
 COMMANDS_PER_SEED = 10_000
@@ -60,13 +60,14 @@ def compare(seed: int, count: int, world: World, make_target: MakeTarget, *, bur
 @pytest.mark.parametrize("orders_max", [64, 128, 1024])
 def test_engine_and_model_agree_on_short_runs(engine: MakeTarget, orders_max: int) -> None:
     for seed in range(3):
-        compare(seed, 1_500, World(partitions=2, orders_max=orders_max, avoid=FINDINGS), engine)
+        compare(seed, 1_500, World(partitions=2, orders_max=orders_max, profile=ENGINE_PROFILE, avoid=FINDINGS), engine)
 
 
 @pytest.mark.parametrize("orders_max", [64, 1024])
 def test_engine_and_model_agree_on_commands_in_flight_together(engine: MakeTarget, orders_max: int) -> None:
     for seed in range(4):
-        compare(seed, 150, World(partitions=2, orders_max=orders_max, avoid=FINDINGS), engine, bursts=True)
+        world = World(partitions=2, orders_max=orders_max, profile=ENGINE_PROFILE, avoid=FINDINGS)
+        compare(seed, 150, world, engine, bursts=True)
 
 
 @pytest.mark.slow
@@ -74,14 +75,15 @@ def test_engine_and_model_agree_on_a_long_run(engine: MakeTarget) -> None:
     count = int(os.environ.get("BULLRING_ORACLE_COMMANDS", COMMANDS_DEFAULT))
     seed = int(os.environ.get("BULLRING_ORACLE_SEED", "1000"))
     while count > 0:
-        world = World(partitions=1 + seed % 3, orders_max=(64, 128, 1024)[seed % 3], avoid=FINDINGS)
+        orders_max = (64, 128, 1024)[seed % 3]
+        world = World(partitions=1 + seed % 3, orders_max=orders_max, profile=ENGINE_PROFILE, avoid=FINDINGS)
         compare(seed, min(count, COMMANDS_PER_SEED), world, engine)
         count -= COMMANDS_PER_SEED
         seed += 1
 
 
 def compare_one(command: Command) -> None:
-    world = World(partitions=1, orders_max=64)
+    world = World(partitions=1, orders_max=64, profile=ENGINE_PROFILE)
     difference = run_steps(world, [command], make_engine)
     assert difference is None, str(difference)
 
@@ -102,7 +104,7 @@ class OrderMachine(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
-        self.world = World(partitions=1, orders_max=64)
+        self.world = World(partitions=1, orders_max=64, profile=ENGINE_PROFILE)
         self.lockstep = Lockstep(self.world, type(self).make_target(self.world), deep_every=NEVER)
         for command in setup(self.world):
             self.run(command)
