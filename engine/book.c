@@ -179,6 +179,22 @@ static const char *check_accounts(const book_store_t *store, uint32_t live)
     return listed == live ? NULL : "a live order is in no account's list";
 }
 
+static const char *check_unseen(const book_store_t *store, uint32_t index)
+{
+    const book_t *book = store->books + index;
+    state_hash_t unseen = {0, 0};
+    state_hash_t waiting = {0, 0};
+    for (uint32_t slot = 1; slot <= store->order_mask + 1; slot++) {
+        const order_t *order = store->orders + slot;
+        const extra_t *extra = extra_of(store, order);
+        if (order->id != 0 && order->book == index && extra != NULL)
+            state_hash_add((order->flags & ORDER_OFF_BOOK) != 0 ? &waiting : &unseen, unseen_term(order, extra));
+    }
+    bool agree = unseen.low == book->unseen.low && unseen.high == book->unseen.high && waiting.low == book->waiting.low &&
+                 waiting.high == book->waiting.high;
+    return agree ? NULL : "what is unseen is not the sum over the orders";
+}
+
 const char *book_check(const book_store_t *store)
 {
     uint32_t live = 0;
@@ -200,6 +216,8 @@ const char *book_check(const book_store_t *store)
             broken = check_triggers(store, store->books + i, &census);
         if (broken == NULL)
             broken = tree_check(&store->trees, &store->books[i].expiries);
+        if (broken == NULL)
+            broken = check_unseen(store, i);
         if (broken != NULL)
             return broken;
         listed += census.orders + census.off_book;

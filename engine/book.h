@@ -71,7 +71,7 @@ typedef struct market_clock {
     uint64_t reference_ns;   /* the volatility reference is renewed at the first tick from here on */
     uint64_t indicative_ns;  /* the last indicative price was published then, of this book: */
     uint64_t indicative_digest;
-    uint64_t indicative_unseen;
+    uint64_t indicative_unseen; /* low halves, as they were then */
     int64_t reference; /* the volatility band's, a price; valid with has_reference */
     uint32_t up_bps, down_bps, reference_ms, halt_ms, auction_ms;
     bool has_reference;
@@ -81,7 +81,8 @@ typedef struct market_clock {
 typedef struct book {
     levels_t side[2]; /* bids, asks */
     state_hash_t digest;  /* visible orders */
-    state_hash_t unseen;  /* hidden quantities, waiting orders and what else decides the future */
+    state_hash_t unseen;  /* what no digest shows of orders in levels: hidden quantities */
+    state_hash_t waiting; /* orders off the book: where, and with how much, they wait */
     uint64_t update_id; /* last one given out, as are the next two */
     uint64_t trade_id;
     uint64_t prevented_id;
@@ -191,14 +192,19 @@ static inline uint128_t unseen_term(const order_t *order, const extra_t *extra)
                           waiting ^ (uint64_t)(extra->flags & (EXTRA_OFF_BOOK | EXTRA_UP | EXTRA_AUCTION_ONLY)) << 56);
 }
 
+static inline state_hash_t *unseen_of(book_t *book, const order_t *order)
+{
+    return (order->flags & ORDER_OFF_BOOK) != 0 ? &book->waiting : &book->unseen;
+}
+
 static inline void book_unseen_remove(book_t *book, const order_t *order, const extra_t *extra)
 {
-    state_hash_remove(&book->unseen, unseen_term(order, extra));
+    state_hash_remove(unseen_of(book, order), unseen_term(order, extra));
 }
 
 static inline void book_unseen_add(book_t *book, const order_t *order, const extra_t *extra)
 {
-    state_hash_add(&book->unseen, unseen_term(order, extra));
+    state_hash_add(unseen_of(book, order), unseen_term(order, extra));
 }
 
 /* All that decides the book's future. */
@@ -206,6 +212,7 @@ static inline state_hash_t book_hash(const book_t *book)
 {
     state_hash_t hash = book->digest;
     state_hash_add(&hash, (uint128_t)book->unseen.high << 64 | book->unseen.low);
+    state_hash_add(&hash, (uint128_t)book->waiting.high << 64 | book->waiting.low);
     return hash;
 }
 

@@ -44,7 +44,7 @@ static void settle_execution(sequencer_t *sequencer, orders_t *orders, order_lin
     INVARIANT(paid != NULL);
     INVARIANT(got != NULL);
     INVARIANT(cost <= *hold);
-    if (line->filled_lots == 0)
+    if (line->filled_lots == 0 && (line->flags & LINE_QUOTE) == 0)
         give_back_rate(&sequencer->registry.accounts[line->account]);
     line->filled_lots += fill->last_qty;
     *hold -= cost;
@@ -66,6 +66,7 @@ static void settle_prevention(sequencer_t *sequencer, orders_t *orders, order_li
 
     if ((line->flags & LINE_AMOUNT) == 0)
         line->total_lots -= report->prevented_qty;
+    line_display_changed(sequencer, orders, line);
     line_buys_changed(sequencer, orders, line, bought);
     line_trim(sequencer, orders, line);
 }
@@ -84,12 +85,13 @@ static void settle_replaced(sequencer_t *sequencer, orders_t *orders, order_line
         if ((line->flags & LINE_MARKET) == 0)
             line->limit_ticks = report->price;
         if (version.display_lots != QTY_NULL)
-            line_terms(orders, line)->display_lots = version.display_lots;
+            line_terms(orders, line)->display_lots = version.display_lots < report->leaves_qty ? version.display_lots : 0;
         if (version.client_id != 0) {
             orders_forget_client(orders, line, line->client_id);
             line->client_id = version.client_id;
         }
     }
+    line_display_changed(sequencer, orders, line);
     line_buys_changed(sequencer, orders, line, bought);
     line_trim(sequencer, orders, line);
 }

@@ -28,10 +28,9 @@ class Window:
             self.number, self.count = number, 0
         self.count += 1
 
-    def give_back(self, stamp_ns: int) -> None:
-        """Take back what was counted at `stamp_ns`, if that window is still the current one."""
-        if self.number == stamp_ns // self.length_ns:
-            self.count = max(0, self.count - 1)
+    def give_back(self) -> None:
+        """Take back one of what the newest window counted."""
+        self.count = max(0, self.count - 1)
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
@@ -136,6 +137,8 @@ def describe_line(line: Any) -> OpenOrder:
     }
     if line.pair is not None or line.amount is not None:
         del described["hold"]
+    if line.is_pending_leg and line.is_market_type:  # its protection price is that of the moment it starts
+        del described["price"]
     return described
 
 
@@ -149,6 +152,7 @@ class EngineTarget:
         self.encode = import_module("engine.engine").encode_command
         self.engine: Any = package.ComposedEngine(config)
         self.time_ns = time_ns
+        self.digests: Counter[int] = Counter()  # of each instrument so far
         self.engine.set_time(time_ns)
         self.engine.start()
         self.engine.market_events()
@@ -165,16 +169,17 @@ class EngineTarget:
         """Put all commands into the ingress ring before the engine runs. Whether it ticks is its own decision."""
         if not commands:
             # A query is not logged, but lets the engine run.
-            self.engine.submit(ADMIN_SESSION, BalanceQuery(account_id=1), seq_num=0)
+            outputs = self.engine.submit(ADMIN_SESSION, BalanceQuery(account_id=1), seq_num=0)
             self.engine.replies()
-            return self.outcome([])
+            return self.outcome(outputs)
         slots = [
             self.encode(
                 message,
                 session=session,
                 seq_num=number,
                 flags=0 if index == len(frames) - 1 else SLOT_FLAG_MORE,
-                ingress_ns=self.time_ns - age_us * 1_000,
+                # Stamps are a few ns later than the clock: so far from a whole microsecond they decide nothing.
+                ingress_ns=self.time_ns - age_us * 1_000 + 500,
             )
             for session, frames, age_us in commands
             for index, (number, message) in enumerate(frames)
@@ -187,11 +192,7 @@ class EngineTarget:
         return Outcome(
             reports=[report for report in reports if report.name not in IGNORED_REPORTS],
             replies=[self.reply(reply) for reply in self.engine.replies()],
-            market_events=[
-                self.market_event(event.partition, event.update_id, event.message)
-                for event in self.engine.market_events()
-                if type(event.message).__name__ not in IGNORED_EVENTS
-            ],
+            market_events=list(self.market_events()),
             log=self.log(),
         )
 
@@ -221,6 +222,15 @@ class EngineTarget:
         message = getattr(reply, "message", reply)
         values = {item.name: getattr(message, item.name) for item in fields(message)}
         return getattr(reply, "session", 0), type(message).__name__, values
+
+    def market_events(self) -> Iterator[MarketEvent]:
+        """Yield events without digests, which come when the engine marks its state, and count as events."""
+        for event in self.engine.market_events():
+            instrument = event.message.instrument_id
+            if type(event.message).__name__ in IGNORED_EVENTS:
+                self.digests[instrument] += 1
+                continue
+            yield self.market_event(event.partition, event.update_id - self.digests[instrument], event.message)
 
     def market_event(self, partition: int, update_id: int, message: Any) -> MarketEvent:
         values = {item.name: getattr(message, item.name) for item in fields(message)}

@@ -214,7 +214,7 @@ class ChangeAdmission(Admission):
         if (
             message.side not in set(SideOrBoth)
             or message.scope not in set(MassCancelScope)
-            or message.mass_flags & ~MASS_FLAGS_KNOWN
+            or message.mass_flags & ~int(MASS_FLAGS_KNOWN)
         ):
             raise Refusal(RejectCode.INVALID_COMBINATION)
         account = self.account_for(session, message.account_id)

@@ -126,7 +126,7 @@ class ListAdmission(ChangeAdmission):
             if order_list.account_id == leg.account.account_id and order_list.instrument_id == message.instrument_id
         ]
         if most and len(open_lists) >= most:
-            raise Refusal(RejectCode.ORDER_LIST_LIMIT)
+            raise Refusal(RejectCode.ORDER_LIST_LIMIT, most)
         if len(self.lists) >= self.lists_max:
             raise Refusal(RejectCode.LIST_CAPACITY)
 

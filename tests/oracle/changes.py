@@ -13,7 +13,7 @@ from ringbuf.wire.messages import (
 )
 from tests.oracle.choices import CANCEL_ANSWER_TO_REQUESTER
 from tests.oracle.matching import Matching
-from tests.oracle.orders import DATED, LiveOrder, Market
+from tests.oracle.orders import LiveOrder, Market
 from tests.oracle.records import CancelReplace, Record
 
 
@@ -141,8 +141,6 @@ class Changes(Matching):
         market.book_changes += 1
         order.is_resting, order.visible = False, 0
         order.price, order.total, order.first_display = price, total, None
-        if order.terms.time_in_force in DATED:
-            self.becomes_dated(market, order)
 
     def go_again(self, market: Market, order: LiveOrder) -> None:
         """Let a replaced order trade like a new one and rest at the back, or end."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 from time import monotonic
 from typing import Any
 
@@ -199,7 +200,8 @@ class Lockstep:
         got = self.target.run(frames, tick=is_tick)
         expected = self.model.burst(frames, got.log)
         ends_many = any(isinstance(command.message, MassCancelRequest | KillSwitch) for command in commands)
-        self.compare(got, expected, ends_many=ends_many)
+        ticked = any(entry.now_ns is not None for entry in got.log)
+        self.compare(got, expected, ends_many=ends_many, ticked=ticked)
 
     def catch(self, step: Step, act: Callable[[], None]) -> Difference | None:
         """Act, look into the state when it is time; turn what goes wrong into a difference."""
@@ -219,7 +221,7 @@ class Lockstep:
 
     # -- visible output --------------------------------------------------------------------------------------------
 
-    def compare(self, got: Outcome, expected: Outcome, *, ends_many: bool) -> None:
+    def compare(self, got: Outcome, expected: Outcome, *, ends_many: bool, ticked: bool) -> None:
         for partition in range(self.world.partitions + 1):
             wanted = [report for report in expected.reports if report.partition == partition]
             seen = [report for report in got.reports if report.partition == partition]
@@ -229,7 +231,7 @@ class Lockstep:
                 self.compare_reports(wanted, seen)
                 self.compare_list_ids(wanted, seen)
         self.compare_replies(expected, got)
-        self.compare_market(expected.market_events, got.market_events, ends_many=ends_many)
+        self.compare_market(expected.market_events, got.market_events, many=ends_many or ticked)
 
     def compare_reports(self, wanted: list[Report], seen: list[Report]) -> None:
         for index in range(max(len(wanted), len(seen))):
@@ -239,7 +241,11 @@ class Lockstep:
     def compare_mass_cancel(self, wanted: list[Report], seen: list[Report]) -> None:
         """The order in which a mass cancel finds its orders is free; everything else is not."""
         last = ("AdminAck", "MassCancelReport")
-        by_order = lambda report: (report.name in last, report.name, report.fields.get("order_id") or 0)  # noqa: E731
+
+        def by_order(report: Report) -> tuple[bool, str, int]:
+            concerns = report.fields.get("order_id") or report.fields.get("list_cl_ord_id") or 0
+            return report.name in last, report.name, concerns
+
         ordered_wanted, ordered_seen = sorted(wanted, key=by_order), sorted(seen, key=by_order)
         numbers = [sorted((report.session, report.seq_num) for report in reports) for reports in (wanted, seen)]
         pairs = zip(ordered_wanted, ordered_seen, strict=False)
@@ -270,9 +276,11 @@ class Lockstep:
         if not good:
             raise Mismatch("replies", wanted, seen)
 
-    def compare_market(self, wanted: list[MarketEvent], seen: list[MarketEvent], *, ends_many: bool) -> None:
+    def compare_market(self, wanted: list[MarketEvent], seen: list[MarketEvent], *, many: bool) -> None:
         if bool(wanted) != bool(seen):
             raise Mismatch("market data", wanted, seen)
+        # Only a partition has an order of its own.
+        wanted, seen = (sorted(events, key=attrgetter("partition")) for events in (wanted, seen))
         trades = [[_trade(event) for event in events if event.name == "OrderExecute"] for events in (wanted, seen)]
         if trades[0] != trades[1]:
             raise Mismatch("trades in market data", trades[0], trades[1])
@@ -280,10 +288,13 @@ class Lockstep:
         if states[0] != states[1]:
             raise Mismatch("market states in market data", states[0], states[1])
         for partition in {event.partition for event in seen}:
-            # Each input ends once; what ends many orders may end once for each instrument.
+            # Each input ends once; what concerns several instruments ends on each, and may be several events.
             ends, own = ([event.last for event in events if event.partition == partition] for events in (seen, wanted))
-            if not ends[-1] or (sum(ends) != sum(own) and not ends_many):
+            if not ends[-1] or (sum(ends) != sum(own) and not many):
                 raise Mismatch("end-of-event flags", f"{sum(own)}, one on the last event of each input", seen)
+        final = {event.instrument_id: event.last for event in seen}
+        if not all(final.values()):
+            raise Mismatch("last events of instruments", "end-of-event on each", seen)
         for event in seen:
             self.replicas[event.instrument_id].apply(event)
         for instrument_id in {event.instrument_id for event in wanted + seen}:

@@ -79,7 +79,10 @@ class Matcher(Quotes):
         elif isinstance(message, InstrumentLimits):
             self.markets[message.instrument_id].limits = message
         elif isinstance(message, InstrumentVolatility):
-            self.markets[message.instrument_id].volatility = message
+            market = self.markets[message.instrument_id]
+            market.volatility = message
+            if market.last_px is not None:
+                market.volatility_px = market.last_px
         elif isinstance(message, InstrumentSchedule):
             schedule = self.markets[message.instrument_id].schedule
             schedule.pop(message.entry, None)

@@ -79,8 +79,8 @@ class Settlement(Administration):
         if fill["liquidity"] != Liquidity.TRANSFER:
             instrument.last_trade_px = price
         if line.cum == 0 and line.counted_ns is not None:
-            line.request.account.orders.give_back(line.counted_ns)
-            line.request.account.orders_of_day.give_back(line.counted_ns)
+            line.request.account.orders.give_back()
+            line.request.account.orders_of_day.give_back()
         line.cum += quantity
         paid = instrument.hold_for(line.side, price, quantity)
         received = instrument.hold_for(Side.SELL if line.side == Side.BUY else Side.BUY, price, quantity)
