@@ -68,7 +68,6 @@ typedef struct market_clock {
     schedule_entry_t schedule[SCHEDULE_ENTRIES];
     uint64_t last_tick_ns;
     uint64_t next_change_ns; /* of a volatility sequence, 0 = none under way */
-    uint64_t reference_ns;   /* the volatility reference is renewed at the first tick from here on */
     uint64_t indicative_ns;  /* the last indicative price was published then, of this book: */
     uint64_t indicative_digest;
     uint64_t indicative_unseen; /* low halves, as they were then */

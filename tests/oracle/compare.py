@@ -222,7 +222,8 @@ class Lockstep:
     # -- visible output --------------------------------------------------------------------------------------------
 
     def compare(self, got: Outcome, expected: Outcome, *, ends_many: bool, ticked: bool) -> None:
-        for partition in range(self.world.partitions + 1):
+        # What the matchers said comes first: it is what partition 0 goes by.
+        for partition in (*range(1, self.world.partitions + 1), SEQUENCER):
             wanted = [report for report in expected.reports if report.partition == partition]
             seen = [report for report in got.reports if report.partition == partition]
             if ends_many:

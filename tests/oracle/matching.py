@@ -262,7 +262,6 @@ class Matching(Prevention, Triggers, Volatility, MatcherLists):
         self.show(order)
         order.is_resting = True
         market.book.add(order)
-        market.book_changes += 1
         self.event(market, "OrderAdd", order_id=order.order_id, price=order.price, qty=order.visible, side=order.side)
 
     def show(self, order: LiveOrder) -> None:
@@ -276,7 +275,6 @@ class Matching(Prevention, Triggers, Volatility, MatcherLists):
     def take_slice(self, market: Market, order: LiveOrder, quantity: int) -> None:
         """Take a traded quantity off what an order shows; with nothing visible left it leaves the level."""
         order.visible -= quantity
-        market.book_changes += 1
         if order.visible == 0:
             market.book.remove(order)
 

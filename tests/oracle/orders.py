@@ -130,9 +130,9 @@ class QuoteSet:
 
 @dataclass(slots=True)
 class VolatilityHalt:
-    """The way back from a volatility halt: when the current part of it began."""
+    """The way back from a volatility halt: when the current part of it is over, as the band said when it began."""
 
-    since_ns: int
+    until_ns: int
     is_auction: bool = False
 
 
@@ -158,10 +158,11 @@ class Market:
     volatility_px: int | None = None
     halt: VolatilityHalt | None = None
     schedule: dict[int, InstrumentSchedule] = field(default_factory=dict)
-    # Counts the changes of the book; the count and the time of the last indicative price.
-    book_changes: int = 0
-    indicative_changes: int = 0
+    # What was in the book when the last indicative price was published, and when that was.
+    indicative_book: frozenset[tuple[int, ...]] = frozenset()
     indicative_ns: int = 0
+    # While it uncrosses: what everything is done at.
+    auction_px: int | None = None
 
     @property
     def instrument_id(self) -> int:

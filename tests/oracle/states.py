@@ -96,7 +96,7 @@ class MarketStates(Auctions):
         """Publish the auction's price again if the book has changed, at most every 100 ms."""
         if (
             market.state == MarketState.AUCTION
-            and market.book_changes != market.indicative_changes
+            and market.book.contents() != market.indicative_book
             and self.now_ns - market.indicative_ns >= INDICATIVE_INTERVAL_NS
         ):
             self.publish_indicative(market)
