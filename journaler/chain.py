@@ -1,4 +1,4 @@
-"""The identity of the log at any sequence: what two nodes compare, since their files frame the same records differently."""
+"""The identity of the log at any sequence: what two nodes compare, whose files frame the same records differently."""
 
 from __future__ import annotations
 

@@ -17,6 +17,8 @@ class Bidding(Machine):
 
     def _verify_view(self, view: ClusterView) -> None:
         leader = view.leader
+        if self._truncating:
+            return
         if leader is None:
             self._consider_bootstrap(view)
         elif self._is_mine(leader, self.promised) and self.epoch < self.promised:
@@ -55,6 +57,10 @@ class Bidding(Machine):
         if self.promised < leader.epoch:
             self._halt(f"this node led epoch {leader.epoch}, says the arbiter, but its disk knows only {self.promised}")
             return
+        if view.floor is not None and view.floor.sequence > self._log.end:
+            # J5: the end of the journal is gone, whatever the journal itself says.
+            self._halt(f"everything below {view.floor.sequence} was committed, this node's log ends at {self._log.end}")
+            return
         others = {member for member in view.members if member[0] != self.config.node}
         if others and self._now - self._verify_since < 2 * self.config.primary_lost_ms:
             return  # a standby in sync is hot and takes over faster than we recover
@@ -89,7 +95,9 @@ class Bidding(Machine):
         bid = self._bid
         if bid is None or bid.sent or self.state is not State.CANDIDATE or self._operation is not None:
             return
-        if self._record.promised >= bid.target and self._whole_log_durable():
+        if not self._still_grounded(bid, bid.view):
+            self._give_up()  # we are not the member any more that the view names (F6)
+        elif self._promise_on_disk(bid.target) and self._whole_log_durable():
             self._ask(bid)
 
     def _whole_log_durable(self) -> bool:

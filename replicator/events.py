@@ -44,6 +44,7 @@ class Record:
     incarnation: int = 0
     epoch: int = 0  # newest one led or followed
     promised: int = 0  # nothing of a lower epoch is acknowledged
+    commit: int = 0  # everything below was committed when this was written: never cut off (Z5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,6 @@ class Floor:
 
     epoch: int
     sequence: int
-    chain: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +82,11 @@ class ClusterView:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The process runs; `record` is what the disk said, `empty` that the log has no record."""
+    """The process runs. `record`: what the disk said. `log_end`: where the log in the files ends, all of it durable."""
 
     record: Record
-    empty: bool
-    wall_ms: int  # of the clock on the wall: makes incarnations that nobody has seen
+    log_end: int
+    wall_s: int
 
 
 @dataclass(frozen=True, slots=True)

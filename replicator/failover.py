@@ -70,21 +70,23 @@ class Failover(Bidding, Leading):
 
     def accepts(self, epoch: int) -> bool:
         """Whether records of a leader of `epoch` may be appended and acknowledged here (F1, F13, Z3)."""
-        return self.state in FOLLOWING and epoch == self.epoch == self.promised and self._record.promised >= epoch
+        return self.state in FOLLOWING and epoch == self.epoch == self.promised and self._promise_on_disk(epoch)
 
     # --- starting and time --------------------------------------------------------------------------------------------
 
     def _on_started(self, event: ev.Started) -> None:
         self._record = event.record
-        self._empty = event.empty
-        self._wall_s = event.wall_ms // 1000
+        self._empty = event.log_end == 0
+        self._known_commit = event.record.commit
+        self._log = ev.LogAdvanced(event.log_end, event.log_end, self._known_commit)
+        self._wall_s = event.wall_s
         self.epoch, self.promised = event.record.epoch, event.record.promised
-        # By the clock, so that a node with a new disk, too, gets a number nobody has seen yet.
-        self.incarnation = max(event.record.incarnation + 1, event.wall_ms)
-        self._persist()
+        self.incarnation = event.record.incarnation
+        self._new_incarnation()
 
     def _on_persisted(self, event: ev.Persisted) -> None:
         self._record = event.record
+        self._writing.popleft()
         if self.state is State.INIT:
             self._enter_verify()
         self._follow_if_ready()
@@ -100,6 +102,7 @@ class Failover(Bidding, Leading):
                 self._enter_verify()
             elif self._now - self._asked_at >= self.config.floor_ms:
                 self._asked_at = self._now
+                self._persist()
                 self._read("view")
         elif self.state is State.CANDIDATE:
             self._retry_bid()
@@ -184,11 +187,13 @@ class Failover(Bidding, Leading):
         self._followed = self._followed and epoch == self.epoch
         self._bid = None
         self._operation = None
+        self._fork_at = None
         self._stepped_down = self._unpromising = False
         self.epoch = self.promised = epoch
         self._primary_heard = self._now
         self._enter(State.CATCHUP)
-        if self._record.epoch != epoch or self._record.promised != epoch:
+        last = self._writing[-1] if self._writing else self._record
+        if last.epoch != epoch or last.promised != epoch:
             self._persist()
         self._follow_if_ready()
 
@@ -198,22 +203,18 @@ class Failover(Bidding, Leading):
 
     def _on_fork(self, event: ev.LogForkFound) -> None:
         """Z5: records the leader does not have are cut off, unless they were committed."""
-        if self.state not in FOLLOWING or event.epoch != self.epoch:
+        if self.state not in FOLLOWING or event.epoch != self.epoch or self._truncating:
             return
-        floor = self.view.floor.sequence if self.view is not None and self.view.floor is not None else 0
-        known = max(floor, self._log.commit)
-        if event.common < known:
+        if event.common < self._known_commit:
+            known = self._known_commit
             self._halt(f"epoch {self.epoch} has other records from {event.common} on; all below {known} was committed")
             return
-        self._truncate_to = event.common
-        if self.core is Core.DOWN:
-            self._out.append(ev.TruncateLog(event.common))
-        else:
-            self._stop_core("the end of its log is not the leader's", keep_log=False)
+        self._fork_at = event.common
+        self._stop_core("the end of its log is not the leader's", keep_log=False)
 
     def _on_truncated(self, event: ev.LogTruncated) -> None:
-        self._truncate_to = None
-        self._log = ev.LogAdvanced(event.end, event.end, min(self._log.commit, event.end))
+        self._truncating = False
+        self._log = ev.LogAdvanced(event.end, event.end, self._known_commit)
         self._followed = False
         self._follow_if_ready()
 
@@ -271,6 +272,8 @@ class Failover(Bidding, Leading):
     def _on_log(self, event: ev.LogAdvanced) -> None:
         self._log = event
         self._log_known = True
+        self._known_commit = max(self._known_commit, event.commit)
+        self._advance_handover()
         if event.end > 0:
             self._empty = False
         self._advance_bid()

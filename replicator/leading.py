@@ -45,6 +45,7 @@ class Leading(Machine):
             self._lose_standby()
         elif self._now - self._floor_at >= self.config.floor_ms:
             self._floor_at = self._now
+            self._persist()
             self._cas("floor", None)
         else:
             self._join()
@@ -148,7 +149,8 @@ class Leading(Machine):
         handover = self._handover
         if handover is None or handover.end is None or handover.sent or not self.in_sync:
             return
-        if self.peer.acked >= handover.end:
+        if self._log.commit >= handover.end:
+            # On our disk and on the standby's: it keeps us as a member that has everything below.
             handover.sent = True
             self._out.append(ev.SendHandover(handover.end))
 
@@ -196,10 +198,15 @@ class Leading(Machine):
     def _core_is_down(self) -> None:
         """The core has been stopped: go on with what it was stopped for."""
         self._followed = False
+        if self.config.mode == "D2m":
+            # F6: what was acknowledged from memory may be gone with the ring, as after a reboot.
+            self._new_incarnation()
         if self.state is State.FENCED:
             self._enter_verify()
-        elif self.state in FOLLOWING and self._truncate_to is not None:
-            self._out.append(ev.TruncateLog(self._truncate_to))
+        elif self.state in FOLLOWING and self._fork_at is not None:
+            self._truncating = True
+            self._out.append(ev.TruncateLog(self._fork_at))
+            self._fork_at = None
         elif self.state in FOLLOWING:
             self._follow_if_ready()
         elif self.state is State.CANDIDATE or self.state in LEADING:
@@ -208,6 +215,8 @@ class Leading(Machine):
     def _follow_if_ready(self) -> None:
         """Once the epoch is on disk (F13), find out where to go on."""
         settled = self.core in (Core.DOWN, Core.LOG, Core.FOLLOWING)
-        if self.state in FOLLOWING and not self._followed and settled and self._record.promised >= self.epoch:
+        if self._truncating or self._fork_at is not None or not settled:
+            return
+        if self.state in FOLLOWING and not self._followed and self._promise_on_disk(self.epoch):
             self._followed = True
             self._out.append(ev.Follow(self.epoch))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
@@ -78,8 +79,10 @@ class Machine:
         self.view: ClusterView | None = None
         self.diverged = False
         self._record = Record()  # what the disk has
+        self._writing: deque[Record] = deque()  # what it is to have next, in order
         self._empty = False
         self._log = ev.LogAdvanced(0, 0, 0)
+        self._known_commit = 0  # never decreases
         self._log_known = False  # since the core was started
         self._now = 0
         self._wall_s = 0
@@ -88,7 +91,8 @@ class Machine:
         self._stepped_down = False  # the primary told us to take over
         self._verify_since = 0
         self._followed = False
-        self._truncate_to: int | None = None
+        self._fork_at: int | None = None  # our log is to be cut there once the core is down
+        self._truncating = False  # it is being cut
         self._bid: Bid | None = None
         self._unpromising = False
         self._ordered: ev.Order | None = None
@@ -185,8 +189,19 @@ class Machine:
         self._verify_since = self._asked_at = self._now
         self._read("verify")
 
+    def _new_incarnation(self) -> None:
+        """By the clock, so that a node with a new disk, too, gets a number nobody has seen yet."""
+        self.incarnation = max(self.incarnation + 1, self._wall_s * 1000)
+        self._persist()
+
     def _persist(self) -> None:
-        self._out.append(ev.Persist(Record(self.incarnation, self.epoch, self.promised)))
+        record = Record(self.incarnation, self.epoch, self.promised, self._known_commit)
+        self._writing.append(record)
+        self._out.append(ev.Persist(record))
+
+    def _promise_on_disk(self, epoch: int) -> bool:
+        """Whether the disk has this promise and no older, lower one is still on its way there."""
+        return all(record.promised >= epoch for record in (self._record, *self._writing))
 
     def _begin(self, purpose: str) -> int:
         self._requests += 1

@@ -92,10 +92,20 @@ class Port(Protocol):
 
 
 class Replica:
-    """Call `frame`, `event`, `core_log` as things happen, `poll` often. Time is the caller's, in ms, never decreasing."""
+    """Call `frame`, `event`, `core_log` as things happen, `poll` often. Time is the caller's: ms, never decreasing."""
 
-    def __init__(self, config: FailoverConfig, stream: StreamConfig, port: Port) -> None:
-        self.machine = Failover(config)
+    RECEIVER = LogReceiver
+    SENDER = LogSender
+
+    def __init__(
+        self,
+        config: FailoverConfig,
+        stream: StreamConfig,
+        port: Port,
+        *,
+        machine: type[Failover] = Failover,
+    ) -> None:
+        self.machine = machine(config)
         self.hashes = HashLedger()
         self.bad_frames = 0
         self._config = config
@@ -143,10 +153,11 @@ class Replica:
     def core_log(self, log: LogPort, now_ms: int) -> None:
         """Journaler and log ring are there."""
         self._now = now_ms
-        self._log = log
+        self._log, self._sender = log, None
+        self._acked = -1
         if self._cell is not None:
             log.store_replicated(self._cell)
-        self._receiver = LogReceiver(log, log.position, self._stream.window_bytes)
+        self._receiver = self.RECEIVER(log, log.position, self._stream.window_bytes)
         self._tell_log()
         self._step(ev.CoreChanged(Core.LOG))
         if self._matched:
@@ -226,6 +237,7 @@ class Replica:
                 self._cell = None
                 self._port.perform(action)
             case ev.Activate():
+                self._matched = False
                 self._receiver = None  # from here on the sequencer is the log ring's producer
                 self._port.perform(action)
             case _:
@@ -246,8 +258,8 @@ class Replica:
             self._step(told)
 
     def _close_log(self) -> None:
-        self._log = self._sender = self._receiver = None
         self._matched = False
+        self._log = self._sender = self._receiver = None
         self._acked = -1
         self._told = ev.LogAdvanced(-1, -1, -1)
 
@@ -459,7 +471,7 @@ class Replica:
             if position is None or position.chain != hello.chain or incarnation != machine.peer.incarnation:
                 self._answer_chain(hello.sequence)
                 return
-            self._sender = LogSender(self._log, self._stream, position)
+            self._sender = self.SENDER(self._log, self._stream, position)
             self._step(ev.StreamStarted(incarnation))
             self._pump_sender()
 
