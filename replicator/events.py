@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from replicator.protocol import Role
+from ringbuf.ring import ALONE
 
-ALONE = 2**63 - 1  # of the `replicated` cell: commit waits for nobody else
+__all__ = ["ALONE"]
 
 Member = tuple[int, int]  # (node, incarnation) (F6)
 
