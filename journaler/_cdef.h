@@ -70,6 +70,8 @@ void journal_chain_extend(journal_chain_t *chain, const uint8_t *slots, int64_t 
 uint32_t journal_chain_at(journal_walk_t *walk, const uint8_t *segment, uint64_t size, uint64_t sequence,
                           journal_chain_t *chain);
 int64_t journal_copy(const ring_t *ring, int64_t sequence, int64_t end, uint8_t *out, int64_t slots_max);
+int64_t journal_select(const ring_t *ring, int64_t *sequence, int64_t end, uint16_t template_id, uint8_t *out,
+                       int64_t slots_max);
 
 /* journal.h */
 #define JOURNAL_BUCKETS ...

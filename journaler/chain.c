@@ -43,3 +43,20 @@ int64_t journal_copy(const ring_t *ring, int64_t sequence, int64_t end, uint8_t 
         return RING_LAPPED;
     return journal_whole_groups(out, count);
 }
+
+int64_t journal_select(const ring_t *ring, int64_t *sequence, int64_t end, uint16_t template_id, uint8_t *out,
+                       int64_t slots_max)
+{
+    int64_t found = 0;
+
+    while (*sequence < end && found < slots_max) {
+        report_slot_t slot;
+        /* Only the template is looked at in place; what it says counts only if the slot was still there. */
+        const report_slot_t *place = ring_slot(ring, *sequence);
+        uint16_t seen = place->template_id;
+        if (seen == template_id && ring_read(ring, *sequence, 1, &slot) == RING_OK && slot.template_id == template_id)
+            memcpy(out + (uint64_t)found++ * JOURNAL_SLOT_SIZE, &slot, sizeof slot);
+        ++*sequence;
+    }
+    return found;
+}

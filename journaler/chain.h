@@ -27,4 +27,9 @@ uint32_t journal_chain_at(journal_walk_t *walk, const uint8_t *segment, uint64_t
  * most pub. Returns the number, or RING_LAPPED. */
 int64_t journal_copy(const ring_t *ring, int64_t sequence, int64_t end, uint8_t *out, int64_t slots_max);
 
+/* Observer of a report ring: copies of the slots of one template in [*sequence, end), at most slots_max; *sequence moves to the
+ * first slot not looked at. Slots that are no longer there are passed over. Returns how many were copied. */
+int64_t journal_select(const ring_t *ring, int64_t *sequence, int64_t end, uint16_t template_id, uint8_t *out,
+                       int64_t slots_max);
+
 #endif

@@ -40,8 +40,8 @@ class Bidding(Machine):
         return self._member(self.me, view) and view.leader is not None and view.leader.epoch == self.epoch
 
     def _may_promote(self, leader: Leader) -> bool:
-        if self.diverged or not self._electable.electable:
-            reason = "its state differs from the primary's" if self.diverged else self._electable.reason
+        if not self._electable.electable or not self.peer.alike:
+            reason = self._electable.reason if self.peer.alike else "it has another schema or seal key"
             self._page("not_electable", f"the primary is lost and this node must not lead: {reason}")
             return False
         recent = [at for at in leader.failovers if self._wall_s - at < HOUR_S]

@@ -112,6 +112,7 @@ class PeerHeard:
     hot: bool = False
     empty: bool = False
     caught_up: bool = False
+    alike: bool = True  # may take our place, and we its
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,9 +197,9 @@ class IntakeHeld:
 
 @dataclass(frozen=True, slots=True)
 class HashesDiffer:
-    """The state hashes at a mark differ between primary and standby."""
+    """A state hash differs between primary and standby; `key` says which, see divergence.py."""
 
-    mark: int
+    key: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,7 +378,7 @@ class SendStepDown:
 
 @dataclass(frozen=True, slots=True)
 class SendDiverged:
-    mark: int
+    key: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from typing import Any
 from replicator import events as ev
 from replicator.bidding import Bidding
 from replicator.config import FailoverConfig
+from replicator.divergence import PART_BITS
 from replicator.events import Action, Core, State
 from replicator.leading import Leading
 from replicator.machine import FOLLOWING, LEADING, NEVER
@@ -160,7 +161,11 @@ class Failover(Bidding, Leading):
         if event.incarnation > peer.incarnation:
             peer.incarnation, peer.streaming, peer.acked = event.incarnation, False, -1
         peer.epoch, peer.role, peer.heard = event.epoch, event.role, self._now
-        peer.hot, peer.empty = event.hot, event.empty
+        peer.hot, peer.empty, peer.alike = event.hot, event.empty, event.alike
+        if not peer.alike:
+            self._page(
+                "nodes_differ", "the other node has another schema or another seal key: neither can replace the other"
+            )
         if event.epoch < self.epoch and event.role is Role.PRIMARY:
             self._out.append(ev.SendFenced())
         elif event.epoch > self.epoch and self.state in LEADING:
@@ -221,7 +226,7 @@ class Failover(Bidding, Leading):
     def _on_handed_over(self, event: ev.HandedOver) -> None:
         """The primary has stopped taking requests and we have its whole log: promote without waiting for anything."""
         here = self.state in FOLLOWING and event.epoch == self.epoch and self._log.end == event.sequence
-        if not here or self.core is not Core.FOLLOWING or self.diverged or not self._electable.electable:
+        if not here or self.core is not Core.FOLLOWING or not self._electable.electable or not self.peer.alike:
             return
         if self.view is None or not self._eligible(self.view):
             self._read("view")  # too old a look; the primary asks again
@@ -243,13 +248,15 @@ class Failover(Bidding, Leading):
             self._fence(f"the peer says that there is epoch {event.epoch}")
 
     def _on_hashes_differ(self, event: ev.HashesDiffer) -> None:
-        """S4: who follows must not lead; who leads does not keep it in the set."""
-        self._page("diverged", f"the state hashes differ at mark {event.mark}")
+        """S4: who leads does not keep such a standby in the set; who follows must never lead: a person has to look."""
+        mark, part = event.key >> PART_BITS, event.key & ((1 << PART_BITS) - 1)
+        what = f"the state at hash mark {mark} differs from the other node's ({part or 'accounts'})"
+        self._page("diverged", what)
+        self._out.append(ev.SendDiverged(event.key))
         if self.state in LEADING:
             self._excluded = self.peer.incarnation
-            self._out.append(ev.SendDiverged(event.mark))
         else:
-            self.diverged = True
+            self._halt(f"{what}: keep data and logs of both nodes, replay the log from the last good snapshot")
 
     # --- this node ----------------------------------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ class Leading(Machine):
         peer = self.peer
         if self.config.mode == "D1a" or self.state is not State.PRIMARY or not peer.streaming or peer.acked < 0:
             return
-        if self._standby_useless() or self._member(self._peer_member):
+        if self._standby_useless() or not peer.alike or self._member(self._peer_member):
             return
         if not self.gating:
             if self._log.end - peer.acked > self.config.join_lag_slots:
@@ -132,7 +132,13 @@ class Leading(Machine):
     # --- switchover ---------------------------------------------------------------------------------------------------
 
     def _switch_over(self) -> None:
-        ready = self.state is State.PRIMARY and self.in_sync and self.peer.hot and not self._standby_useless()
+        ready = (
+            self.state is State.PRIMARY
+            and self.in_sync
+            and self.peer.hot
+            and self.peer.alike
+            and not self._standby_useless()
+        )
         if ready and self._handover is None:
             self._handover = Handover(self._now + self.config.handover_ms)
             self._out.append(ev.HoldIntake(True))

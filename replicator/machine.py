@@ -28,6 +28,7 @@ class Peer:
     heard: int = NEVER
     hot: bool = False
     empty: bool = False
+    alike: bool = True
     streaming: bool = False  # we send it the log
     acked: int = -1  # it has everything below; -1: not known
     progress: int = NEVER  # when it last acknowledged something, or had nothing to acknowledge
@@ -77,7 +78,6 @@ class Machine:
         self.core = Core.DOWN
         self.peer = Peer()
         self.view: ClusterView | None = None
-        self.diverged = False
         self._record = Record()  # what the disk has
         self._writing: deque[Record] = deque()  # what it is to have next, in order
         self._empty = False

@@ -10,14 +10,15 @@ it leads or follows, never one it has only promised.
 
     HELLO      standby -> primary: "stream from `sequence` on; my log has `chain` there"
     APPEND     primary -> standby: records, the chain before and after them, the primary's commit
-    ACK        standby -> primary: everything below `sequence` is as safe as the mode demands; chain and state hash
+    ACK        standby -> primary: everything below `sequence` is as safe as the mode demands; the chain there
     NACK       standby -> primary: send again from `sequence`
     HEARTBEAT  both ways, every 50 ms
     FENCED     "there is a newer epoch": the header's. A leader of an older one stops
     PROBE      standby -> primary: "what is your chain at `sequence`?"      CHAIN is the answer
     HANDOVER   primary -> standby: planned; "all is frozen and acknowledged up to `sequence`: promote"
     STEP_DOWN  primary -> standby: "my core is dead: promote now"
-    DIVERGED   either way: the state hashes at a mark differ
+    HASHES     standby -> primary: state hashes at marks of the log (S4)
+    DIVERGED   either way: a state hash differs
 
 `chain` is the log hash of CORE section 9 over all records below a sequence: where it is equal, both logs are, below it.
 Correctness does not depend on delivery: sequences, cumulative acks and sending again do it (Z1).
@@ -25,6 +26,7 @@ Correctness does not depend on delivery: sequences, cumulative acks and sending 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from struct import Struct
@@ -39,7 +41,7 @@ HEADER = Struct("<IBBHIIQIIQQ")
 HEADER_SIZE = HEADER.size
 CRC_OFFSET = 12
 FRAME_BYTES_MAX = 4 << 20
-NO_MARK = 0
+HASH_ITEM = Struct("<QQQ")  # key, low and high half of the hash
 
 assert HEADER_SIZE == 48
 
@@ -56,6 +58,7 @@ class Kind(IntEnum):
     HANDOVER = 9
     STEP_DOWN = 10
     DIVERGED = 11
+    HASHES = 12
 
 
 class Role(IntEnum):
@@ -114,15 +117,11 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """`mark` is the number of the last hash mark applied (NO_MARK: none) and `state_hash` the state there."""
-
     KIND: ClassVar[Kind] = Kind.ACK
-    LAYOUT: ClassVar[Struct] = Struct("<QQQQ16s")
+    LAYOUT: ClassVar[Struct] = Struct("<QQQ")
     sequence: int
     chain: int
     applied: int
-    mark: int
-    state_hash: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +133,14 @@ class Nack:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
+    """`likeness`: equal on two nodes that may replace each other: same schema, same keys outside the log."""
+
     KIND: ClassVar[Kind] = Kind.HEARTBEAT
-    LAYOUT: ClassVar[Struct] = Struct("<QQQII")
+    LAYOUT: ClassVar[Struct] = Struct("<QQQQII")
     log_end: int
     durable: int
     commit: int
+    likeness: int
     role: Role
     flags: Flag
 
@@ -187,14 +189,32 @@ class StepDown:
 class Diverged:
     KIND: ClassVar[Kind] = Kind.DIVERGED
     LAYOUT: ClassVar[Struct] = Struct("<Q")
-    mark: int
+    key: int
 
 
-Message = Hello | Append | Ack | Nack | Heartbeat | Fenced | Probe | Chain | Handover | StepDown | Diverged
-_TYPES: dict[int, type[Message]] = {
-    int(kind.KIND): kind
-    for kind in (Hello, Append, Ack, Nack, Heartbeat, Fenced, Probe, Chain, Handover, StepDown, Diverged)
-}
+@dataclass(frozen=True, slots=True)
+class Hashes:
+    """State hashes by key: the number of a hash mark and which part of the state (see divergence.py)."""
+
+    KIND: ClassVar[Kind] = Kind.HASHES
+    LAYOUT: ClassVar[Struct] = Struct("<")
+    records: bytes  # HASH_ITEM each
+
+    @classmethod
+    def of(cls, hashes: Iterable[tuple[int, int]]) -> Hashes:
+        """Build it from keys and 128-bit hashes."""
+        return cls(b"".join(HASH_ITEM.pack(key, value & _LOW, value >> 64) for key, value in hashes))
+
+    @property
+    def items(self) -> list[tuple[int, int]]:
+        return [(key, high << 64 | low) for key, low, high in HASH_ITEM.iter_unpack(self.records)]
+
+
+Message = Hello | Append | Ack | Nack | Heartbeat | Fenced | Probe | Chain | Handover | StepDown | Diverged | Hashes
+_KINDS = (Hello, Append, Ack, Nack, Heartbeat, Fenced, Probe, Chain, Handover, StepDown, Diverged, Hashes)
+_TYPES: dict[int, type[Message]] = {int(kind.KIND): kind for kind in _KINDS}
+_TAILS: dict[type[Message], int] = {Append: SLOT_SIZE, Hashes: HASH_ITEM.size}
+_LOW = 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +245,7 @@ class Frame:
 
 def encode(sender: Sender, message: Message) -> bytes:
     """Return the bytes of a frame."""
-    tail = message.records if isinstance(message, Append) else b""
+    tail = message.records if isinstance(message, Append | Hashes) else b""
     fields = tuple(getattr(message, name) for name in _FIELDS[type(message)])
     length = HEADER_SIZE + message.LAYOUT.size + len(tail)
     if length > FRAME_BYTES_MAX:
@@ -253,18 +273,20 @@ def _crc(data: bytes) -> int:
 
 def _decode_body(kind: type[Message], data: bytes) -> Message:
     end = HEADER_SIZE + kind.LAYOUT.size
-    if len(data) < end or (kind is not Append and len(data) != end):
+    if len(data) < end or (kind not in _TAILS and len(data) != end):
         raise BadFrame(f"{kind.__name__} of {len(data)} bytes: must be {end}")
     fields = kind.LAYOUT.unpack_from(data, HEADER_SIZE)
-    if kind is Append:
-        records = data[end:]
-        if not records or len(records) % SLOT_SIZE:
-            raise BadFrame(f"Append with {len(records)} bytes of records: must be a multiple of {SLOT_SIZE}, not 0")
+    if kind in _TAILS:
+        records, size = data[end:], _TAILS[kind]
+        if not records or len(records) % size:
+            raise BadFrame(f"{kind.__name__} with {len(records)} bytes of records: a multiple of {size}, not 0")
+        if kind is Hashes:
+            return Hashes(records)
         first, before, after, commit, wanted = fields
         return Append(first, before, after, commit, wanted, records)
     if kind is Heartbeat:
-        log_end, durable, commit, role, flags = fields
+        log_end, durable, commit, likeness, role, flags = fields
         if role not in _ROLES:
             raise BadFrame(f"Heartbeat with role {role}")
-        return Heartbeat(log_end, durable, commit, Role(role), Flag(flags))
+        return Heartbeat(log_end, durable, commit, likeness, Role(role), Flag(flags))
     return kind(*fields)

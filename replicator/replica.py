@@ -19,7 +19,6 @@ from replicator.failover import Failover
 from replicator.machine import FOLLOWING, LEADING, NEVER
 from replicator.primary import LogSender, LogSource
 from replicator.protocol import (
-    NO_MARK,
     Ack,
     Append,
     Chain,
@@ -28,6 +27,7 @@ from replicator.protocol import (
     Flag,
     Frame,
     Handover,
+    Hashes,
     Heartbeat,
     Hello,
     Message,
@@ -68,9 +68,8 @@ class LogPort(LogSource, LogSink, Protocol):
     def applied(self) -> int:
         """How far the slowest owner has applied the log."""
 
-    @property
-    def state(self) -> tuple[int, bytes]:
-        """The number of the last hash mark all owners have applied (NO_MARK: none) and the state hash there."""
+    def take_hashes(self) -> list[tuple[int, int]]:
+        """State hashes of this node that were not taken before: (key, hash), see divergence.py."""
 
     def store_replicated(self, sequence: int) -> None: ...
 
@@ -103,8 +102,10 @@ class Replica:
         stream: StreamConfig,
         port: Port,
         *,
+        likeness: int = 0,
         machine: type[Failover] = Failover,
     ) -> None:
+        """`likeness`: equal on both nodes if they may replace each other (schema, keys outside the log)."""
         self.machine = machine(config)
         self.hashes = HashLedger()
         self.bad_frames = 0
@@ -126,6 +127,8 @@ class Replica:
         self._step_downs = 0
         self._peer_flags = Flag(0)
         self._peer_commit = 0
+        self._likeness = likeness
+        self._alike = True
         self._asks: dict[int, list[Callable[[LogPosition | None], None]]] = {}
         self._frames: dict[type, Callable[[Frame], None]] = {
             Hello: self._on_hello,
@@ -139,6 +142,7 @@ class Replica:
             Handover: self._on_handover,
             StepDown: lambda frame: self._step(ev.PeerSteppedDown(frame.sender.epoch)),
             Diverged: self._on_diverged,
+            Hashes: self._on_hashes,
         }
 
     # --- from outside -------------------------------------------------------------------------------------------------
@@ -180,9 +184,10 @@ class Replica:
         role = _ROLES.get(type(frame.message), Role.NONE)
         if isinstance(frame.message, Heartbeat):
             self._peer_flags, role = frame.message.flags, frame.message.role
+            self._alike = frame.message.likeness == self._likeness
         flags = self._peer_flags
         hot, empty, member = Flag.HOT in flags, Flag.EMPTY in flags, Flag.MEMBER in flags
-        self._step(ev.PeerHeard(sender.epoch, sender.incarnation, role, hot, empty, member))
+        self._step(ev.PeerHeard(sender.epoch, sender.incarnation, role, hot, empty, member, self._alike))
         self._frames[type(frame.message)](frame)
 
     def poll(self, now_ms: int, wall_s: int) -> None:
@@ -229,8 +234,8 @@ class Replica:
             case ev.SendStepDown():
                 self._step_downs = REPEATS
                 self._send(StepDown())
-            case ev.SendDiverged(mark):
-                self._send(Diverged(mark))
+            case ev.SendDiverged(key):
+                self._send(Diverged(key))
             case ev.SendFenced():
                 self._send(Fenced())
             case ev.StartCore():
@@ -275,7 +280,8 @@ class Replica:
         flags |= Flag.MEMBER if machine.in_sync else Flag(0)
         end = log.end if log is not None else self._port.resting_end.sequence
         durable, commit = (log.durable, log.commit) if log is not None else (end, 0)
-        self._send(Heartbeat(end, durable, commit, machine.role, flags))
+        self._send(Heartbeat(end, durable, commit, self._likeness, machine.role, flags))
+        self._compare_hashes()
         if self._step_downs > 0 and machine.state not in LEADING:
             self._step_downs -= 1
             self._send(StepDown())
@@ -416,8 +422,7 @@ class Replica:
         again = self._now - self._heartbeat_at >= self._config.heartbeat_ms
         if safe.sequence > self._acked or again:
             self._acked = safe.sequence
-            mark, state_hash = log.state
-            self._send(Ack(safe.sequence, safe.chain, log.applied, mark, state_hash))
+            self._send(Ack(safe.sequence, safe.chain, log.applied))
         if again:
             self._nacked = -1
 
@@ -432,7 +437,7 @@ class Replica:
     def _on_diverged(self, frame: Frame) -> None:
         assert isinstance(frame.message, Diverged)
         if frame.sender.epoch == self.machine.epoch:
-            self._step(ev.HashesDiffer(frame.message.mark))
+            self._step(ev.HashesDiffer(frame.message.key))
 
     # --- leading ------------------------------------------------------------------------------------------------------
 
@@ -491,9 +496,6 @@ class Replica:
             return
         for append in sender.frames_to(log.end, commit=log.commit, wanted=log.wanted):
             self._send(append)
-        mark, state_hash = log.state
-        if mark != NO_MARK:
-            self._differ(self.hashes.own(mark, state_hash))
 
     def _on_ack(self, frame: Frame) -> None:
         ack, sender = frame.message, self._sender
@@ -508,12 +510,25 @@ class Replica:
             return
         if known:
             self._step(ev.PeerAck(frame.sender.epoch, frame.sender.incarnation, ack.sequence))
-        if ack.mark != NO_MARK:
-            self._differ(self.hashes.peer(ack.mark, ack.state_hash))
 
-    def _differ(self, mark: int | None) -> None:
-        if mark is not None:
-            self._step(ev.HashesDiffer(mark))
+    def _on_hashes(self, frame: Frame) -> None:
+        assert isinstance(frame.message, Hashes)
+        if self.machine.state in LEADING and frame.sender.epoch == self.machine.epoch:
+            for key, value in frame.message.items:
+                self._differ(self.hashes.peer(key, value))
+
+    def _compare_hashes(self) -> None:
+        """S4: the standby sends what its owners say at the marks of the log, the primary compares."""
+        found = self._log.take_hashes() if self._log is not None else []
+        if self.machine.state in LEADING:
+            for key, value in found:
+                self._differ(self.hashes.own(key, value))
+        elif found and self._matched and self.machine.accepts(self.machine.epoch):
+            self._send(Hashes.of(found))
+
+    def _differ(self, key: int | None) -> None:
+        if key is not None:
+            self._step(ev.HashesDiffer(key))
 
     def _on_nack(self, frame: Frame) -> None:
         assert isinstance(frame.message, Nack)

@@ -21,7 +21,7 @@ class UntoldReceiver(Replica):
         assert isinstance(append, Append)
         if frame.sender.epoch < machine.promised:
             who = Sender(self._config.cluster, self._config.node, machine.incarnation, frame.sender.epoch)
-            self._port.send(encode(who, Ack(append.end, append.chain_after, 0, 0, bytes(16))))
+            self._port.send(encode(who, Ack(append.end, append.chain_after, 0)))
         super()._on_append(frame)
 
 

@@ -17,6 +17,7 @@ from replicator.protocol import (
     Flag,
     Frame,
     Handover,
+    Hashes,
     Heartbeat,
     Hello,
     Kind,
@@ -34,15 +35,16 @@ SENDER = Sender(cluster=2**64 - 1, node=3, incarnation=2**40, epoch=7)
 MESSAGES: list[Message] = [
     Hello(1, 2),
     Append(10, 2**64 - 1, 3, 9, 12, bytes(range(256))),
-    Ack(5, 6, 4, 2, b"0123456789abcdef"),
+    Ack(5, 6, 4),
     Nack(9),
-    Heartbeat(10, 9, 8, Role.PRIMARY, Flag.HOT | Flag.MEMBER),
+    Heartbeat(10, 9, 8, 2**63, Role.PRIMARY, Flag.HOT | Flag.MEMBER),
     Fenced(),
     Probe(77),
     Chain(77, 5, 1, 100, 99),
     Handover(12, 13),
     StepDown(),
     Diverged(4),
+    Hashes.of([(1, 2**128 - 1), (2**64 - 1, 0)]),
 ]
 
 
@@ -102,9 +104,13 @@ def test_records_must_be_whole() -> None:
             Frame.decode(sealed(frame))
 
 
+def test_hashes_are_read_back_by_key() -> None:
+    assert Hashes.of([(7, 2**100 + 5)]).items == [(7, 2**100 + 5)]
+
+
 def test_a_role_nobody_has_is_refused() -> None:
-    frame = bytearray(encode(SENDER, Heartbeat(1, 1, 1, Role.NONE, Flag(0))))
-    frame[HEADER_SIZE + 24] = 9
+    frame = bytearray(encode(SENDER, Heartbeat(1, 1, 1, 1, Role.NONE, Flag(0))))
+    frame[HEADER_SIZE + 32] = 9
 
     with pytest.raises(BadFrame, match="role"):
         Frame.decode(sealed(frame))
