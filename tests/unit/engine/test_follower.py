@@ -78,6 +78,7 @@ def pass_time(leader: Exchange) -> None:
     """Two seconds: marks, a tick and a hash mark are due."""
     leader.engine.set_time(leader.engine._now_ns + 2_000_000_000)
     leader.engine._run()
+    leader.engine._new_outputs()
 
 
 def trade(leader: Exchange) -> tuple[int, int]:
