@@ -164,7 +164,7 @@ class Bidding(Machine):
         return bid.ground == "forced" or view.leader.node == self.config.node
 
     def _primary_is_back(self, bid: Bid) -> bool:
-        patience = 4 * self.config.handover_ms if bid.keep is not None else 0
+        patience = 4 * self.config.handover_ms if bid.planned else 0
         return bid.ground == "member" and self._primary_heard > bid.began + patience
 
     def _give_up(self) -> None:

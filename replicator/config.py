@@ -28,6 +28,7 @@ class FailoverConfig:
     arbiter_retry_ms: int = 100
     floor_ms: int = 1000
     handover_ms: int = 250  # how long a switchover may hold the intake
+    handover_keeps: bool = False  # who hands over stays in the in-sync set: its log must go on within standby_lost_ms
     failover_gap_s: int = 30
     failovers_per_hour: int = 3
     join_lag_slots: int = 4096  # how far behind a standby may be when commit begins to wait for it

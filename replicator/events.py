@@ -203,6 +203,13 @@ class HashesDiffer:
 
 
 @dataclass(frozen=True, slots=True)
+class DiskSlow:
+    """The journaler says that its disk answers far too slowly, or no more (J8)."""
+
+    slow: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Electable:
     """Whether this node may promote itself: clock, disk. `reason` says why not."""
 
@@ -269,6 +276,7 @@ Event = (
     | CoreChanged
     | IntakeHeld
     | HashesDiffer
+    | DiskSlow
     | Electable
     | ClusterRead
     | CasDone
@@ -320,9 +328,13 @@ class SetReplicated:
 
 @dataclass(frozen=True, slots=True)
 class StartCore:
-    """Start journaler, sequencer and matchers as followers; they apply up to `commit`."""
+    """Start journaler, sequencer and matchers as followers; they apply up to `commit`.
+
+    `leads`: this node is about to lead, so an empty log is to be begun here and not to be had from the other node.
+    """
 
     commit: int
+    leads: bool = False
 
 
 @dataclass(frozen=True, slots=True)

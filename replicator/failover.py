@@ -54,6 +54,7 @@ class Failover(Bidding, Leading):
             ev.CoreChanged: self._on_core,
             ev.IntakeHeld: self._on_held,
             ev.HashesDiffer: self._on_hashes_differ,
+            ev.DiskSlow: self._on_disk_slow,
             ev.Electable: self._on_electable,
             ev.ClusterRead: self._on_read,
             ev.CasDone: self._on_cas,
@@ -234,8 +235,10 @@ class Failover(Bidding, Leading):
         self._operation = None
         self._start_bid(self.view, "member", automatic=False)
         assert self._bid is not None
-        self._bid.keep = (self.config.peer, event.incarnation)
-        self._bid.keep_from = event.sequence
+        self._bid.planned = True
+        if self.config.handover_keeps:
+            self._bid.keep = (self.config.peer, event.incarnation)
+            self._bid.keep_from = event.sequence
         self._advance_bid()
 
     def _on_peer_stepped_down(self, event: ev.PeerSteppedDown) -> None:

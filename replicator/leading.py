@@ -162,19 +162,29 @@ class Leading(Machine):
 
     def _tick_handover(self) -> None:
         """Whatever the standby still makes of it: commit waits for its acknowledgement, so going on is safe."""
-        if self._handover is not None and self._now > self._handover.deadline:
-            self._handover = None
-            self._out.append(ev.HoldIntake(False))
-            self._page("switchover_failed", "the standby did not take over in time; intake goes on")
+        if self._handover is None or self._now <= self._handover.deadline:
+            return
+        self._handover = None
+        self._out.append(ev.HoldIntake(False))
+        self._page("switchover_failed", "the standby did not take over in time; intake goes on")
+        if self._disk_slow and self.in_sync:
+            self._core_failed()  # our disk will not get that far: what the standby has is enough
+
+    def _on_disk_slow(self, event: ev.DiskSlow) -> None:
+        """J8: a disk that fails slowly is a failure: hand over while it can be done in order."""
+        before, self._disk_slow = self._disk_slow, event.slow
+        if event.slow and not before and self.state is State.PRIMARY:
+            self._page("disk_slow", "the disk answers far too slowly: handing over to the standby")
+            self._switch_over()
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def _fence(self, reason: str) -> None:
         """F9: this node does not lead any more. Its core is killed, never repaired in place."""
         self._page("fenced", f"{reason}: this node stops leading epoch {self.epoch}")
-        planned = self._handover is not None and self._handover.sent
+        kept = self._handover is not None and self._handover.sent and self.config.handover_keeps
         self._stop_leading()
-        self._stop_core(reason, keep_log=planned)
+        self._stop_core(reason, keep_log=kept)
 
     def _stop_leading(self) -> None:
         self._enter(State.FENCED)
@@ -192,7 +202,7 @@ class Leading(Machine):
             if self.in_sync:
                 self._out.append(ev.SendStepDown())
             self._stop_leading()
-            self._page("core_failed", "sequencer or journaler died: this node stops leading")
+            self._page("core_failed", "sequencer or journaler is dead or stuck: this node stops leading")
         self._stop_core("a process of the core died", keep_log=False)
 
     def _stop_core(self, reason: str, *, keep_log: bool) -> None:

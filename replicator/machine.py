@@ -43,6 +43,7 @@ class Bid:
     ground: Ground
     automatic: bool
     began: int
+    planned: bool = False  # the primary has asked for it and holds its intake
     keep: Member | None = None  # stays in the in-sync set: the primary that hands over
     keep_from: int = 0  # it has everything below
     sent: bool = False
@@ -105,6 +106,7 @@ class Machine:
         self._join_revision: int | None = None
         self._excluded = 0  # incarnation of a standby that is not let in again
         self._handover: Handover | None = None
+        self._disk_slow = False
         self._electable = ev.Electable(True)
         self._paged: set[str] = set()
         self._out: list[Action] = []
@@ -223,7 +225,7 @@ class Machine:
     def _start_core(self, commit: int) -> None:
         self.core = Core.STARTING
         self._log_known = False
-        self._out.append(ev.StartCore(commit))
+        self._out.append(ev.StartCore(commit, leads=self.state not in FOLLOWING))
 
     def _halt(self, reason: str) -> None:
         self._enter(State.HALTED)

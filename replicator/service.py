@@ -42,6 +42,7 @@ class LogReady:
     reports: Mapping[int, Ring]
     applied: Callable[[], int]
     bell: Doorbell | None
+    close: Callable[[], None]  # called when the ring is not used any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +90,13 @@ class Service:
         self._reader = _Worker("files")
         self._resting = end_of(journal) if journal.is_dir() else LogPosition()
         self._log: RingLog | None = None
-        self._ring: Ring | None = None
+        self._ready: LogReady | None = None
         self._opening: LogReady | None = None
+        self._looking = False
         self._bell: Doorbell | None = None
         self._waiter = self._make_waiter()
         self._stopping = False
+        self._disk_slow = False
         self.rounds = 0
 
     # --- the loop -----------------------------------------------------------------------------------------------------
@@ -124,9 +127,16 @@ class Service:
             self._happened(happened)
         if self._log is not None:
             self._log.look()
+            self._look_at_disk()
         elif self._opening is not None:
             self._open_log(self._opening)
         self.replica.poll(self._now_ms(), self._wall_s())
+
+    def _look_at_disk(self) -> None:
+        slow = self._ready is not None and self._ready.ring.storage.slow
+        if slow != self._disk_slow:
+            self._disk_slow = slow
+            self.replica.event(ev.DiskSlow(slow), self._now_ms())
 
     def _wait(self) -> None:
         bell, log = self._bell, self._log
@@ -187,15 +197,16 @@ class Service:
 
     def _open_log(self, ready: LogReady) -> None:
         """Once all of the log is in the files, its identity there is where we go on."""
-        if ready.ring.published != ready.ring.consumer(0).cursor:
+        if self._looking or ready.ring.published != ready.ring.consumer(0).cursor:
             return
-        self._opening = None
+        self._looking = True
 
         def opened(position: LogPosition) -> None:
-            if self._opening is not None or position.sequence != ready.ring.published:
+            self._looking = False
+            if self._opening is not ready:
                 return  # the core was stopped meanwhile
             ready.ring.lock_producer()
-            self._ring, self._bell = ready.ring, ready.bell
+            self._opening, self._ready, self._bell = None, ready, ready.bell
             self._log = RingLog(
                 ready.ring,
                 ready.reports,
@@ -214,7 +225,9 @@ class Service:
         self._reader.submit(lambda: end_of(self._journal), opened)
 
     def _close_log(self) -> None:
-        self._opening = None
+        if self._opening is not None:
+            self._opening.close()
+            self._opening = None
         if self._log is not None:
             self._log.close()
             self._log = None
@@ -222,7 +235,9 @@ class Service:
             self._bell.close()
             self._bell = None
             self._waiter = self._make_waiter()
-        self._ring = None
+        if self._ready is not None:
+            self._ready.close()
+            self._ready = None
 
     # --- the port -----------------------------------------------------------------------------------------------------
 
@@ -254,8 +269,8 @@ class Service:
             case ev.TruncateLog(end):
                 self._reader.submit(lambda: cut_fork(self._journal, end).position.sequence, self._truncated)
             case ev.Activate():
-                if self._ring is not None:
-                    self._ring.unlock_producer()  # the sequencer is its producer from here on
+                if self._ready is not None:
+                    self._ready.ring.unlock_producer()  # the sequencer is its producer from here on
                 self._host.perform(action)
             case ev.Halt():
                 self._host.perform(action)

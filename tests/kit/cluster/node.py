@@ -96,6 +96,7 @@ class SimNode:
             mode="D2m" if world.mode == "D2m" else "D2",
             failover_gap_s=0,
             failovers_per_hour=1000,
+            handover_keeps=world.seed % 2 == 0,
             join_lag_slots=64,
         )
         stream = StreamConfig(window_bytes=64 * 1024, frame_bytes=1024)

@@ -69,7 +69,7 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
         ("[zzzzzzz]\nq = 1\n", "unknown key zzzzzzz; bullring.toml lists every key"),
         ("[capacities]\naccounts = 3\n", "capacities.accounts = 3: must be 16..16777216"),
         ("[rings]\nlog_slots = 5000\n", "rings.log_slots = 5000: must be a power of two, for instance 8192"),
-        ('[node]\nmode = "D7"\n', "node.mode = 'D7': must be one of D0, D1"),
+        ('[node]\nmode = "D7"\n', "node.mode = 'D7': must be one of D0, D1, D1a, D2, D2m"),
         ("[node]\nnode_id = true\n", "node.node_id = True: must be a whole number"),
         ("[node]\nnode_id = 1.5\n", "node.node_id = 1.5: must be a whole number"),
         ('[journal]\narchive = "yes"\n', "journal.archive = 'yes': must be true or false"),
@@ -78,7 +78,7 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
         ('[gateway.binary]\nlisten = "x:99999"\n', "gateway.binary.listen = 'x:99999': the port must be 0..65535"),
         ('[placement]\nmatcher_processes = ["a"]\n', "placement.matcher_processes = ['a']: must be a list of whole"),
         ("[placement]\nmatcher_processes = [[1]]\n", "placement.matcher_processes = [[1]]: must name each partition"),
-        ('[node]\nenvironment = "production"\nmode = "D0"\n', 'node.mode = "D0": environment "production" needs "D1"'),
+        ('[node]\nenvironment = "production"\nmode = "D0"\n', 'node.mode = "D0": environment "production" needs another'),
         ("[node\n", "not valid TOML"),
     ],
 )
