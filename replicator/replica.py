@@ -167,6 +167,10 @@ class Replica:
         if self._matched:
             self._say_hello()
 
+    def log_lost(self) -> None:
+        """The log ring must not be used any more; what became of the core is told later."""
+        self._close_log()
+
     def frame(self, data: bytes, now_ms: int) -> None:
         """Take a frame from the peer, whatever it contains."""
         self._now = now_ms
@@ -298,8 +302,11 @@ class Replica:
         if beat.role is not Role.PRIMARY or not self.machine.accepts(frame.sender.epoch):
             return
         self._peer_commit = beat.commit
-        if Flag.STREAMING not in beat.flags and self._matched and self._receiver is not None:
-            self._say_hello()
+        if Flag.STREAMING not in beat.flags and self._receiver is not None:
+            if self._matched:
+                self._say_hello()
+            elif self._search is None:
+                self._follow()
         self._raise_commit(beat.commit)
 
     def _raise_commit(self, commit: int) -> None:

@@ -98,6 +98,7 @@ class Service:
         self._stopping = False
         self._disk_slow = False
         self.rounds = 0
+        self.each_round: Callable[[], None] = lambda: None  # called at the end of every one
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 
@@ -131,6 +132,7 @@ class Service:
         elif self._opening is not None:
             self._open_log(self._opening)
         self.replica.poll(self._now_ms(), self._wall_s())
+        self.each_round()
 
     def _look_at_disk(self) -> None:
         slow = self._ready is not None and self._ready.ring.storage.slow
@@ -229,6 +231,7 @@ class Service:
             self._opening.close()
             self._opening = None
         if self._log is not None:
+            self.replica.log_lost()
             self._log.close()
             self._log = None
         if self._bell is not None:

@@ -12,6 +12,7 @@ from scripts.exit_codes import CommandError, ExitCode
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("scripts.run_node", "run the exchange of a configuration until asked to stop"),
     "demo": ("scripts.demo", "run it with pairs, funded accounts and a demo market"),
+    "cluster": ("scripts.cluster", "two nodes: keys, state, switchover"),
     "stat": ("scripts.stat", "live cursors, lags, rates and latencies of a running exchange"),
     "account": ("scripts.admin.account", "create, list, show accounts; deposit"),
     "key": ("scripts.admin.key", "create API keys"),

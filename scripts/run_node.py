@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from scripts.arguments import command_parser, config_of, progress
+from scripts.cluster_supervisor import ClusterSupervisor
 from scripts.config import Config
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.node import Node
@@ -56,7 +58,14 @@ def serve(config: Config, *, seconds: float | None, as_json: bool, on_ready: OnR
         else:
             progress(text)
 
-    supervisor = Supervisor(config, say)
+    def on_state(facts: Mapping[str, Any]) -> None:
+        if as_json:
+            print(json.dumps({"event": "state", **facts}), flush=True)
+        else:
+            sync = ", standby in sync" if facts["in_sync"] else ""
+            progress(f"{facts['state']}, epoch {facts['epoch']}{sync}")
+
+    supervisor = ClusterSupervisor(config, say, on_state) if config.replicated else Supervisor(config, say)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: supervisor.request_stop())
     try:

@@ -348,8 +348,9 @@ class Supervisor:
             self._rings.close()
             self._rings = None
 
-    def _write_processes(self) -> None:
-        rows = [
+    def _rows(self) -> list[dict[str, Any]]:
+        """What processes.json says of each process."""
+        return [
             {
                 "name": child.plan.name,
                 "kind": child.plan.kind,
@@ -360,7 +361,9 @@ class Supervisor:
             }
             for child in self._children
         ]
+
+    def _write_processes(self) -> None:
         path = self.config.run_dir / PROCESSES_FILE
         temporary = path.with_suffix(".new")
-        temporary.write_text(json.dumps(rows))
+        temporary.write_text(json.dumps(self._rows()))
         temporary.rename(path)
