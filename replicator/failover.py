@@ -72,7 +72,10 @@ class Failover(Bidding, Leading):
 
     def accepts(self, epoch: int) -> bool:
         """Whether records of a leader of `epoch` may be appended and acknowledged here (F1, F13, Z3)."""
-        return self.state in FOLLOWING and epoch == self.epoch == self.promised and self._promise_on_disk(epoch)
+        if self.state not in FOLLOWING or not epoch == self.epoch == self.promised:
+            return False
+        # An incarnation that a crash could give out again would be no new member (F6).
+        return self._promise_on_disk(epoch) and self._record.incarnation == self.incarnation
 
     # --- starting and time --------------------------------------------------------------------------------------------
 
