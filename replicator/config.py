@@ -27,6 +27,7 @@ class FailoverConfig:
     primary_lost_ms: int = 600
     arbiter_retry_ms: int = 100
     floor_ms: int = 1000
+    core_stuck_ms: int = 1000  # a sequencer without a turn, a journaler without a sync, for so long is given up
     handover_ms: int = 250  # how long a switchover may hold the intake
     handover_keeps: bool = False  # who hands over stays in the in-sync set: its log must go on within standby_lost_ms
     failover_gap_s: int = 30
@@ -42,6 +43,7 @@ class FailoverConfig:
             "standby_lost_ms": (20, 60_000),
             "standby_stalled_ms": (40, 60_000),
             "primary_lost_ms": (40, 120_000),
+            "core_stuck_ms": (50, 600_000),
             "arbiter_retry_ms": (10, 10_000),
             "floor_ms": (100, 60_000),
             "handover_ms": (10, 10_000),

@@ -31,16 +31,22 @@ from ringbuf import Doorbell, Ring, Watch
 
 TICK_MS = 10
 FRAMES_A_ROUND = 64
+OWN_PAUSE_MS = 100
 NS_PER_MS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class LogReady:
-    """The journaler runs and the log ring is there. `applied` tells how far the owners are, `bell` wakes the loop."""
+    """The journaler runs and the log ring is there.
+
+    `applied` tells how far the owners are, `beat_ms` when the sequencer last took a turn (monotonic, 0 = not yet);
+    `bell` wakes the loop.
+    """
 
     ring: Ring
     reports: Mapping[int, Ring]
     applied: Callable[[], int]
+    beat_ms: Callable[[], int]
     bell: Doorbell | None
     close: Callable[[], None]  # called when the ring is not used any more
 
@@ -97,6 +103,10 @@ class Service:
         self._waiter = self._make_waiter()
         self._stopping = False
         self._disk_slow = False
+        self._durable_seen = -1
+        self._durable_at = 0
+        self._round_at = 0  # when we ourselves began to run without a pause
+        self._last_round = 0
         self.rounds = 0
         self.each_round: Callable[[], None] = lambda: None  # called at the end of every one
 
@@ -119,6 +129,9 @@ class Service:
         """Take what has come and send what there is to send."""
         self.rounds += 1
         now = self._now_ms()
+        if now - self._last_round > OWN_PAUSE_MS:
+            self._round_at = now  # we did not look: nobody else has to have stood still
+        self._last_round = now
         self._take_frames(now)
         for answer in self._coordinator.take():
             self.replica.event(answer, now)
@@ -129,6 +142,7 @@ class Service:
         if self._log is not None:
             self._log.look()
             self._look_at_disk()
+            self._look_at_core(self._log)
         elif self._opening is not None:
             self._open_log(self._opening)
         self.replica.poll(self._now_ms(), self._wall_s())
@@ -139,6 +153,19 @@ class Service:
         if slow != self._disk_slow:
             self._disk_slow = slow
             self.replica.event(ev.DiskSlow(slow), self._now_ms())
+
+    def _look_at_core(self, log: RingLog) -> None:
+        """A sequencer or journaler that stands still is as good as dead, if the standby can take over at once."""
+        now = self._now_ms()
+        if log.durable != self._durable_seen or log.durable == log.end:
+            self._durable_seen, self._durable_at = log.durable, now
+        machine, ready = self.replica.machine, self._ready
+        if machine.state is not State.PRIMARY or not machine.in_sync or not machine.peer.hot or ready is None:
+            return
+        beat = ready.beat_ms()
+        stuck = now - max(self._durable_at, self._round_at) > self._config.core_stuck_ms
+        if stuck or (beat and now - max(beat, self._round_at) > self._config.core_stuck_ms):
+            self.replica.event(ev.CoreChanged(Core.FAILED), now)
 
     def _wait(self) -> None:
         bell, log = self._bell, self._log
@@ -179,6 +206,9 @@ class Service:
     def _happened(self, happened: ev.Event | LogReady | Stop) -> None:
         match happened:
             case Stop():
+                # Whoever leads and must end says so: the other node need not wait for silence.
+                self._close_log()
+                self.replica.event(ev.CoreChanged(Core.FAILED), self._now_ms())
                 self._stopping = True
             case LogReady():
                 self._close_log()

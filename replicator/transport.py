@@ -24,6 +24,7 @@ KEY_LENGTH = 40  # Z85
 SECRET_FILE = "replication.secret"
 PUBLIC_FILE = "replication.public"
 RECONNECT_MS, RECONNECT_MAX_MS = 20, 200
+LINGER_MS = 100
 PING_MS, PING_TIMEOUT_MS = 100, 400
 
 
@@ -134,8 +135,9 @@ class Link:
         return parts[-1]
 
     def close(self) -> None:
+        """End; what was sent last has a moment to leave."""
         self._in.close()
-        self._out.close()
+        self._out.close(linger=LINGER_MS)
         self._authenticator.stop()
         self._context.term()
 
@@ -168,7 +170,7 @@ def _prepare(socket: zmq.Socket[bytes], keys: KeyPair) -> None:
     socket.curve_publickey = keys.public.encode()
     socket.curve_secretkey = keys.secret.encode()
     options = {
-        zmq.LINGER: 0,
+        zmq.LINGER: 0,  # but see close()
         zmq.IMMEDIATE: 1,
         zmq.SNDHWM: FRAMES_MAX,
         zmq.RCVHWM: FRAMES_MAX,

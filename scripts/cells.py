@@ -22,6 +22,7 @@ class Cell(IntEnum):
     LEADING_EPOCH = 3  # sequencer: leads this epoch
     HELD_END = 4  # sequencer: holds; the end of its log + 1, 0 = does not hold
     DIVERGED = 5  # sequencer: the hash mark + 1 at which its state is not the primary's
+    BEAT_MS = 6  # sequencer: monotonic time of its last turn
     APPLIED = 8
 
 

@@ -30,15 +30,16 @@ from scripts.supervisor import FATAL, Child, Say, Supervisor
 MESSAGE_MAX = 65536
 POLL_MS = 200
 REPLICATOR_READY_S = 30.0
+HAND_OVER_S = 2.0
 
 
 class ClusterSupervisor(Supervisor):
     """As Supervisor: `start()`, then `step()` until it returns False, then `stop()`; it may have no core meanwhile."""
 
     def __init__(self, config: Config, say: Say, on_state: Callable[[Mapping[str, Any]], None]) -> None:
-        """`on_state` is told {"state", "epoch", "in_sync"} whenever that changes."""
+        """`on_state` is told {"state", "epoch", "in_sync", "hot"} when that changes; `hot`: the standby is close."""
         super().__init__(config, say)
-        self.state: dict[str, Any] = {"state": "init", "epoch": 0, "in_sync": False}
+        self.state: dict[str, Any] = {"state": "init", "epoch": 0, "in_sync": False, "hot": False}
         self._on_state = on_state
         self._epoll = select.epoll()
         self._replicator: subprocess.Popen[bytes] | None = None
@@ -64,20 +65,24 @@ class ClusterSupervisor(Supervisor):
 
     def step(self) -> bool:
         """Handle what has happened, for at most a fifth of a second."""
-        for descriptor, _ in self._epoll.poll(POLL_MS / 1000):
+        self._handle_events(POLL_MS / 1000)
+        if self._rings is not None:
+            self._look_at_storage()
+            self._seeded()
+        return not self._stopping
+
+    def _handle_events(self, timeout_s: float) -> None:
+        for descriptor, _ in self._epoll.poll(timeout_s):
             if self._socket is not None and descriptor == self._socket.fileno():
                 self._from_replicator()
             elif descriptor in self._pipes:
                 self._becomes_ready(descriptor)
             elif descriptor in self._pidfds:
                 self._dies(descriptor)
-        if self._rings is not None:
-            self._look_at_storage()
-            self._seeded()
-        return not self._stopping
 
     def stop(self) -> None:
-        """End the core in order, then the replicator."""
+        """Hand over to the other node if it can take over, then end the core in order, then the replicator."""
+        self._hand_over()
         self._forget_children()
         replicator = self._replicator
         super().stop()
@@ -91,6 +96,14 @@ class ClusterSupervisor(Supervisor):
         if self._socket is not None:
             self._socket.close()
         self._epoll.close()
+
+    def _hand_over(self) -> None:
+        if not (self.state["state"] == "primary" and self.state["hot"]):
+            return
+        self._tell(event="switchover")
+        deadline = time.monotonic() + HAND_OVER_S
+        while self.state["state"] == "primary" and time.monotonic() < deadline and self._socket is not None:
+            self._handle_events(0.01)
 
     # --- the replicator ---------------------------------------------------------------------------------------------
 
@@ -159,7 +172,7 @@ class ClusterSupervisor(Supervisor):
                 self._say(f"stopping the core: {message['reason']}")
                 self._stop_core()
             case "state":
-                self.state = {key: message[key] for key in ("state", "epoch", "in_sync")}
+                self.state = {key: message[key] for key in self.state}
                 self._on_state(self.state)
             case "page":
                 self._say(f"{message['event']}: {message['text']}")

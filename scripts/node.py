@@ -129,6 +129,11 @@ def engine_config(config: Config) -> EngineConfig:
             cluster_id=config.replication.cluster if config.replicated else secrets.randbits(63) or 1,
             hash_seed=secrets.randbits(64),
         )
+    return engine_of_genesis(genesis)
+
+
+def engine_of_genesis(genesis: wire.Genesis) -> EngineConfig:
+    """Return the capacities that the first record of a log names."""
     return EngineConfig(
         partitions=genesis.partition_count,
         orders_per_partition=genesis.orders_per_partition,

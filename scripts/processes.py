@@ -199,13 +199,14 @@ class Process:
             raise CommandError(f"{self.plan.name}: the supervisor has gone", ExitCode.INTERNAL)
 
     def _cure(self, status: int, index: int, lapped: Mapping[int, Owner]) -> None:
-        owner = lapped.get(index)
-        if status != STAGE_LAPPED or owner is None:
+        if status != STAGE_LAPPED or index not in lapped:
             raise CommandError(f"{self.plan.name}: stage {index} failed ({status})", ExitCode.INTERNAL)
-        durable = self.rings.log.consumer(0).cursor
-        limit = min(self.rings.log.visible, durable)
-        if limit > owner.position:
-            self.feed([owner], LogReader(self.config.journal_dir).batches(owner.position, limit))
+        # All owners of this process together: a sequencer waits for reports that a matcher here has still to make.
+        owners = list(lapped.values())
+        first = min(owner.position for owner in owners)
+        limit = min(self.rings.log.visible, self.rings.log.consumer(0).cursor)
+        if limit > first:
+            self.feed(owners, LogReader(self.config.journal_dir).batches(first, limit))
 
     def _write_counters(self, runner: Runner) -> None:
         loop = {

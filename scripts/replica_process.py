@@ -105,9 +105,9 @@ class ProcessHost:
         with suppress(BrokenPipeError, ConnectionResetError):  # it has gone, and we are about to
             self._supervisor.send(json.dumps(message).encode())
 
-    def tell_state(self, state: str, epoch: int, *, in_sync: bool) -> None:
+    def tell_state(self, state: str, epoch: int, *, in_sync: bool, hot: bool) -> None:
         """Have the supervisor say what this node is."""
-        self._tell(do="state", state=state, epoch=epoch, in_sync=in_sync)
+        self._tell(do="state", state=state, epoch=epoch, in_sync=in_sync, hot=hot)
 
     def _from_supervisor(self) -> list[ev.Event | LogReady | Stop]:
         found: list[ev.Event | LogReady | Stop] = []
@@ -130,6 +130,8 @@ class ProcessHost:
                 return ev.CoreChanged(Core.DOWN)
             case "failed":
                 return ev.CoreChanged(Core.FAILED)
+            case "switchover":
+                return ev.Ordered(Order.SWITCHOVER)
             case _:
                 return Stop()
 
@@ -148,8 +150,13 @@ class ProcessHost:
             if self._cells is cells:
                 self._cells = None
 
-        applied = lambda: cells.applied(node.engine.partitions)  # noqa: E731
-        return LogReady(rings.log, rings.reports, applied, bell, close)
+        def applied() -> int:
+            return cells.applied(node.engine.partitions)
+
+        def beat_ms() -> int:
+            return cells[Cell.BEAT_MS]
+
+        return LogReady(rings.log, rings.reports, applied, beat_ms, bell, close)
 
     # --- the cells ----------------------------------------------------------------------------------------------------
 
@@ -212,8 +219,8 @@ def likeness(config: Config) -> int:
 def failover_config(config: Config) -> FailoverConfig:
     replication = config.replication
     shared = (
-        "cluster on_standby_loss heartbeat_ms standby_lost_ms standby_stalled_ms primary_lost_ms handover_ms "
-        "failover_gap_s failovers_per_hour"
+        "cluster on_standby_loss heartbeat_ms standby_lost_ms standby_stalled_ms primary_lost_ms core_stuck_ms "
+        "handover_ms failover_gap_s failovers_per_hour"
     ).split()
     values = {name: getattr(replication, name) for name in shared}
     return FailoverConfig(
@@ -255,15 +262,15 @@ class _Reporter:
         self._host = host
         self._counters = counters
         self._gauges: dict[str, Counter] = {}
-        self._said: tuple[str, int, bool] | None = None
+        self._said: tuple[str, int, bool, bool] | None = None
         self._due = 0.0
 
     def __call__(self) -> None:
         machine = self._service.replica.machine
-        said = (str(machine.state), machine.epoch, machine.in_sync)
+        said = (str(machine.state), machine.epoch, machine.in_sync, machine.in_sync and machine.peer.hot)
         if said != self._said:
             self._said = said
-            self._host.tell_state(said[0], said[1], in_sync=said[2])
+            self._host.tell_state(said[0], said[1], in_sync=said[2], hot=said[3])
         now = time.monotonic()
         if now < self._due:
             return

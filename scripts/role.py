@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from engine import Matcher, Sequencer
@@ -9,6 +10,8 @@ from gateway.binary.server import BinaryServer
 from ringbuf import ProducerBusy
 from scripts.cells import Cell, Cells
 from scripts.node import Node, NodeRings
+
+NS_PER_MS = 1_000_000
 
 
 class FollowerRole:
@@ -52,6 +55,7 @@ class FollowerRole:
     def _step_sequencer(self, sequencer: Sequencer) -> None:
         cells = self._cells
         cells[Cell.APPLIED] = sequencer.position
+        cells[Cell.BEAT_MS] = time.monotonic_ns() // NS_PER_MS
         wanted = cells[Cell.LEAD_EPOCH]
         if wanted > cells[Cell.LEADING_EPOCH]:
             self._lead(sequencer, wanted)

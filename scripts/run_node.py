@@ -63,6 +63,7 @@ def serve(config: Config, *, seconds: float | None, as_json: bool, on_ready: OnR
             print(json.dumps({"event": "state", **facts}), flush=True)
         else:
             sync = ", standby in sync" if facts["in_sync"] else ""
+            sync += ", hot" if facts["hot"] else ""
             progress(f"{facts['state']}, epoch {facts['epoch']}{sync}")
 
     supervisor = ClusterSupervisor(config, say, on_state) if config.replicated else Supervisor(config, say)

@@ -165,10 +165,27 @@ class BullringClient:
     # --- the session ------------------------------------------------------------------------------------------------
 
     async def start(self) -> EstablishAck:
-        """Connect, open a new version of the session and bind it."""
-        await self.connect()
-        await self.negotiate()
-        return await self.establish()
+        """Connect, open a new version of the session and bind it, at whichever address leads.
+
+        Raises ConnectionError or LogonRefused; that no node leads yet is waited for.
+        """
+        deadline = asyncio.get_running_loop().time() + self._timeout_s
+        error: OSError | LogonRefused = ConnectionError("no addresses")
+        while True:
+            for host, port in self._addresses:
+                try:
+                    self._adopt(await self._link_to(host, port))
+                    await self.negotiate()
+                    return await self.establish()
+                except LogonRefused as refused:
+                    if refused.code not in (NegotiateRejectCode.NOT_READY, EstablishRejectCode.NOT_READY):
+                        raise
+                    error = refused
+                except OSError as lost:
+                    error = lost
+            if len(self._addresses) == 1 or asyncio.get_running_loop().time() > deadline:
+                raise error
+            await asyncio.sleep(RECONNECT_FIRST_S)
 
     async def connect(self) -> None:
         """Connect to the first address that answers. Raises ConnectionError."""
