@@ -210,10 +210,11 @@ class Bidding(Machine):
         others = [incarnation for node, incarnation in view.members if node != self.config.node]
         self.gating = bool(others)
         self.peer.acked = -1
-        if not others:
-            self._out.append(ev.SetReplicated(ALONE))
-            return
-        self.peer.incarnation = max(self.peer.incarnation, *others)
-        self.peer.acked = bid.keep_from if bid is not None else self._log.commit
-        self.peer.heard = self.peer.progress = self._now
-        self._out.append(ev.SetReplicated(self.peer.acked))
+        if others:
+            self.peer.incarnation = max(self.peer.incarnation, *others)
+            self.peer.acked = bid.keep_from if bid is not None else self._log.commit
+            self.peer.heard = self.peer.progress = self._now
+        self._store_gate()
+
+    def _store_gate(self) -> None:
+        self._out.append(ev.SetReplicated(self.peer.acked if self.gating else ALONE))

@@ -273,6 +273,7 @@ class Failover(Bidding, Leading):
         elif event.core is Core.FAILED:
             self._core_failed()
         elif event.core is Core.FOLLOWING and self.state is State.ACTIVATING:
+            self._store_gate()  # the core that had it may have died since the bid was won
             self._out.append(ev.Activate(self.epoch))
         elif event.core is Core.LEADING and self.state is State.ACTIVATING and event.epoch == self.epoch:
             self._enter(State.PRIMARY)
