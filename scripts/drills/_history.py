@@ -17,7 +17,7 @@ from scripts.drills import Outcome
 from scripts.drills._load import SessionHistory
 from scripts.node import engine_of_genesis, read_genesis
 
-_HEAD = Struct("<IHHIBBHQ")
+_HEAD = Struct("<IHHIBBHQQ")
 SLOT_SIZE = 128
 REQUESTS_FROM = 100
 REQUESTS_END = int(Template.ORDER_ACCEPTED)
@@ -30,14 +30,19 @@ class LogFacts:
 
     end: int
     requests: Counter[tuple[int, int]] = field(default_factory=Counter)  # (session, number) -> records
+    last_ns: int = 0
+    back_at: int | None = None  # the first record that is older than the one before
 
 
 def read_log(journal: Path) -> LogFacts:
     """Verify a journal and count its requests. Raises JournalError."""
     facts = LogFacts(recover(journal).position.sequence)
-    for _, slots in LogReader(journal).batches(0):
+    for first, slots in LogReader(journal).batches(0):
         for at in range(0, len(slots), SLOT_SIZE):
-            session, _, template, _, _, _, _, number = _HEAD.unpack_from(slots, at)
+            session, _, template, _, _, _, _, number, time_ns = _HEAD.unpack_from(slots, at)
+            if time_ns < facts.last_ns and facts.back_at is None:
+                facts.back_at = first + at // SLOT_SIZE
+            facts.last_ns = time_ns
             if session > SESSION_ADMIN and REQUESTS_FROM <= template < REQUESTS_END:
                 facts.requests[session, number] += 1
     return facts
