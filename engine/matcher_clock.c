@@ -280,7 +280,7 @@ static bool tick_expire(matcher_t *matcher, const book_t *book, uint64_t now_ns)
 static void tick_indicative(matcher_t *matcher, const book_t *book, uint64_t now_ns)
 {
     const market_clock_t *clock = &book->clock;
-    bool changed = clock->indicative_digest != book->digest.low || clock->indicative_unseen != book->unseen.low;
+    bool changed = clock->indicative_digest != book->digest.low || clock->indicative_hidden != book->hidden.low;
     if (book->state == MARKET_STATE_AUCTION && changed && now_ns >= clock->indicative_ns + INDICATIVE_NS)
         indicative_begin(matcher, book);
 }

@@ -223,6 +223,8 @@ class ChangeAdmission(Admission):
         account = self.accounts[ADMIN_ACCOUNT] if of_everybody else self.account_for(session, message.account_id)
         if message.scope > MassCancelScope.ACCOUNT and not session.is_privileged:
             raise Refusal(RejectCode.PERMISSION_DENIED)
+        if message.scope == MassCancelScope.FIRM and account.firm_id == 0:
+            raise Refusal(RejectCode.INVALID_COMBINATION)
         if message.mass_flags == MASS_FLAGS_KNOWN:
             raise Refusal(RejectCode.INVALID_COMBINATION)
         if message.mass_flags and message.scope != MassCancelScope.ACCOUNT:

@@ -105,12 +105,10 @@ def _expire_late(self: Matcher, market: Market) -> None:
 
 
 def _expire_youngest_first(self: Matcher, market: Market) -> None:
-    places = {order: order.dated_number for order in self.orders.values()}
-    for order, place in places.items():
-        order.dated_number = -place
+    orders = self.orders
+    self.orders = dict(reversed(orders.items()))
     _expire(self, market)
-    for order, place in places.items():
-        order.dated_number = place
+    self.orders = {order_id: order for order_id, order in orders.items() if order_id in self.orders}
 
 
 def _day_ends_at_midnight(request: OrderRequest) -> int | None:

@@ -52,8 +52,6 @@ class LiveOrder:
     is_active: bool = False
     activation: int = 0
     extreme: int | None = None
-    # Place among the dated orders of its market.
-    dated_number: int = 0
     pair: OcoPair | None = None
     quote: QuoteSet | None = None
 
@@ -152,7 +150,6 @@ class Market:
     waiting: list[LiveOrder] = field(default_factory=list)
     queue: list[LiveOrder] = field(default_factory=list)
     last_activation: int = 0
-    last_dated: int = 0
     quotes: dict[tuple[int, int], QuoteSet] = field(default_factory=dict)
     volatility: InstrumentVolatility | None = None
     volatility_px: int | None = None
