@@ -294,6 +294,10 @@ class Failover(Bidding, Leading):
 
     def _on_electable(self, event: ev.Electable) -> None:
         self._electable = event
+        if event.electable:
+            self._paged.discard("not_fit_to_lead")
+        else:
+            self._page("not_fit_to_lead", f"this node must not be made the leader: {event.reason}")
 
     def _on_ordered(self, event: ev.Ordered) -> None:
         if event.order is ev.Order.SWITCHOVER:

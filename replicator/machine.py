@@ -129,6 +129,11 @@ class Machine:
         """Whether this node has never been part of a cluster."""
         return self._empty and self.epoch == 0 and self.promised == 0
 
+    @property
+    def electable(self) -> bool:
+        """Whether this node may promote itself: its clock is right."""
+        return self._electable.electable
+
     def counts(self, epoch: int) -> bool:
         """F4: whether what the standby says in `epoch` is about our epoch's log."""
         return epoch == self.epoch

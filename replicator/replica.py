@@ -278,7 +278,7 @@ class Replica:
         machine, log = self.machine, self._log
         if machine.state in (State.INIT, State.HALTED):
             return
-        flags = Flag.HOT if self.hot else Flag(0)
+        flags = Flag.HOT if self.hot and machine.electable else Flag(0)
         flags |= Flag.EMPTY if machine.empty else Flag(0)
         flags |= Flag.STREAMING if self._sender is not None and machine.peer.streaming else Flag(0)
         flags |= Flag.MEMBER if machine.in_sync else Flag(0)

@@ -203,6 +203,7 @@ class ReplicationConfig(Section):
     standby_stalled_ms: int = _number(40, 60_000)
     primary_lost_ms: int = _number(40, 120_000)
     core_stuck_ms: int = _number(50, 600_000)
+    clock_jump_ms: int = _number(1, 3_600_000)
     handover_ms: int = _number(10, 10_000)
     failover_gap_s: int = _number(0, 86_400)
     failovers_per_hour: int = _number(0, 1000)

@@ -31,6 +31,7 @@ from replicator.transport import SECRET_FILE, KeyPair, Link, LinkConfig
 from ringbuf import Counter, CounterFile
 from ringbuf.wire import messages as wire
 from scripts.cells import Cell, Cells
+from scripts.clock import ClockWatch
 from scripts.config import Config, from_tables
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.node import Node, NodeRings, counter_path, seal_key
@@ -58,6 +59,8 @@ class ProcessHost:
         self._awaited_epoch = 0
         self._held_told = False
         self._diverged_told = False
+        self._clock = ClockWatch(config.replication.clock_jump_ms)
+        self._clock_due = 0.0
         self.status: Callable[[], str] = lambda: "{}"
         self._supervisor.setblocking(False)
         self._epoll.register(self._supervisor, select.EPOLLIN)
@@ -94,7 +97,7 @@ class ProcessHost:
                 self._accept()
             else:
                 happened += self._from_operator(descriptor)
-        return happened + self._from_cells()
+        return happened + self._from_cells() + self._from_clock()
 
     def fileno(self) -> int:
         return self._epoll.fileno()
@@ -175,6 +178,14 @@ class ProcessHost:
             self._diverged_told = True
             found.append(ev.HashesDiffer(0))
         return found
+
+    def _from_clock(self) -> list[ev.Event | LogReady | Stop]:
+        now = time.monotonic()
+        if now < self._clock_due:
+            return []
+        self._clock_due = now + CLOCK_S
+        changed = self._clock.look()
+        return [] if changed is None else [changed]
 
     # --- the operator -------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,9 @@ from scripts.drills import Outcome
 from scripts.drills._load import SessionHistory
 from scripts.node import engine_of_genesis, read_genesis
 
-_HEAD = Struct("<IHHIBBHQQ")
+_HEAD = Struct("<IHHIBBHQ")
+_STAMP = Struct("<Q")
+STAMP_OFFSET = 112  # CORE section 8: the sequencer's clock
 SLOT_SIZE = 128
 REQUESTS_FROM = 100
 REQUESTS_END = int(Template.ORDER_ACCEPTED)
@@ -39,7 +41,8 @@ def read_log(journal: Path) -> LogFacts:
     facts = LogFacts(recover(journal).position.sequence)
     for first, slots in LogReader(journal).batches(0):
         for at in range(0, len(slots), SLOT_SIZE):
-            session, _, template, _, _, _, _, number, time_ns = _HEAD.unpack_from(slots, at)
+            session, _, template, _, _, _, _, number = _HEAD.unpack_from(slots, at)
+            (time_ns,) = _STAMP.unpack_from(slots, at + STAMP_OFFSET)
             if time_ns < facts.last_ns and facts.back_at is None:
                 facts.back_at = first + at // SLOT_SIZE
             facts.last_ns = time_ns
@@ -74,6 +77,8 @@ def judge(outcome: Outcome, histories: Mapping[str, SessionHistory], journals: M
             outcome.problem(f"the journal of {name} is refused: {error}")
     if len(logs) != len(journals):
         return
+    for name, log in logs.items():
+        outcome.check(log.back_at is None, f"time in the log of {name} goes back at record {log.back_at}")
     _judge_requests(outcome, histories, max(logs.values(), key=lambda log: log.end))
     _judge_states(outcome, journals, min(log.end for log in logs.values()))
 

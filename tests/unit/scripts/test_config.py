@@ -78,7 +78,7 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
         ('[gateway.binary]\nlisten = "x:99999"\n', "gateway.binary.listen = 'x:99999': the port must be 0..65535"),
         ('[placement]\nmatcher_processes = ["a"]\n', "placement.matcher_processes = ['a']: must be a list of whole"),
         ("[placement]\nmatcher_processes = [[1]]\n", "placement.matcher_processes = [[1]]: must name each partition"),
-        ('[node]\nenvironment = "production"\nmode = "D0"\n', 'node.mode = "D0": environment "production" needs another'),
+        ('[node]\nenvironment = "production"\nmode = "D0"\n', 'node.mode = "D0": environment "production" needs'),
         ("[node\n", "not valid TOML"),
     ],
 )
