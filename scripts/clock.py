@@ -1,4 +1,4 @@
-"""Whether a node's wall clock can be trusted: a node whose clock jumped must not be made the leader (RELIABILITY section 8).
+"""Whether a wall clock can be trusted: a node whose clock jumped must not be made the leader (RELIABILITY section 8).
 
 Clients sign the time and gateways compare it with their own, so behind a wrong clock nobody could log on. What is
 watched is the wall clock against the boot clock, which nobody sets; a clock that the kernel calls synchronized again

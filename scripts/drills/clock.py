@@ -1,7 +1,7 @@
 """The wall clock of a host jumps, or runs wrong, and is set right again: nobody fails over, time in the log goes on.
 
-Timeouts are monotonic, so a wall clock must not end anything; the log's own time never goes back. Clients sign the time,
-so a standby with a wrong clock refuses to take over.
+Timeouts are monotonic, so a wall clock must not end anything; the log's own time never goes back. Clients sign the
+time, so a standby with a wrong clock refuses to take over.
 """
 
 from __future__ import annotations
