@@ -13,6 +13,7 @@ from scripts.cluster_supervisor import ClusterSupervisor
 from scripts.config import Config
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.node import Node
+from scripts.notify import ServiceManager
 from scripts.supervisor import Supervisor
 
 # Called once the exchange is ready; what it returns is called again and again while the exchange runs, and last of
@@ -66,7 +67,9 @@ def serve(config: Config, *, seconds: float | None, as_json: bool, on_ready: OnR
             sync += ", hot" if facts["hot"] else ""
             progress(f"{facts['state']}, epoch {facts['epoch']}{sync}")
 
+    manager = ServiceManager()
     supervisor = ClusterSupervisor(config, say, on_state) if config.replicated else Supervisor(config, say)
+    supervisor.on_recovery = manager.busy
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: supervisor.request_stop())
     try:
@@ -77,14 +80,17 @@ def serve(config: Config, *, seconds: float | None, as_json: bool, on_ready: OnR
         raise
     beside: Callable[[bool], None] | None = None
     try:
+        manager.ready(f"{config.node.name} on {config.data_dir}")
         end = None if seconds is None else time.monotonic() + seconds
         beside = on_ready(supervisor)
         while supervisor.step():
+            manager.alive()
             if beside is not None:
                 beside(False)
             if end is not None and time.monotonic() >= end:
                 break
     finally:
+        manager.stopping()
         if beside is not None:
             beside(True)
         supervisor.stop()

@@ -94,6 +94,8 @@ class Supervisor:
         self._restart_times: deque[float] = deque()
         self._stopping = False
         self._storage = Storage(StorageLevel.OK, slow=False)
+        # Told how many seconds a recovery may take before it begins, and 0 when it is over.
+        self.on_recovery: Callable[[float], None] = lambda seconds: None
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -315,7 +317,9 @@ class Supervisor:
         if any(child.plan.kind in CORE_KINDS for child in dead):
             # The rings of a dead owner may hold half a turn: fresh rings, and everything from the journal.
             self._kill_all()
+            self.on_recovery(limits.ready_timeout_s)
             self._start_all()
+            self.on_recovery(0)
             self._say("restarted the exchange from its journal")
         else:
             self._children = [child for child in self._children if child not in dead]

@@ -8,18 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from struct import Struct
 
-from engine import ComposedEngine, EngineError
 from journaler import JournalError, LogReader
 from journaler.chain import position_at
 from journaler.recover import recover
 from ringbuf.wire.messages import Template
 from scripts.drills import Outcome
 from scripts.drills._load import SessionHistory
-from scripts.node import engine_of_genesis, read_genesis
+from scripts.rebuild import STAMP_OFFSET, rebuild
 
 _HEAD = Struct("<IHHIBBHQ")
 _STAMP = Struct("<Q")
-STAMP_OFFSET = 112  # CORE section 8: the sequencer's clock
 SLOT_SIZE = 128
 REQUESTS_FROM = 100
 REQUESTS_END = int(Template.ORDER_ACCEPTED)
@@ -49,22 +47,6 @@ def read_log(journal: Path) -> LogFacts:
             if session > SESSION_ADMIN and REQUESTS_FROM <= template < REQUESTS_END:
                 facts.requests[session, number] += 1
     return facts
-
-
-def replay(journal: Path, end: int) -> tuple[bytes, str]:
-    """Return the state hash that follows from the log below `end`, and why it is not sound ("" = it is)."""
-    genesis = read_genesis(journal)
-    if genesis is None:
-        return b"", ""
-    engine = ComposedEngine(engine_of_genesis(genesis))
-    try:
-        engine.replay(LogReader(journal).batches(0, end))
-        engine.check()
-        return engine.state_hash(), ""
-    except (AssertionError, EngineError) as error:
-        return b"", str(error)
-    finally:
-        engine.close()
 
 
 def judge(outcome: Outcome, histories: Mapping[str, SessionHistory], journals: Mapping[str, Path]) -> None:
@@ -104,11 +86,11 @@ def _judge_states(outcome: Outcome, journals: Mapping[str, Path], common: int) -
     positions = {name: position_at(journal, common) for name, journal in journals.items()}
     same = len(set(positions.values())) == 1 and None not in positions.values()
     outcome.check(same, f"the logs of the nodes differ below {common}: {positions}")
-    states = {name: replay(journal, common) for name, journal in journals.items()}
-    for name, (_, unsound) in states.items():
-        outcome.check(not unsound, f"the state that follows from the log of {name} is not sound: {unsound}")
-    equal = len({state for state, _ in states.values()}) == 1
+    states = {name: rebuild(journal, common) for name, journal in journals.items()}
+    for name, state in states.items():
+        outcome.check(not state.fault, f"the state that follows from the log of {name} is not sound: {state.fault}")
+    equal = len({state.state_hash for state in states.values()}) == 1
     outcome.check(equal or not same, "one log, two states")
     outcome.facts["hash_equal"] = outcome.facts.get("hash_equal", True) and equal
-    sound = not any(unsound for _, unsound in states.values())
+    sound = not any(state.fault for state in states.values())
     outcome.facts["conservation_ok"] = outcome.facts.get("conservation_ok", True) and sound
