@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -98,6 +99,12 @@ class Load:
         self._thread.join(30)
         return answered
 
+    def abandon(self) -> None:
+        """Stop without waiting for answers: nobody is left who could give them."""
+        self._trading.clear()
+        self._ended.set()
+        self._thread.join(30)
+
     @property
     def last_answer(self) -> float:
         """When the last new answer came to anybody."""
@@ -142,7 +149,8 @@ class Load:
         await asyncio.gather(*jobs, return_exceptions=True)
         for client, history in clients:
             history.reconnects = client.reconnects
-            await client.close()
+            with suppress(OSError):  # nobody may be left to say goodbye to
+                await client.close()
 
     async def _trade(self, at: int, client: BullringClient, history: SessionHistory) -> None:
         rng = random.Random(f"{self._seed} {at}")
