@@ -121,11 +121,11 @@ def _longest_pause(load: Load, since: float) -> tuple[float, float]:
 
 def _resolved(load: Load, fault: float, first: float) -> int:
     """Requests that were under way at the fault, and whose outcome their clients learned afterwards."""
-    return sum(
-        sent < fault and number in history.answers and history.answers[number].at >= first
-        for history in load.histories.values()
-        for number, sent in list(history.sent.items())
-    )
+    resolved = 0
+    for history in load.histories.values():
+        sent, answers = dict(history.sent), dict(history.answers)  # the clients go on
+        resolved += sum(sent[number] < fault and answers[number].at >= max(fault, first) for number in answers)
+    return resolved
 
 
 def _forge(histories: Mapping[str, SessionHistory]) -> None:
