@@ -63,6 +63,7 @@ class ClusterNode:
     process: subprocess.Popen[str] | None = None
     states: list[State] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    ready: bool = False
 
     def start(self) -> None:
         log = self.config.data_dir.parent / f"{self.name}.stderr"
@@ -91,6 +92,8 @@ class ClusterNode:
                 if facts.get("event") == "state":
                     said = State(time.monotonic(), *(facts[key] for key in ("state", "epoch", "in_sync", "hot")))
                     self.states.append(said)
+                elif facts.get("event") == "ready":
+                    self.ready = True
                 elif facts.get("event") == "note":
                     self.notes.append(facts["text"])
 
