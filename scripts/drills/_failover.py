@@ -123,7 +123,8 @@ def _resolved(load: Load, fault: float, first: float) -> int:
     """Requests that were under way at the fault, and whose outcome their clients learned afterwards."""
     resolved = 0
     for history in load.histories.values():
-        sent, answers = dict(history.sent), dict(history.answers)  # the clients go on
+        answers = dict(history.answers)  # first: the clients go on, and what is answered was sent
+        sent = dict(history.sent)
         resolved += sum(sent[number] < fault and answers[number].at >= max(fault, first) for number in answers)
     return resolved
 
