@@ -997,7 +997,7 @@ md_messages[1] = { name = "SystemEvent", block = 16, fields = {
     { "", "pad2", 10, 2, "uint16", "", false },
     { "", "pad3", 12, 4, "uint32", "", false },
 } }
-md_messages[2] = { name = "InstrumentDefinition", block = 112, fields = {
+md_messages[2] = { name = "InstrumentDefinition", block = 120, fields = {
     { "transact_time", "transactTime", 0, 8, "uint64", "", false },
     { "tick_size", "tickSize", 8, 8, "int64", "", false },
     { "lot_size", "lotSize", 16, 8, "int64", "", false },
@@ -1014,6 +1014,10 @@ md_messages[2] = { name = "InstrumentDefinition", block = 112, fields = {
     { "symbol", "symbol", 64, 24, "text", "", false },
     { "base_asset", "baseAsset", 88, 12, "text", "", false },
     { "quote_asset", "quoteAsset", 100, 12, "text", "", false },
+    { "partition", "partition", 112, 1, "uint8", "", false },
+    { "", "pad1", 113, 1, "uint8", "", false },
+    { "", "pad2", 114, 2, "uint16", "", false },
+    { "", "pad3", 116, 4, "uint32", "", false },
 } }
 md_messages[3] = { name = "InstrumentStatus", block = 16, fields = {
     { "transact_time", "transactTime", 0, 8, "uint64", "", false },
@@ -1076,7 +1080,7 @@ md_messages[25] = { name = "Trade", block = 40, fields = {
     { "price", "price", 16, 8, "int64", "", false },
     { "qty", "qty", 24, 8, "int64", "", false },
     { "instrument_id", "instrumentId", 32, 4, "uint32", "", false },
-    { "aggressor_side", "aggressorSide", 36, 1, "uint8", "Side", false },
+    { "aggressor_side", "aggressorSide", 36, 1, "uint8", "SideOrBoth", false },
     { "event_flags", "eventFlags", 37, 1, "uint8", "EventFlags", false },
     { "", "pad1", 38, 2, "uint16", "", false },
 } }

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 SCHEMA_ID = 1002
 SCHEMA_VERSION = 0
-SCHEMA_HASH = 0xF2D498C1CED15435
+SCHEMA_HASH = 0x535FCF05325ABD73
 
 
 class SystemEventCode(IntEnum):
@@ -114,7 +114,7 @@ class SystemEvent(WireMessage):
 
 
 class InstrumentDefinition(WireMessage):
-    """One tick = tickSize x 10^priceExponent."""
+    """One tick = tickSize x 10^priceExponent; its events are in channel `partition`."""
 
     __match_args__ = (
         "transact_time",
@@ -133,11 +133,12 @@ class InstrumentDefinition(WireMessage):
         "symbol",
         "base_asset",
         "quote_asset",
+        "partition",
     )
     __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 2
-    BLOCK_LENGTH: ClassVar[int] = 112
-    STRUCT: ClassVar[Struct] = Struct("<QqqqqqIIIbbBB24s12s12s")
+    BLOCK_LENGTH: ClassVar[int] = 120
+    STRUCT: ClassVar[Struct] = Struct("<QqqqqqIIIbbBB24s12s12sB1x2x4x")
     COLUMNS: ClassVar[Columns] = (
         ("transact_time", "<u8", 0),
         ("tick_size", "<i8", 8),
@@ -155,6 +156,7 @@ class InstrumentDefinition(WireMessage):
         ("symbol", "S24", 64),
         ("base_asset", "S12", 88),
         ("quote_asset", "S12", 100),
+        ("partition", "u1", 112),
     )
 
     transact_time: int
@@ -173,6 +175,7 @@ class InstrumentDefinition(WireMessage):
     symbol: str
     base_asset: str
     quote_asset: str
+    partition: int
 
     def __init__(
         self,
@@ -192,6 +195,7 @@ class InstrumentDefinition(WireMessage):
         symbol: str = "",
         base_asset: str = "",
         quote_asset: str = "",
+        partition: int = 0,
     ) -> None:
         put = object.__setattr__
         put(self, "transact_time", transact_time)
@@ -210,6 +214,7 @@ class InstrumentDefinition(WireMessage):
         put(self, "symbol", symbol)
         put(self, "base_asset", base_asset)
         put(self, "quote_asset", quote_asset)
+        put(self, "partition", partition)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -229,6 +234,7 @@ class InstrumentDefinition(WireMessage):
             pack_text(self.symbol, 24, "InstrumentDefinition.symbol"),
             pack_text(self.base_asset, 12, "InstrumentDefinition.base_asset"),
             pack_text(self.quote_asset, 12, "InstrumentDefinition.quote_asset"),
+            self.partition,
         )
 
     @classmethod
@@ -251,6 +257,7 @@ class InstrumentDefinition(WireMessage):
             unpack_text(v[13]),
             unpack_text(v[14]),
             unpack_text(v[15]),
+            v[16],
         )
 
 
@@ -688,7 +695,7 @@ class OrderReplace(WireMessage):
 
 
 class Trade(WireMessage):
-    """A print that no OrderExecute shows."""
+    """A print; aggressorSide Both in an auction."""
 
     __match_args__ = (
         "transact_time",
@@ -718,7 +725,7 @@ class Trade(WireMessage):
     price: int
     qty: int
     instrument_id: int
-    aggressor_side: Side | int
+    aggressor_side: SideOrBoth | int
     event_flags: EventFlags | int
 
     def __init__(
@@ -728,7 +735,7 @@ class Trade(WireMessage):
         price: int = 0,
         qty: int = 0,
         instrument_id: int = 0,
-        aggressor_side: Side | int = 0,
+        aggressor_side: SideOrBoth | int = SideOrBoth.BOTH,
         event_flags: EventFlags | int = _NO_EVENT_FLAGS,
     ) -> None:
         put = object.__setattr__
@@ -760,7 +767,7 @@ class Trade(WireMessage):
             v[2],
             v[3],
             v[4],
-            _SIDE.get(v[5], v[5]),
+            _SIDE_OR_BOTH.get(v[5], v[5]),
             EventFlags(v[6]),
         )
 
