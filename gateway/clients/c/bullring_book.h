@@ -80,7 +80,7 @@ typedef struct bullring_ladder {
 typedef struct bullring_book {
     bullring_ladder_t side[2]; /* bids, asks */
     uint64_t digest_low, digest_high;
-    uint64_t transact_time;    /* of the last message */
+    uint64_t transact_time;    /* of the last message; 0 = there was none */
     uint64_t trade_id;         /* of the last trade, as its price and quantity */
     int64_t last_px, last_qty;
     uint32_t order_count;
@@ -578,6 +578,7 @@ static inline void bullring_book_clear(bullring_books_t *books, uint32_t instrum
 typedef struct bullring_change {
     uint64_t order_id;
     int64_t price, qty;
+    uint64_t transact_time; /* 0 = the message says none */
     uint32_t instrument_id;
     uint8_t side, event_flags;
 } bullring_change_t;
@@ -597,27 +598,32 @@ static inline int bullring_change_of(uint16_t template_id, uint16_t block_length
     switch (template_id) {
     case TEMPLATE_ORDER_ADD: {
         BULLRING_FIELDS(order_add_t, change);
+        change->transact_time = message->transact_time;
         change->price = message->price;
         change->qty = message->qty;
         return BULLRING_BOOK_APPLIED;
     }
     case TEMPLATE_ORDER_EXECUTE: {
         BULLRING_FIELDS(order_execute_t, change);
+        change->transact_time = message->transact_time;
         change->price = message->last_px;
         change->qty = message->last_qty;
         return BULLRING_BOOK_APPLIED;
     }
     case TEMPLATE_ORDER_REDUCE: {
         BULLRING_FIELDS(order_reduce_t, change);
+        change->transact_time = message->transact_time;
         change->qty = message->new_qty;
         return BULLRING_BOOK_APPLIED;
     }
     case TEMPLATE_ORDER_DELETE: {
         BULLRING_FIELDS(order_delete_t, change);
+        change->transact_time = message->transact_time;
         return BULLRING_BOOK_APPLIED;
     }
     case TEMPLATE_ORDER_REPLACE: {
         BULLRING_FIELDS(order_replace_t, change);
+        change->transact_time = message->transact_time;
         change->price = message->new_price;
         change->qty = message->new_qty;
         return BULLRING_BOOK_APPLIED;
@@ -683,6 +689,7 @@ static inline int bullring_apply_other(bullring_books_t *books, uint16_t templat
         if (block_length < sizeof(*status) || (book = bullring_book(books, status->instrument_id)) == NULL)
             return block_length < sizeof(*status) ? BULLRING_BOOK_BLOCK : BULLRING_BOOK_MEMORY;
         book->status = status->status;
+        book->transact_time = status->transact_time;
         book->event_open = (status->event_flags & EVENT_FLAGS_END_OF_EVENT) == 0;
         return BULLRING_BOOK_APPLIED;
     }
@@ -692,6 +699,7 @@ static inline int bullring_apply_other(bullring_books_t *books, uint16_t templat
         if (block_length < sizeof(*digest) || (book = bullring_book(books, digest->instrument_id)) == NULL)
             return block_length < sizeof(*digest) ? BULLRING_BOOK_BLOCK : BULLRING_BOOK_MEMORY;
         book->digests++;
+        book->transact_time = digest->transact_time;
         return book->digest_low == digest->digest_low && book->digest_high == digest->digest_high &&
                        book->order_count == digest->order_count
                    ? BULLRING_BOOK_APPLIED
@@ -720,6 +728,8 @@ static inline int bullring_books_apply(bullring_books_t *books, const market_hea
         return status;
     book = &books->books[change.instrument_id];
     book->event_open = (change.event_flags & EVENT_FLAGS_END_OF_EVENT) == 0;
+    if (change.transact_time != 0)
+        book->transact_time = change.transact_time;
     if (header->template_id == TEMPLATE_ORDER_EXECUTE) {
         book->trade_id = ((const order_execute_t *)block)->trade_id;
         book->last_px = change.price;
