@@ -1,4 +1,4 @@
-"""The market feed's shell: configuration, lifetime, and what C does not do. The stage itself is feed.h; docs/FEED.md specifies it."""
+"""The market feed's shell: configuration and lifetime. The stage itself is feed.h; docs/FEED.md specifies it."""
 
 import hashlib
 import os
@@ -235,7 +235,7 @@ class Feed:
     @property
     def error(self) -> str:
         """Why the stage returned STAGE_FAILED."""
-        return ffi.string(lib.feed_error(self._pointer)).decode()
+        return str(ffi.string(lib.feed_error(self._pointer)).decode())
 
     @property
     def caught_up(self) -> bool:
@@ -254,7 +254,7 @@ class Feed:
         name = lib.feed_session(self._pointer, channel)
         if name == ffi.NULL:
             raise KeyError(channel)
-        return ffi.string(name).decode()
+        return str(ffi.string(name).decode())
 
     def packet(self, channel: int, number: int, size: int = 1472) -> bytes:
         """Return a MoldUDP64 packet that begins with `number`, b"" if there is nothing (yet, or any more)."""

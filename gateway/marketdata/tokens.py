@@ -1,4 +1,4 @@
-"""Entitlement tokens of the market feed: a SoupBinTCP user name and password, checked offline (token.h has the layout)."""
+"""Entitlement tokens of the market feed: a SoupBinTCP user name and password, checked offline (layout: token.h)."""
 
 import hashlib
 import hmac
@@ -43,7 +43,7 @@ class Grant:
 
 
 def mint(key: bytes, *, subscriber: int, entitlements: Entitlement, last_day: date) -> Token:
-    """Return the token of a subscriber, good to the end of `last_day` (UTC). Raises ValueError naming field and limit."""
+    """Return a subscriber's token, good to the end of `last_day` (UTC). Raises ValueError naming field and limit."""
     if not 0 <= subscriber <= SUBSCRIBER_MAX:
         raise ValueError(f"subscriber = {subscriber}: must be 0 to {SUBSCRIBER_MAX}")
     if not 0 < entitlements <= Entitlement.ALL:

@@ -1,4 +1,4 @@
-"""A market feed in this process: a small exchange, a feed on its market ring, raw peers. Nothing runs but what a test polls."""
+"""A market feed in this process: a small exchange, a feed on its ring, raw peers. Nothing runs but what a test polls."""
 
 from __future__ import annotations
 

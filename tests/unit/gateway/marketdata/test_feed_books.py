@@ -130,7 +130,7 @@ def test_a_change_of_the_market_state_is_told_too() -> None:
         assert status.event_flags == EventFlags.END_OF_EVENT
 
 
-# --- rings written by hand ---------------------------------------------------------------------------------------------
+# --- rings written by hand --------------------------------------------------------------------------------------------
 
 
 class Made:
@@ -213,7 +213,10 @@ def test_an_event_of_any_length_passes_through_a_small_ring() -> None:
     ("message", "text"),
     [
         (add(1, 10), "message 3 of partition 1, template 20: does not fit the book (-2)"),
-        (BookDigest(instrument_id=1, order_count=2), "message 3 of partition 1, template 27: does not fit the book (-5)"),
+        (
+            BookDigest(instrument_id=1, order_count=2),
+            "message 3 of partition 1, template 27: does not fit the book (-5)",
+        ),
         (
             market.OrderDelete(order_id=9, instrument_id=1, side=Side.BUY),
             "message 3 of partition 1, template 23: does not fit the book (-1)",

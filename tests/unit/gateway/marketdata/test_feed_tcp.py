@@ -1,4 +1,4 @@
-"""What the feed says over SoupBinTCP: logins, replay, live continuation, snapshots; who misbehaves is dropped, others are not."""
+"""What the feed says over SoupBinTCP: logins, replay, live continuation, snapshots; who misbehaves is dropped alone."""
 
 import socket
 import struct
