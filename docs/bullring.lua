@@ -1129,11 +1129,15 @@ md_messages[31] = { name = "LevelUpdate", block = 40, fields = {
     { "", "pad1", 34, 2, "uint16", "", false },
     { "", "pad2", 36, 4, "uint32", "", false },
 } }
-md_messages[40] = { name = "SnapshotBegin", block = 24, fields = {
+md_messages[40] = { name = "SnapshotBegin", block = 32, fields = {
     { "transact_time", "transactTime", 0, 8, "uint64", "", false },
     { "last_seq_num", "lastSeqNum", 8, 8, "uint64", "", false },
     { "instrument_id", "instrumentId", 16, 4, "uint32", "", false },
     { "order_count", "orderCount", 20, 4, "uint32", "", false },
+    { "partition", "partition", 24, 1, "uint8", "", false },
+    { "book_type", "bookType", 25, 1, "uint8", "BookType", false },
+    { "", "pad1", 26, 2, "uint16", "", false },
+    { "", "pad2", 28, 4, "uint32", "", false },
 } }
 md_messages[41] = { name = "SnapshotOrder", block = 32, fields = {
     { "order_id", "orderId", 0, 8, "uint64", "", false },
@@ -1153,8 +1157,8 @@ md_messages[43] = { name = "SnapshotRequest", block = 16, fields = {
     { "request_id", "requestId", 0, 8, "uint64", "", false },
     { "instrument_id", "instrumentId", 8, 4, "uint32", "", false },
     { "book_type", "bookType", 12, 1, "uint8", "BookType", false },
-    { "", "pad1", 13, 1, "uint8", "", false },
-    { "", "pad2", 14, 2, "uint16", "", false },
+    { "partition", "partition", 13, 1, "uint8", "", false },
+    { "", "pad1", 14, 2, "uint16", "", false },
 } }
 local oe = Proto("bullring_oe", "Bullring order entry")
 local md = Proto("bullring_md", "Bullring market data")

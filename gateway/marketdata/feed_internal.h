@@ -131,8 +131,10 @@ enum soup_state {
 typedef struct soup_request {
     uint32_t instrument;  /* next one to give */
     uint32_t last;        /* last one wanted */
-    uint32_t remaining;   /* instruments to be given */
+    uint32_t remaining;   /* instruments to be given, as counted at the beginning */
+    uint8_t partition;    /* whose; 0 = any */
     uint8_t book_type;
+    bool all, begun;
 } soup_request_t;
 
 typedef struct soup {
@@ -253,6 +255,8 @@ int64_t snapshot_poll(feed_t *feed);
 /* A snapshot of the instrument's book, ready or being made, with one reference more; NULL = not now. */
 snapshot_t *snapshot_want(feed_t *feed, uint32_t instrument, uint8_t book_type);
 void snapshot_release(feed_t *feed, snapshot_t *snapshot);
+/* Number of the last message, of the full or the derived channel, that a snapshot taken now would contain. */
+uint64_t snapshot_number(const feed_books_t *books, uint8_t book_type);
 /* The books an instrument is in; NULL = nowhere seen. */
 feed_books_t *snapshot_books(feed_t *feed, uint32_t instrument);
 void snapshots_free(feed_t *feed);

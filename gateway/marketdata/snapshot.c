@@ -31,6 +31,11 @@ feed_books_t *snapshot_books(feed_t *feed, uint32_t instrument)
     return NULL;
 }
 
+uint64_t snapshot_number(const feed_books_t *books, uint8_t book_type)
+{
+    return (uint64_t)(book_type == BOOK_TYPE_BY_LEVEL ? books->derived->ring->claimed : books->position);
+}
+
 /* ---- making ------------------------------------------------------------------------------------------------------ */
 
 static void begin(feed_t *feed, snapshot_t *snapshot)
@@ -38,12 +43,14 @@ static void begin(feed_t *feed, snapshot_t *snapshot)
     feed_books_t *books = snapshot->books;
     const bullring_book_t *book = &books->books.books[snapshot->instrument];
     bool by_level = snapshot->book_type == BOOK_TYPE_BY_LEVEL;
-    snapshot->last_number = (uint64_t)(by_level ? books->derived->ring->claimed : books->position);
+    snapshot->last_number = snapshot_number(books, snapshot->book_type);
     snapshot_begin_t head = {
         .transact_time = book->transact_time,
         .last_seq_num = snapshot->last_number,
         .instrument_id = snapshot->instrument,
         .order_count = by_level ? book->side[0].levels + book->side[1].levels : book->order_count,
+        .partition = books->channel->partition,
+        .book_type = snapshot->book_type,
     };
     instrument_status_t status = {.transact_time = book->transact_time, .instrument_id = snapshot->instrument,
                                   .status = book->status, .event_flags = EVENT_FLAGS_RECOVERY};

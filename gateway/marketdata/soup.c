@@ -160,12 +160,11 @@ static void flood(feed_t *feed, soup_t *soup)
     soup_close(feed, soup);
 }
 
-static uint32_t count_instruments(feed_t *feed)
+/* Is the instrument one of those the request asks for, as far as known? */
+static bool wanted(feed_t *feed, const soup_request_t *request, uint32_t instrument)
 {
-    uint32_t count = 0;
-    for (uint32_t i = 1; i <= feed->config.instruments_max; i++)
-        count += snapshot_books(feed, i) != NULL;
-    return count;
+    const feed_books_t *books = snapshot_books(feed, instrument);
+    return books != NULL && (request->partition == 0 || request->partition == books->channel->partition);
 }
 
 static void want_snapshot(feed_t *feed, soup_t *soup, const uint8_t *payload, uint32_t size)
@@ -181,7 +180,7 @@ static void want_snapshot(feed_t *feed, soup_t *soup, const uint8_t *payload, ui
     memcpy(&request, payload + sizeof(header), sizeof(request));
     if (header.schema_id != MARKETDATA_SCHEMA_ID || header.template_id != TEMPLATE_SNAPSHOT_REQUEST ||
         header.block_length < sizeof(request) || request.book_type > BOOK_TYPE_BY_LEVEL ||
-        request.instrument_id > feed->config.instruments_max) {
+        request.instrument_id > feed->config.instruments_max || request.partition > feed->config.partitions) {
         feed->counters.malformed++;
         soup_close(feed, soup);
         return;
@@ -194,8 +193,9 @@ static void want_snapshot(feed_t *feed, soup_t *soup, const uint8_t *payload, ui
     soup->requests[soup->request_count++] = (soup_request_t){
         .instrument = all ? 1 : request.instrument_id,
         .last = all ? feed->config.instruments_max : request.instrument_id,
-        .remaining = all ? count_instruments(feed) : 1,
+        .partition = request.partition,
         .book_type = request.book_type,
+        .all = all,
     };
 }
 
@@ -269,27 +269,72 @@ static int64_t fill_stream(feed_t *feed, soup_t *soup)
     return got;
 }
 
-/* The instrument of the request is done. */
+/* All instruments: say first where the channels stand, so that what is new in the meantime is not missed. */
+static void begin_request(feed_t *feed, soup_t *soup)
+{
+    soup_request_t *request = &soup->requests[0];
+    request->begun = true;
+    request->remaining = 1;
+    if (!request->all)
+        return;
+    request->remaining = 0;
+    for (uint32_t i = 1; i <= feed->config.instruments_max; i++)
+        request->remaining += wanted(feed, request, i);
+    for (uint8_t p = 1; p <= feed->config.partitions; p++) {
+        if (request->partition != 0 && request->partition != p)
+            continue;
+        snapshot_begin_t begin = {.last_seq_num = snapshot_number(feed->books[p], request->book_type),
+                                  .partition = p, .book_type = request->book_type};
+        say_message(feed, soup, TEMPLATE_SNAPSHOT_BEGIN, &begin, sizeof(begin));
+    }
+}
+
+/* The instrument of the request is done; 0 = there was none. */
 static void end_snapshot(feed_t *feed, soup_t *soup, uint32_t instrument, uint64_t last_number)
 {
     soup_request_t *request = &soup->requests[0];
+    uint32_t next = instrument + 1;
+    while (instrument != 0 && next <= request->last && !wanted(feed, request, next))
+        next++;
+    bool last = instrument == 0 || next > request->last;
     request->remaining -= request->remaining > 0;
+    /* Instruments may have come meanwhile: only the last one says 0. */
+    request->remaining = last ? 0 : request->remaining > 0 ? request->remaining : 1;
     snapshot_end_t end = {.last_seq_num = last_number, .instrument_id = instrument, .instruments_remaining = request->remaining};
     say_message(feed, soup, TEMPLATE_SNAPSHOT_END, &end, sizeof(end));
-    request->instrument = instrument + 1;
-    if (request->remaining == 0 || instrument == 0 || request->instrument > request->last) {
+    request->instrument = next;
+    if (last) {
         soup->request_count--;
         memmove(soup->requests, soup->requests + 1, soup->request_count * sizeof(soup->requests[0]));
     }
     feed->counters.snapshots++;
 }
 
-/* A book nothing has happened to: empty as of message 0. */
-static void say_empty(feed_t *feed, soup_t *soup, uint32_t instrument)
+/* No book: of one instrument it is empty as of message 0, of all there is none. */
+static void say_none(feed_t *feed, soup_t *soup)
 {
-    snapshot_begin_t begin = {.instrument_id = instrument};
-    say_message(feed, soup, TEMPLATE_SNAPSHOT_BEGIN, &begin, sizeof(begin));
-    end_snapshot(feed, soup, instrument, 0);
+    const soup_request_t *request = &soup->requests[0];
+    snapshot_begin_t begin = {.instrument_id = request->instrument, .partition = request->partition, .book_type = request->book_type};
+    if (!request->all)
+        say_message(feed, soup, TEMPLATE_SNAPSHOT_BEGIN, &begin, sizeof(begin));
+    end_snapshot(feed, soup, request->all ? 0 : request->instrument, 0);
+}
+
+static int64_t start_snapshot(feed_t *feed, soup_t *soup)
+{
+    soup_request_t *request = &soup->requests[0];
+    if (!feed_caught_up(feed))
+        return 0;
+    if (!request->begun)
+        begin_request(feed, soup);
+    while (request->instrument < request->last && !wanted(feed, request, request->instrument))
+        request->instrument++;
+    if (!wanted(feed, request, request->instrument)) {
+        say_none(feed, soup);
+        return 1;
+    }
+    soup->snapshot = snapshot_want(feed, request->instrument, request->book_type);
+    return soup->snapshot != NULL;
 }
 
 static int64_t fill_snapshot(feed_t *feed, soup_t *soup)
@@ -309,19 +354,7 @@ static int64_t fill_snapshot(feed_t *feed, soup_t *soup)
         soup->snapshot_offset = 0;
         return soup->served;
     }
-    if (soup->request_count == 0)
-        return 0;
-    soup_request_t *request = &soup->requests[0];
-    while (request->instrument < request->last && snapshot_books(feed, request->instrument) == NULL)
-        request->instrument++;
-    if (snapshot_books(feed, request->instrument) == NULL) {
-        if (!feed_caught_up(feed))
-            return 0;
-        say_empty(feed, soup, request->remaining == 1 ? request->instrument : 0);
-        return 1;
-    }
-    soup->snapshot = snapshot_want(feed, request->instrument, request->book_type);
-    return soup->snapshot != NULL;
+    return soup->request_count > 0 ? start_snapshot(feed, soup) : 0;
 }
 
 int64_t soup_fill(feed_t *feed, soup_t *soup)

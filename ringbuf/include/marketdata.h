@@ -19,7 +19,7 @@ extern "C" {
 #define MARKETDATA_SCHEMA_ID 1002u
 #define MARKETDATA_SCHEMA_VERSION 0u
 /* FNV-1a over names, ids, offsets, types and values; descriptions are not in it. */
-#define MARKETDATA_SCHEMA_HASH UINT64_C(0x535fcf05325abd73)
+#define MARKETDATA_SCHEMA_HASH UINT64_C(0x3d67a6d98f0aadc1)
 
 /* SystemEventCode, uint8: market data session */
 enum {
@@ -376,18 +376,26 @@ static_assert(offsetof(level_update_t, event_flags) == 33, "LevelUpdate");
 static_assert(offsetof(level_update_t, pad1) == 34, "LevelUpdate");
 static_assert(offsetof(level_update_t, pad2) == 36, "LevelUpdate");
 
-/* SnapshotBegin (40): book as of lastSeqNum */
+/* SnapshotBegin (40): book as of lastSeqNum; instrument 0: nothing missing before it */
 typedef struct snapshot_begin {
     uint64_t transact_time;
     uint64_t last_seq_num;
     uint32_t instrument_id;
     uint32_t order_count;
+    uint8_t partition;
+    uint8_t book_type; /* BOOK_TYPE_... */
+    uint16_t pad1;
+    uint32_t pad2;
 } snapshot_begin_t;
-static_assert(sizeof(snapshot_begin_t) == 24, "SnapshotBegin");
+static_assert(sizeof(snapshot_begin_t) == 32, "SnapshotBegin");
 static_assert(offsetof(snapshot_begin_t, transact_time) == 0, "SnapshotBegin");
 static_assert(offsetof(snapshot_begin_t, last_seq_num) == 8, "SnapshotBegin");
 static_assert(offsetof(snapshot_begin_t, instrument_id) == 16, "SnapshotBegin");
 static_assert(offsetof(snapshot_begin_t, order_count) == 20, "SnapshotBegin");
+static_assert(offsetof(snapshot_begin_t, partition) == 24, "SnapshotBegin");
+static_assert(offsetof(snapshot_begin_t, book_type) == 25, "SnapshotBegin");
+static_assert(offsetof(snapshot_begin_t, pad1) == 26, "SnapshotBegin");
+static_assert(offsetof(snapshot_begin_t, pad2) == 28, "SnapshotBegin");
 
 /* SnapshotOrder (41): in priority order */
 typedef struct snapshot_order {
@@ -419,20 +427,20 @@ static_assert(offsetof(snapshot_end_t, last_seq_num) == 0, "SnapshotEnd");
 static_assert(offsetof(snapshot_end_t, instrument_id) == 8, "SnapshotEnd");
 static_assert(offsetof(snapshot_end_t, instruments_remaining) == 12, "SnapshotEnd");
 
-/* SnapshotRequest (43): 0 = all instruments */
+/* SnapshotRequest (43): instrument 0 = all of the partition, partition 0 = of all */
 typedef struct snapshot_request {
     uint64_t request_id;
     uint32_t instrument_id;
     uint8_t book_type; /* BOOK_TYPE_... */
-    uint8_t pad1;
-    uint16_t pad2;
+    uint8_t partition;
+    uint16_t pad1;
 } snapshot_request_t;
 static_assert(sizeof(snapshot_request_t) == 16, "SnapshotRequest");
 static_assert(offsetof(snapshot_request_t, request_id) == 0, "SnapshotRequest");
 static_assert(offsetof(snapshot_request_t, instrument_id) == 8, "SnapshotRequest");
 static_assert(offsetof(snapshot_request_t, book_type) == 12, "SnapshotRequest");
-static_assert(offsetof(snapshot_request_t, pad1) == 13, "SnapshotRequest");
-static_assert(offsetof(snapshot_request_t, pad2) == 14, "SnapshotRequest");
+static_assert(offsetof(snapshot_request_t, partition) == 13, "SnapshotRequest");
+static_assert(offsetof(snapshot_request_t, pad1) == 14, "SnapshotRequest");
 
 /* 0 = unknown template. */
 static inline uint16_t marketdata_block_length(uint16_t template_id)
@@ -465,7 +473,7 @@ static inline uint16_t marketdata_block_length(uint16_t template_id)
     case TEMPLATE_LEVEL_UPDATE:
         return 40;
     case TEMPLATE_SNAPSHOT_BEGIN:
-        return 24;
+        return 32;
     case TEMPLATE_SNAPSHOT_ORDER:
         return 32;
     case TEMPLATE_SNAPSHOT_END:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 SCHEMA_ID = 1002
 SCHEMA_VERSION = 0
-SCHEMA_HASH = 0x535FCF05325ABD73
+SCHEMA_HASH = 0x3D67A6D98F0AADC1
 
 
 class SystemEventCode(IntEnum):
@@ -1078,29 +1078,35 @@ class LevelUpdate(WireMessage):
 
 
 class SnapshotBegin(WireMessage):
-    """Book as of lastSeqNum."""
+    """Book as of lastSeqNum; instrument 0: nothing missing before it."""
 
     __match_args__ = (
         "transact_time",
         "last_seq_num",
         "instrument_id",
         "order_count",
+        "partition",
+        "book_type",
     )
     __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 40
-    BLOCK_LENGTH: ClassVar[int] = 24
-    STRUCT: ClassVar[Struct] = Struct("<QQII")
+    BLOCK_LENGTH: ClassVar[int] = 32
+    STRUCT: ClassVar[Struct] = Struct("<QQIIBB2x4x")
     COLUMNS: ClassVar[Columns] = (
         ("transact_time", "<u8", 0),
         ("last_seq_num", "<u8", 8),
         ("instrument_id", "<u4", 16),
         ("order_count", "<u4", 20),
+        ("partition", "u1", 24),
+        ("book_type", "u1", 25),
     )
 
     transact_time: int
     last_seq_num: int
     instrument_id: int
     order_count: int
+    partition: int
+    book_type: BookType | int
 
     def __init__(
         self,
@@ -1108,12 +1114,16 @@ class SnapshotBegin(WireMessage):
         last_seq_num: int = 0,
         instrument_id: int = 0,
         order_count: int = 0,
+        partition: int = 0,
+        book_type: BookType | int = BookType.BY_ORDER,
     ) -> None:
         put = object.__setattr__
         put(self, "transact_time", transact_time)
         put(self, "last_seq_num", last_seq_num)
         put(self, "instrument_id", instrument_id)
         put(self, "order_count", order_count)
+        put(self, "partition", partition)
+        put(self, "book_type", book_type)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -1121,6 +1131,8 @@ class SnapshotBegin(WireMessage):
             self.last_seq_num,
             self.instrument_id,
             self.order_count,
+            self.partition,
+            self.book_type,
         )
 
     @classmethod
@@ -1131,6 +1143,8 @@ class SnapshotBegin(WireMessage):
             v[1],
             v[2],
             v[3],
+            v[4],
+            _BOOK_TYPE.get(v[5], v[5]),
         )
 
 
@@ -1256,43 +1270,49 @@ class SnapshotEnd(WireMessage):
 
 
 class SnapshotRequest(WireMessage):
-    """0 = all instruments."""
+    """Instrument 0 = all of the partition, partition 0 = of all."""
 
     __match_args__ = (
         "request_id",
         "instrument_id",
         "book_type",
+        "partition",
     )
     __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 43
     BLOCK_LENGTH: ClassVar[int] = 16
-    STRUCT: ClassVar[Struct] = Struct("<QIB1x2x")
+    STRUCT: ClassVar[Struct] = Struct("<QIBB2x")
     COLUMNS: ClassVar[Columns] = (
         ("request_id", "<u8", 0),
         ("instrument_id", "<u4", 8),
         ("book_type", "u1", 12),
+        ("partition", "u1", 13),
     )
 
     request_id: int
     instrument_id: int
     book_type: BookType | int
+    partition: int
 
     def __init__(
         self,
         request_id: int = 0,
         instrument_id: int = 0,
         book_type: BookType | int = BookType.BY_ORDER,
+        partition: int = 0,
     ) -> None:
         put = object.__setattr__
         put(self, "request_id", request_id)
         put(self, "instrument_id", instrument_id)
         put(self, "book_type", book_type)
+        put(self, "partition", partition)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
             self.request_id,
             self.instrument_id,
             self.book_type,
+            self.partition,
         )
 
     @classmethod
@@ -1302,6 +1322,7 @@ class SnapshotRequest(WireMessage):
             v[0],
             v[1],
             _BOOK_TYPE.get(v[2], v[2]),
+            v[3],
         )
 
 

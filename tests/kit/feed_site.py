@@ -1,4 +1,4 @@
-"""A market feed in this process: a small exchange, a feed on its ring, raw peers. Nothing runs but what a test polls."""
+"""A market feed in this process: a small exchange, a feed on its ring, raw peers. Only what a test polls runs."""
 
 from __future__ import annotations
 

@@ -416,7 +416,7 @@ def test_a_snapshot_by_level_names_the_derived_channel() -> None:
 def test_a_book_without_events_is_empty_as_of_message_zero() -> None:
     with FeedSite().start() as site:
         assert snapshot(site, 9) == [SnapshotBegin(instrument_id=9), SnapshotEnd(instrument_id=9)]
-        assert snapshot(site, 0) == [SnapshotBegin(), SnapshotEnd()]
+        assert snapshot(site, 0) == [SnapshotBegin(partition=1), SnapshotEnd()]
 
 
 def test_all_books_come_one_after_the_other() -> None:
@@ -436,6 +436,7 @@ def test_all_books_come_one_after_the_other() -> None:
 
         messages = snapshot(site, 0)
 
+        assert messages[0] == SnapshotBegin(last_seq_num=2, partition=1), "where the channel stood at the beginning"
         ends = [each for each in messages if isinstance(each, SnapshotEnd)]
         assert [(end.instrument_id, end.instruments_remaining) for end in ends] == [(1, 1), (3, 0)]
         orders = [each for each in messages if isinstance(each, SnapshotOrder)]
@@ -490,6 +491,7 @@ def test_requests_are_answered_in_order_and_a_flood_of_them_ends_the_connection(
         encode_market(SystemEvent()),
         encode_market(SnapshotRequest(instrument_id=17)),
         encode_market(SnapshotRequest(book_type=2)),
+        encode_market(SnapshotRequest(partition=2)),
         encode_market(SnapshotRequest())[:-1],
         b"\0\0" + encode_market(SnapshotRequest())[2:],
     ],
