@@ -86,7 +86,8 @@ async def load_definitions(
         with contextlib.suppress(TimeoutError):
             while True:
                 # There is no last one: a moment without another is the end of what there is.
-                _, data = await asyncio.wait_for(anext(messages), wait_s if not found else 0.2)
+                async with asyncio.timeout(wait_s if not found else 0.2):
+                    _, data = await anext(messages)
                 message = decode_market(data)
                 if isinstance(message, InstrumentDefinition):
                     found[message.instrument_id] = message
@@ -235,7 +236,8 @@ class MarketFeed:
         if not self._inbox.empty():
             return self._inbox.get_nowait()
         try:
-            return await asyncio.wait_for(self._inbox.get(), TICK_S)
+            async with asyncio.timeout(TICK_S):
+                return await self._inbox.get()
         except TimeoutError:
             return None, b""
 

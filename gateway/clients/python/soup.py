@@ -46,11 +46,13 @@ class SoupConnection:
     ) -> SoupConnection:
         """Connect and log in; number 0 is the next message to come. Raises SoupRefused, SoupClosed or OSError."""
         try:
-            reader, writer = await asyncio.wait_for(asyncio.open_connection(host, port, limit=READ_BYTES), CONNECT_S)
-            connection = cls(reader, writer)
-            login = f"{user:<6.6}{password:<10.10}{session:<10.10}{number:>20}"
-            connection.send(b"L", login.encode("ascii"))
-            await asyncio.wait_for(connection._accepted(), CONNECT_S)
+            # Not wait_for(): that may swallow a cancellation (CPython 3.11), here and below.
+            async with asyncio.timeout(CONNECT_S):
+                reader, writer = await asyncio.open_connection(host, port, limit=READ_BYTES)
+                connection = cls(reader, writer)
+                login = f"{user:<6.6}{password:<10.10}{session:<10.10}{number:>20}"
+                connection.send(b"L", login.encode("ascii"))
+                await connection._accepted()
         except TimeoutError as error:
             raise SoupClosed(f"{host}:{port} did not answer in {CONNECT_S} s") from error
         connection._beat = asyncio.create_task(connection._heartbeats())
@@ -121,7 +123,8 @@ class SoupConnection:
 
     async def _read(self) -> None:
         try:
-            data = await asyncio.wait_for(self._reader.read(READ_BYTES), SILENCE_S)
+            async with asyncio.timeout(SILENCE_S):
+                data = await self._reader.read(READ_BYTES)
         except ConnectionError as error:
             raise SoupClosed("the connection is lost") from error
         except TimeoutError as error:
