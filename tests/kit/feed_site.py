@@ -104,6 +104,7 @@ class SoupPeer:
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setblocking(False)
         self.buffer = b""
+        self.sent, self.got = b"", b""  # all bytes, for recordings
         self.packets: list[tuple[bytes, bytes]] = []
         self.closed = False
         self._messages: list[WireMessage] = []
@@ -113,6 +114,7 @@ class SoupPeer:
         self.send_raw(struct.pack(">H", len(payload) + 1) + kind + payload)
 
     def send_raw(self, data: bytes) -> None:
+        self.sent += data
         self.socket.setblocking(True)
         self.socket.sendall(data)
         self.socket.setblocking(False)
@@ -130,6 +132,7 @@ class SoupPeer:
         try:
             while data := self.socket.recv(1 << 20):
                 self.buffer += data
+                self.got += data
             self.closed = True
         except BlockingIOError:
             pass
