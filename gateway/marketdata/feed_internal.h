@@ -183,6 +183,7 @@ struct feed {
     soup_t *connections;
     uint32_t *free_list, free_count;
     uint32_t *open_list; /* counters.open of them */
+    uint32_t turn;       /* whose turn it is to be written to */
     uint8_t *buffers;
     uint32_t generation;
     snapshot_t snapshots[FEED_SNAPSHOTS_MAX];

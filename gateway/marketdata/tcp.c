@@ -19,6 +19,7 @@
 #define TIMER_NS (20 * NS_PER_MS)
 #define LINGER_NS NS_PER_S
 #define ACCEPTS_A_STEP 16
+#define BYTES_A_STEP (128u << 10)
 
 bool tcp_allocate(feed_t *feed)
 {
@@ -325,21 +326,38 @@ static void events(feed_t *feed)
     }
 }
 
-int64_t tcp_poll(feed_t *feed)
+static void deadlines(feed_t *feed)
 {
-    int64_t work = 0;
-    bool late = feed->now_ns - feed->timer_ns >= TIMER_NS;
-
-    events(feed);
-    if (late)
-        feed->timer_ns = feed->now_ns;
+    if (feed->now_ns - feed->timer_ns < TIMER_NS)
+        return;
+    feed->timer_ns = feed->now_ns;
     for (uint32_t i = 0; i < feed->counters.open; i++) {
         soup_t *soup = &feed->connections[feed->open_list[i]];
-        if (soup->state != SOUP_FREE && !soup->write_armed)
-            work += write_connection(feed, soup);
-        if (soup->state != SOUP_FREE && late)
+        if (soup->state != SOUP_FREE)
             deadline(feed, soup);
     }
+}
+
+/* Each connection in turn, until enough is written: the packets must not wait for the replays of many. */
+static int64_t write_connections(feed_t *feed)
+{
+    uint64_t written = feed->counters.bytes_out;
+    uint32_t open = (uint32_t)feed->counters.open, first = feed->turn;
+    int64_t work = 0;
+    for (uint32_t i = 0; i < open && feed->counters.bytes_out - written < BYTES_A_STEP; i++) {
+        soup_t *soup = &feed->connections[feed->open_list[(first + i) % open]];
+        if (soup->state != SOUP_FREE && !soup->write_armed)
+            work += write_connection(feed, soup);
+        feed->turn = (first + i + 1) % open;
+    }
+    return work;
+}
+
+int64_t tcp_poll(feed_t *feed)
+{
+    events(feed);
+    int64_t work = write_connections(feed);
+    deadlines(feed);
     sweep(feed);
     return work;
 }

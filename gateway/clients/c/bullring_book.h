@@ -20,13 +20,15 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "marketdata.h"
 
 #define BULLRING_NONE UINT32_MAX
-#define BULLRING_CHUNK_LEVELS 64u
-#define BULLRING_CHUNK_MERGE 16u /* a chunk with fewer levels joins its neighbour where both fit */
+#define BULLRING_CHUNK_LEVELS 128u
+#define BULLRING_CHUNK_MERGE 32u /* a chunk with fewer levels joins its neighbour where both fit */
 #define BULLRING_TOUCHED_MAX 2u
+#define BULLRING_LARGE_PAGE (2u << 20)
 #define BULLRING_INSTRUMENT_MAX (1u << 20)
 
 enum bullring_book_status {
@@ -117,11 +119,26 @@ typedef struct bullring_books {
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
 
+/* Large memory on large pages, where the system has them to give: a deep book is a memory test. */
+static inline void bullring_large_pages(void *memory, size_t size)
+{
+#ifdef MADV_HUGEPAGE
+    uintptr_t first = ((uintptr_t)memory + BULLRING_LARGE_PAGE - 1) & ~(uintptr_t)(BULLRING_LARGE_PAGE - 1);
+    uintptr_t end = ((uintptr_t)memory + size) & ~(uintptr_t)(BULLRING_LARGE_PAGE - 1);
+    if (end > first)
+        (void)madvise((void *)first, end - first, MADV_HUGEPAGE);
+#else
+    (void)memory;
+    (void)size;
+#endif
+}
+
 static inline bool bullring_pool_grow(bullring_pool_t *pool, size_t size, uint32_t capacity)
 {
     void *memory = realloc(pool->memory, size * capacity);
     if (memory == NULL)
         return false;
+    bullring_large_pages(memory, size * capacity);
     pool->memory = memory;
     pool->capacity = capacity;
     return true;
@@ -195,6 +212,7 @@ static inline bool bullring_table_grow(bullring_books_t *books)
     bullring_key_t *table = (bullring_key_t *)calloc(UINT32_C(1) << log2, sizeof(*table));
     if (table == NULL)
         return false;
+    bullring_large_pages(table, ((size_t)1 << log2) * sizeof(*table));
     for (uint32_t i = 0; i < UINT32_C(1) << books->table_log2; i++)
         if (books->table[i].index != 0)
             bullring_table_put(table, log2, books->table[i]);
@@ -521,6 +539,8 @@ static inline bool bullring_books_init(bullring_books_t *books, uint32_t orders_
     while ((UINT64_C(1) << books->table_log2) < 2 * (uint64_t)orders_expected && books->table_log2 < 31)
         books->table_log2++;
     books->table = (bullring_key_t *)calloc((size_t)1 << books->table_log2, sizeof(*books->table));
+    if (books->table != NULL)
+        bullring_large_pages(books->table, ((size_t)1 << books->table_log2) * sizeof(*books->table));
     return books->table != NULL && bullring_pool_grow(&books->orders, sizeof(bullring_order_t), orders_expected) &&
            bullring_pool_grow(&books->levels, sizeof(bullring_level_t), orders_expected / 4 + 64) &&
            bullring_pool_grow(&books->chunks, sizeof(bullring_chunk_t), orders_expected / 64 + 16);
