@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gateway.clients import Line, SoupConnection
 from gateway.clients.python.arbiter import MalformedPacket, parse_packet
-from gateway.clients.python.recorder import Packer, ParquetRecorder, PcapWriter, RecorderError
+from gateway.clients.python.recorder import Packer, ParquetRecorder, PcapWriter
 from scripts.arguments import emit_one, progress
 from scripts.config import Config, split_address
 from scripts.exit_codes import CommandError, ExitCode
@@ -34,8 +34,6 @@ class Recording:
                 else stack.enter_context(PcapWriter(options.pcap, source=source, destination=DESTINATION))
             )
             self._parquet = None if options.parquet is None else stack.enter_context(ParquetRecorder(options.parquet))
-        except RecorderError as error:
-            raise CommandError(str(error), ExitCode.UNAVAILABLE) from error
         except OSError as error:
             raise CommandError(f"cannot write {error.filename}: {error.strerror}", ExitCode.CANNOT_CREATE) from error
         self.messages = 0
@@ -56,7 +54,7 @@ class Recording:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pcap", type=Path, metavar="FILE", help="packets, for tshark")
-    parser.add_argument("--parquet", type=Path, metavar="FILE", help="a row a message (needs pyarrow)")
+    parser.add_argument("--parquet", type=Path, metavar="FILE", help="a row a message")
     parser.add_argument(
         "--channel", type=int, action="append", default=[], metavar="N", help="repeatable; default: 1, 101, ... and 900"
     )

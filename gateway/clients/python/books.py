@@ -15,20 +15,18 @@ from ringbuf.wire.messages import MarketState, Side
 
 MASK64 = (1 << 64) - 1
 MASK128 = (1 << 128) - 1
-# First 64 binary digits after the point of the square roots of 2, 3, 5 and 7.
-_C0, _C1, _C2, _C3 = 0x6A09E667F3BCC908, 0xBB67AE8584CAA73B, 0x3C6EF372FE94F82B, 0xA54FF53A5F1D36F1
+_ID_FACTOR, _RANK_FACTOR, _OFFSET = 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93, 0xA0761D6478BD642F
 
 
 class BookMismatch(Exception):
     """A message cannot follow from what came before, or the exchange's digest differs from ours."""
 
 
-def digest_mix(order_id: int, price: int, quantity: int, side: int) -> int:
-    """Return one order's part of the digest; a book's digest is the sum modulo 2^128 (docs/FEED.md)."""
-    first = (order_id ^ _C0) * ((price & MASK64) ^ _C1)
-    low, high = first & MASK64, first >> 64
-    second = (low ^ (quantity & MASK64) ^ _C2) * (high ^ side ^ _C3)
-    return second ^ (low << 64 | high)
+def digest_term(order_id: int, price: int, quantity: int, side: int) -> int:
+    """Return one order's part of the digest; a book's is the sum modulo 2^128 (docs/PROTOCOL.md, section 14)."""
+    rank = price if side == Side.SELL else ~price
+    key = (order_id * _ID_FACTOR & MASK64) ^ (rank * _RANK_FACTOR & MASK64)
+    return key * (quantity + _OFFSET & MASK64)
 
 
 @dataclass(slots=True)
@@ -144,8 +142,8 @@ class OrderBook:
             raise BookMismatch(f"order {order_id} is not on this side of the book of instrument {self.instrument_id}")
         return order
 
-    def _mix(self, order: BookOrder) -> int:
-        return digest_mix(order.order_id, order.price, order.quantity, order.side)
+    def _term(self, order: BookOrder) -> int:
+        return digest_term(order.order_id, order.price, order.quantity, order.side)
 
     def _insert(self, order: BookOrder) -> None:
         if order.order_id in self.orders:
@@ -154,12 +152,12 @@ class OrderBook:
             raise BookMismatch(f"order {order.order_id}: rests with {order.quantity} on side {order.side}")
         self.orders[order.order_id] = order
         self._sides[order.side].add(order)
-        self._digest = (self._digest + self._mix(order)) & MASK128
+        self._digest = (self._digest + self._term(order)) & MASK128
 
     def _remove(self, order: BookOrder) -> None:
         self._sides[order.side].remove(order)
         del self.orders[order.order_id]
-        self._digest = (self._digest - self._mix(order)) & MASK128
+        self._digest = (self._digest - self._term(order)) & MASK128
 
     def _resize(self, order: BookOrder, quantity: int) -> None:
         if not 0 <= quantity <= order.quantity:
@@ -167,9 +165,9 @@ class OrderBook:
         if quantity == 0:
             self._remove(order)
             return
-        before = self._mix(order)
+        before = self._term(order)
         order.quantity = quantity
-        self._digest = (self._digest - before + self._mix(order)) & MASK128
+        self._digest = (self._digest - before + self._term(order)) & MASK128
 
     def _compare(self, message: market.BookDigest) -> None:
         theirs = message.digest_high << 64 | message.digest_low

@@ -6,7 +6,6 @@ one row a message, all kinds in one table in the order of their numbers; a colum
 
 from __future__ import annotations
 
-import importlib
 import ipaddress
 import struct
 from collections.abc import Sequence
@@ -48,10 +47,6 @@ COLUMNS: dict[str, tuple[str, tuple[str, ...]]] = {
     "symbol": ("string", ("symbol",)),
     "event_flags": ("uint8", ("event_flags",)),
 }
-
-
-class RecorderError(Exception):
-    """A recording cannot be made: one sentence."""
 
 
 class PcapWriter:
@@ -117,16 +112,14 @@ class Packer:
 
 
 class ParquetRecorder:
-    """A Parquet file of messages. Needs pyarrow: the extra `record`."""
+    """A Parquet file of messages."""
 
     def __init__(self, path: Path) -> None:
-        """Raises RecorderError without pyarrow."""
-        try:
-            self._arrow: Any = importlib.import_module("pyarrow")
-            parquet: Any = importlib.import_module("pyarrow.parquet")
-        except ModuleNotFoundError as error:
-            raise RecorderError("Parquet needs pyarrow: pip install 'bullring-exchange[record]'") from error
-        arrow = self._arrow
+        # It takes a third of a second, and clients that record nothing need not wait for it.
+        import pyarrow as arrow
+        import pyarrow.parquet as parquet
+
+        self._arrow: Any = arrow
         types = {"timestamp": arrow.timestamp("ns", tz="UTC"), "string": arrow.string()}
         fields = [(name, types.get(kind) or getattr(arrow, kind)()) for name, (kind, _) in COLUMNS.items()]
         head = [("channel", arrow.uint16()), ("number", arrow.uint64()), ("event", arrow.string())]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.clients.python.recorder import Packer, ParquetRecorder, PcapWriter, RecorderError
+from gateway.clients.python.recorder import Packer, ParquetRecorder, PcapWriter
 from ringbuf.wire.market_codec import decode_market, encode_market
 from ringbuf.wire.market_messages import Bbo, OrderAdd, OrderDelete, OrderExecute
 from tests.kit.feed_site import FeedSite, Packet, flow, traders
@@ -86,10 +86,3 @@ def test_parquet_says_what_the_messages_say(tmp_path: Path) -> None:
     assert {OrderAdd, OrderExecute, OrderDelete} <= kinds
     assert (rows[-2]["bid_px"], rows[-2]["ask_px"], rows[-2]["event"]) == (None, 5, "bbo")
     assert (rows[-1]["event"], rows[-1]["price"]) == ("99", None)
-
-
-def test_without_pyarrow_one_sentence_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-
-    with pytest.raises(RecorderError, match="Parquet needs pyarrow"):
-        ParquetRecorder(tmp_path / "x.parquet")
