@@ -149,6 +149,13 @@ bool feed_caught_up(const feed_t *feed);
 bool feed_position(feed_t *feed, int channel, feed_position_t *position);
 const char *feed_session(const feed_t *feed, int channel);
 int64_t feed_packet(feed_t *feed, int channel, uint64_t number, uint8_t *packet, uint32_t size);
+int64_t feed_derived(feed_t *feed, int partition, uint64_t number, uint32_t count, void *slots);
+typedef struct feed_level {
+    int64_t price, qty;
+    uint64_t orders;
+} feed_level_t;
+int64_t feed_levels(feed_t *feed, int partition, uint32_t instrument, uint8_t side, uint32_t count, feed_level_t *levels,
+                    uint64_t *update_id);
 void feed_shutdown(feed_t *feed);
 const char *feed_error(const feed_t *feed);
 const feed_counters_t *feed_counters(const feed_t *feed);

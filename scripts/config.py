@@ -200,6 +200,7 @@ class FeedSection(Section):
     listen_replay: str = _text(f"({ADDRESS})?", '"HOST:PORT" or empty')
     listen_rerequest: str = _text(f"({ADDRESS})?", '"HOST:PORT" or empty')
     listen_snapshot: str = _text(f"({ADDRESS})?", '"HOST:PORT" or empty')
+    listen_web: str = _text(f"({ADDRESS})?", '"HOST:PORT" or empty')
     line_a: tuple[str, ...] = field()
     line_b: tuple[str, ...] = field()
     interface_a: str = _text(r"\S*", "an address or empty")
@@ -223,7 +224,7 @@ class FeedSection(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key in FEED_LISTENERS:
+        for key in (*FEED_LISTENERS, "listen_web"):
             _check_port(getattr(self, key), key)
         for key in ("line_a", "line_b"):
             for text in getattr(self, key):
@@ -284,15 +285,19 @@ class Config(Section):
         """The key that tokens of the market feed are made with."""
         return self.data_dir / "feed.key"
 
-    @property
-    def definitions_path(self) -> Path:
-        """What the feed remembers of its reference channel."""
-        return self.data_dir / "feed.definitions"
+    def definitions_path(self, process: str) -> Path:
+        """What a process of the feed remembers of the reference channel."""
+        return self.data_dir / f"{process}.definitions"
 
     @property
     def has_feed(self) -> bool:
         """Is there a market feed? It needs the archive."""
         return self.gateway.feed.enabled and self.journal.archive
+
+    @property
+    def has_feed_web(self) -> bool:
+        """Is it served over WebSocket, too?"""
+        return self.has_feed and self.gateway.feed.listen_web != ""
 
     @property
     def counters_dir(self) -> Path:

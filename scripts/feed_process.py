@@ -40,15 +40,9 @@ def run_feed(process: Process, ready: Ready) -> None:
     feed = Feed(feed_config(node))
     feed.attach(rings.market)
     ports = listen(feed, node)
-    definitions = Definitions(process.config.definitions_path, feed.config.generation, feed.define)
+    definitions = Definitions(process.config.definitions_path(plan.name), feed.config.generation, feed.define)
     follower = LogFollower(rings.log, process.config.journal_dir, definitions.position)
-
-    def follow(batches: int) -> None:
-        while batches and (batch := follower.read()) is not None:
-            definitions.apply(*batch)
-            batches -= 1
-
-    follow(-1)
+    follow(definitions, follower, -1)
     feed.start()
     process.count("feed", feed.counters)
     process.count("channel", lambda: {str(number): feed.position(number).next - 1 for number in feed.channels})
@@ -60,10 +54,17 @@ def run_feed(process: Process, ready: Ready) -> None:
         bell,
         sockets=feed.fd if bell is not None else -1,
         sleep_ns=section.park_us * NS_PER_US,
-        service=lambda: follow(DEFINITION_BATCHES),
+        service=lambda: follow(definitions, follower, DEFINITION_BATCHES),
         cure=lambda status: cure(process, feed, status),
         on_stop=lambda: stop(feed, definitions, section),
     )
+
+
+def follow(definitions: Definitions, follower: LogFollower, batches: int) -> None:
+    """Take up to so many batches of the log; -1 = all there are."""
+    while batches and (batch := follower.read()) is not None:
+        definitions.apply(*batch)
+        batches -= 1
 
 
 def feed_config(node: Node) -> FeedConfig:

@@ -21,8 +21,11 @@ class Kind(StrEnum):
     ADMIN = "admin"
     FUSED = "fused"
     FEED = "feed"
+    FEED_WEB = "feed-web"
 
 
+# Trading does without these, and never ends because of them.
+FEED_KINDS = {Kind.FEED, Kind.FEED_WEB}
 CORE_KINDS = {Kind.JOURNALER, Kind.SEQUENCER, Kind.MATCHER, Kind.FUSED}
 
 
@@ -126,7 +129,9 @@ def _feed(config: Config, cores: Sequence[int], plans: tuple[ProcessPlan, ...]) 
         core = left[0]
     own = core != NOT_PINNED and core not in taken
     wait = placement.wait_feed if placement.wait_feed != "auto" else "spin" if own else "park"
-    return (ProcessPlan(Kind.FEED, "feed", wait, core),)
+    feed = ProcessPlan(Kind.FEED, "feed", wait, core)
+    web = ProcessPlan(Kind.FEED_WEB, "feed-web", "park", NOT_PINNED)
+    return (feed, web) if config.has_feed_web else (feed,)
 
 
 def _pinned(core: int, cores: Sequence[int]) -> int:

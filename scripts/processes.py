@@ -48,6 +48,7 @@ from ringbuf.wire import messages as wire
 from scripts.addresses import listen_error, numeric
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.feed_process import run_feed
+from scripts.feed_web import run_feed_web
 from scripts.node import (
     ADMIN_SOURCE,
     GATEWAY_SOURCE,
@@ -180,7 +181,7 @@ class Process:
             if now >= due:
                 due = now + HOUSEKEEPING_S
                 self.check_parent()
-                self._write_counters(runner)
+                self.write_counters(runner)
             if not self.stopping:
                 continue
             if deadline == 0.0:
@@ -189,7 +190,7 @@ class Process:
                     on_stop()
             quiet_runs = 0 if busy or (quiet is not None and not quiet()) else quiet_runs + 1
             if quiet_runs >= QUIET_RUNS_BEFORE_END or now > deadline:
-                self._write_counters(runner)
+                self.write_counters(runner)
                 return
 
     def check_parent(self) -> None:
@@ -206,14 +207,11 @@ class Process:
         if limit > owner.position:
             self.feed([owner], LogReader(self.config.journal_dir).batches(owner.position, limit))
 
-    def _write_counters(self, runner: Runner) -> None:
-        loop = {
-            "heartbeat_ns": time.time_ns(),
-            "rounds": runner.rounds,
-            "idle_rounds": runner.idle_rounds,
-            "yields": runner.yields,
-            "sleeps": runner.sleeps,
-        }
+    def write_counters(self, runner: Runner | None = None) -> None:
+        """Write all numbers to the counter file. A process without a C loop has no numbers of one."""
+        loop = {"heartbeat_ns": time.time_ns()}
+        for name in ("rounds", "idle_rounds", "yields", "sleeps") if runner is not None else ():
+            loop[name] = getattr(runner, name)
         for name, numbers in (("loop", loop), *((name, source()) for name, source in self._sources)):
             for key, value in numbers.items():
                 full = f"{name}.{key}"
@@ -520,6 +518,7 @@ KINDS: dict[Kind, Callable[[Process, Ready], None]] = {
     Kind.ADMIN: run_admin,
     Kind.FUSED: run_fused,
     Kind.FEED: run_feed,
+    Kind.FEED_WEB: run_feed_web,
 }
 
 

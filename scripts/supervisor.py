@@ -22,7 +22,7 @@ from ringbuf import RingbufError, Storage, StorageLevel
 from scripts.config import CHECKOUT, Config
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.node import Node, NodeRings, engine_config, feed_key, seal_key
-from scripts.placement import CORE_KINDS, Kind, ProcessPlan, place
+from scripts.placement import CORE_KINDS, FEED_KINDS, Kind, ProcessPlan, place
 from scripts.storage import disk_full_text, storage_text
 
 POLL_S = 0.2
@@ -93,8 +93,8 @@ class Supervisor:
         self._children: list[Child] = []
         self._rings: NodeRings | None = None
         self._restart_times: deque[float] = deque()
-        self._feed_due: float | None = None
-        self._feed_pause = FEED_RESTART_S
+        self._feed_due: dict[str, float] = {}  # when to start which again
+        self._feed_pause: dict[str, float] = {}
         self._stopping = False
         self._storage = Storage(StorageLevel.OK, slow=False)
 
@@ -122,7 +122,7 @@ class Supervisor:
         dead = [child for child in self._children if child.process.poll() is not None]
         if not self._stopping:
             self._look_after_feed(dead)
-        dead = [child for child in dead if child.plan.kind is not Kind.FEED]
+        dead = [child for child in dead if child.plan.kind not in FEED_KINDS]
         if dead and not self._stopping:
             self._restart(dead)
         return not self._stopping
@@ -149,7 +149,7 @@ class Supervisor:
             {Kind.GATEWAY, Kind.ADMIN},
             {Kind.SEQUENCER, Kind.FUSED},
             {Kind.MATCHER},
-            {Kind.FEED},
+            FEED_KINDS,
             {Kind.JOURNALER},
         ]
         for kinds in stages:
@@ -188,7 +188,7 @@ class Supervisor:
             binary_port=port,
             feed_ports=self.node.feed_ports if self.node is not None else {},
         )
-        self._feed_due = None
+        self._feed_due.clear()
         self._warn_of_fixed_capacities()
         self.node.save()
         try:
@@ -282,7 +282,7 @@ class Supervisor:
             self.node = replace(self.node, binary_port=child.facts["port"])
             self.node.save()
         if child.ready and "feed_ports" in child.facts and self.node is not None:
-            self.node = replace(self.node, feed_ports=child.facts["feed_ports"])
+            self.node = replace(self.node, feed_ports={**self.node.feed_ports, **child.facts["feed_ports"]})
             self.node.save()
         if not child.ready:
             child.process.wait()
@@ -336,25 +336,28 @@ class Supervisor:
             self._say(f"restarted {', '.join(child.plan.name for child in dead)}")
 
     def _look_after_feed(self, dead: list[Child]) -> None:
-        """Restart a dead market feed, later and later: trading does without it, and never ends because of it."""
+        """Restart a dead process of the market feed, later and later."""
         now = time.monotonic()
         for child in dead:
-            if child.plan.kind is Kind.FEED:
-                self._say(f"the market feed died: {self._death(child)}; restarting it in {self._feed_pause:.0f} s")
+            name = child.plan.name
+            if child.plan.kind in FEED_KINDS:
+                pause = self._feed_pause.get(name, FEED_RESTART_S)
+                self._say(f"{self._death(child)}; restarting {name} in {pause:.0f} s")
                 self._children.remove(child)
-                self.restarts[child.plan.name] = self.restarts.get(child.plan.name, 0) + 1
-                self._feed_due, self._feed_pause = now + self._feed_pause, min(2 * self._feed_pause, FEED_RESTART_MAX_S)
-        if self._feed_due is None or now < self._feed_due:
-            return
-        self._feed_due = None
-        plan = next(plan for plan in self.placement.processes if plan.kind is Kind.FEED)
+                self.restarts[name] = self.restarts.get(name, 0) + 1
+                self._feed_due[name], self._feed_pause[name] = now + pause, min(2 * pause, FEED_RESTART_MAX_S)
+        for name in [name for name, due in self._feed_due.items() if now >= due]:
+            del self._feed_due[name]
+            self._start_feed(next(plan for plan in self.placement.processes if plan.name == name))
+
+    def _start_feed(self, plan: ProcessPlan) -> None:
         try:
             self._start([plan])
-            self._say("restarted the market feed")
+            self._say(f"restarted {plan.name}")
         except CommandError as error:
-            self._feed_due = time.monotonic() + self._feed_pause
-            self._children = [child for child in self._children if child.plan.kind is not Kind.FEED]
-            self._say(f"the market feed does not start: {error}")
+            self._feed_due[plan.name] = time.monotonic() + self._feed_pause[plan.name]
+            self._children = [child for child in self._children if child.plan.name != plan.name]
+            self._say(f"{plan.name} does not start: {error}")
 
     def _end(self, children: list[Child]) -> None:
         for child in children:

@@ -5,16 +5,16 @@
 
 #include "feed_internal.h"
 
-static void *derived_next(feed_books_t *books, uint16_t template_id, uint16_t block_length, size_t flags_offset)
+static void *derived_next(feed_books_t *books, uint64_t update_id, uint16_t template_id, uint16_t block_length,
+                          size_t flags_offset)
 {
     ring_t *ring = books->derived->ring;
     int64_t index = ring_claim(ring, 1);
     INVARIANT(index >= 0); /* nobody gates it */
     uint8_t *slot = ring_slot(ring, index);
     market_header_t header = {block_length, template_id, MARKETDATA_SCHEMA_ID, MARKETDATA_SCHEMA_VERSION};
-    uint64_t cause = (uint64_t)books->position + 1;
     memset(slot, 0, books->derived->slot_size);
-    memcpy(slot, &cause, sizeof(cause));
+    memcpy(slot, &update_id, sizeof(update_id));
     memcpy(slot + 8, &header, sizeof(header));
     books->last_flags = slot + FEED_SLOT_HEADER + flags_offset;
     /* An event of any length leaves its first part visible before the ring comes round to it. */
@@ -23,8 +23,8 @@ static void *derived_next(feed_books_t *books, uint16_t template_id, uint16_t bl
     return slot + FEED_SLOT_HEADER;
 }
 
-#define DERIVED(books, template_id, type) \
-    ((type *)derived_next(books, template_id, sizeof(type), offsetof(type, event_flags)))
+#define DERIVED(books, update_id, template_id, type) \
+    ((type *)derived_next(books, update_id, template_id, sizeof(type), offsetof(type, event_flags)))
 
 /* An auction's print is two executions of one trade id, the first of them flagged: nobody was the aggressor. */
 static void tell_trade(feed_books_t *books, const order_execute_t *execute)
@@ -35,7 +35,7 @@ static void tell_trade(feed_books_t *books, const order_execute_t *execute)
         return;
     }
     bool auction = books->implied_trade == execute->trade_id && books->implied_instrument == execute->instrument_id;
-    trade_t *trade = DERIVED(books, TEMPLATE_TRADE, trade_t);
+    trade_t *trade = DERIVED(books, books->update_id, TEMPLATE_TRADE, trade_t);
     trade->transact_time = execute->transact_time;
     trade->trade_id = execute->trade_id;
     trade->price = execute->last_px;
@@ -47,7 +47,8 @@ static void tell_trade(feed_books_t *books, const order_execute_t *execute)
 static void tell_level(feed_books_t *books, bullring_touch_t touch)
 {
     const bullring_level_t *level = bullring_level(&books->books, touch.ladder, touch.price);
-    level_update_t *update = DERIVED(books, TEMPLATE_LEVEL_UPDATE, level_update_t);
+    uint64_t update_id = books->update_ids[touch.ladder / 2];
+    level_update_t *update = DERIVED(books, update_id, TEMPLATE_LEVEL_UPDATE, level_update_t);
     update->transact_time = books->transact_time;
     update->price = touch.price;
     update->new_qty = level != NULL ? level->qty : 0;
@@ -71,7 +72,7 @@ static void tell_best(feed_books_t *books, uint32_t instrument)
     if (memcmp(&best, &books->best[instrument], sizeof(best)) == 0)
         return;
     books->best[instrument] = best;
-    bbo_t *told = DERIVED(books, TEMPLATE_BBO, bbo_t);
+    bbo_t *told = DERIVED(books, books->update_ids[instrument], TEMPLATE_BBO, bbo_t);
     told->transact_time = books->transact_time;
     told->bid_px = best.bid_px;
     told->bid_qty = best.bid_qty;
@@ -94,6 +95,7 @@ static void note_touched(feed_books_t *books)
 {
     for (uint32_t i = 0; i < books->books.touched_count; i++) {
         bullring_touch_t touch = books->books.touched[i];
+        books->update_ids[touch.ladder / 2] = books->update_id;
         uint32_t back = books->touched_count < 4 ? books->touched_count : 4;
         bool known = false;
         for (uint32_t j = 1; j <= back; j++) {
@@ -121,7 +123,7 @@ static void finish_event(feed_books_t *books)
 /* Messages that say the same on both channels. */
 static void forward(feed_books_t *books, uint16_t template_id, uint16_t block_length, const void *block, size_t flags_offset)
 {
-    uint8_t *copy = derived_next(books, template_id, block_length, flags_offset);
+    uint8_t *copy = derived_next(books, books->update_id, template_id, block_length, flags_offset);
     memcpy(copy, block, block_length);
     copy[flags_offset] &= (uint8_t)~EVENT_FLAGS_END_OF_EVENT;
 }
@@ -165,6 +167,7 @@ static int apply(feed_t *feed, feed_books_t *books, const uint8_t *slot)
 {
     _Alignas(8) uint8_t block[MARKET_BLOCK_MAX];
     market_header_t header;
+    memcpy(&books->update_id, slot, sizeof(books->update_id));
     memcpy(&header, slot + 8, sizeof(header));
     memcpy(block, slot + FEED_SLOT_HEADER, sizeof(block));
     if (header.schema_id != MARKETDATA_SCHEMA_ID || header.block_length > sizeof(block))
@@ -223,11 +226,12 @@ feed_books_t *books_new(feed_t *feed, int partition)
     if (books == NULL)
         return NULL;
     books->best = calloc((size_t)feed->config.instruments_max + 1, sizeof(best_t));
+    books->update_ids = calloc((size_t)feed->config.instruments_max + 1, sizeof(uint64_t));
     for (uint32_t i = 0; books->best != NULL && i <= feed->config.instruments_max; i++)
         books->best[i] = (best_t){PX_OPT_NULL, 0, PX_OPT_NULL, 0};
     books->channel = &feed->channels[PLACE_FULL + partition - 1];
     books->derived = &feed->channels[PLACE_DERIVED + partition - 1];
-    if (books->best == NULL || !bullring_books_init(&books->books, feed->config.orders_expected) ||
+    if (books->best == NULL || books->update_ids == NULL || !bullring_books_init(&books->books, feed->config.orders_expected) ||
         !channel_make_ring(books->derived, sizeof(market_slot_t), feed->config.derived_slots)) {
         books_free(books);
         return NULL;
@@ -241,5 +245,6 @@ void books_free(feed_books_t *books)
         return;
     bullring_books_free(&books->books);
     free(books->best);
+    free(books->update_ids);
     free(books);
 }

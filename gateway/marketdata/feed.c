@@ -261,6 +261,40 @@ int64_t feed_packet(feed_t *feed, int number, uint64_t first, uint8_t *packet, u
     return channel_pack(feed, channel, (int64_t)first - 1, MOLD_MESSAGES_MAX, packet, size);
 }
 
+static feed_books_t *books_of(feed_t *feed, int partition)
+{
+    return partition >= 1 && partition <= feed->config.partitions ? feed->books[partition] : NULL;
+}
+
+int64_t feed_derived(feed_t *feed, int partition, uint64_t number, uint32_t count, void *slots)
+{
+    feed_books_t *books = books_of(feed, partition);
+    if (books == NULL || number == 0)
+        return 0;
+    int64_t first = (int64_t)number - 1, left = channel_published(books->derived) - first;
+    int64_t wanted = left < (int64_t)count ? left : (int64_t)count;
+    wanted = wanted < FEED_DERIVED_SLOTS_MIN ? wanted : FEED_DERIVED_SLOTS_MIN;
+    if (wanted <= 0)
+        return 0;
+    int64_t got = channel_read(feed, books->derived, first, wanted, slots);
+    return got > 0 ? got : 0;
+}
+
+int64_t feed_levels(feed_t *feed, int partition, uint32_t instrument, uint8_t side, uint32_t count, feed_level_t *levels,
+                    uint64_t *update_id)
+{
+    feed_books_t *books = books_of(feed, partition);
+    if (books == NULL || books->event_open || instrument > feed->config.instruments_max)
+        return -1;
+    bullring_level_walk_t walk = bullring_levels(&books->books, instrument, side);
+    const bullring_level_t *level;
+    uint32_t found = 0;
+    while (found < count && (level = bullring_level_next(&books->books, &walk)) != NULL)
+        levels[found++] = (feed_level_t){level->price, level->qty, level->orders};
+    *update_id = books->update_ids[instrument];
+    return found;
+}
+
 const char *feed_error(const feed_t *feed)
 {
     return feed->error;

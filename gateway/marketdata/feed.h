@@ -128,6 +128,20 @@ const char *feed_session(const feed_t *feed, int channel);
 /* Up to `size` bytes of a MoldUDP64 packet that begins with `number`; 0 = nothing there (yet, or any more). */
 int64_t feed_packet(feed_t *feed, int channel, uint64_t number, uint8_t *packet, uint32_t size);
 
+/* Copy up to `count` slots of the channel derived from `partition`, from message `number` on; returns how many, 0 = nothing there
+ * (yet, or any more). A slot: u64 update id of the instrument as of the message, SBE header, block. */
+int64_t feed_derived(feed_t *feed, int partition, uint64_t number, uint32_t count, void *slots);
+
+typedef struct feed_level {
+    int64_t price, qty;
+    uint64_t orders;
+} feed_level_t;
+
+/* The best `count` levels of a side, and the update id that they are as of. Returns how many there are; -1 = not now: the end of
+ * an event is still to come. */
+int64_t feed_levels(feed_t *feed, int partition, uint32_t instrument, uint8_t side, uint32_t count, feed_level_t *levels,
+                    uint64_t *update_id);
+
 /* Stop listening and close all connections. */
 void feed_shutdown(feed_t *feed);
 

@@ -12,11 +12,13 @@ from gateway.errors import GatewayConfigError, ListenError
 from ringbuf import Ring, Stage
 from ringbuf.wire.base import WireMessage
 from ringbuf.wire.market_codec import encode_market
+from ringbuf.wire.messages import Side
 
 PARTITIONS_MAX: int = lib.FEED_PARTITIONS_MAX
 DERIVED_BASE: int = lib.FEED_DERIVED_BASE
 REFERENCE: int = lib.FEED_REFERENCE
 KEY_SIZE = 32
+SLOT_SIZE = 64
 GENERATION_SIZE = 5
 PACKET_SIZE_MAX = 65507
 _GENERATION_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -130,6 +132,14 @@ class Hole:
 
     partition: int
     first: int  # ring index
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """The best levels of a side."""
+
+    update_id: int  # of the instrument, that they are as of
+    levels: Sequence[tuple[int, int]]  # price in ticks, quantity in lots; best first
 
 
 def generation_of(cluster_id: int) -> str:
@@ -261,6 +271,23 @@ class Feed:
         buffer = ffi.new("uint8_t[]", size)
         used = lib.feed_packet(self._pointer, channel, number, buffer, size)
         return bytes(ffi.buffer(buffer, used))
+
+    def derived(self, partition: int, number: int, count: int) -> bytes:
+        """Return up to `count` slots of the channel derived from a partition, from message `number` on.
+
+        A slot, SLOT_SIZE bytes: u64 update id of the instrument as of the message, SBE header, block.
+        """
+        slots = ffi.new("uint8_t[]", count * SLOT_SIZE)
+        got = lib.feed_derived(self._pointer, partition, number, count, slots)
+        return bytes(ffi.buffer(slots, got * SLOT_SIZE))
+
+    def levels(self, partition: int, instrument: int, side: Side, count: int) -> Levels | None:
+        """Return the best levels of a side; None while the end of an event is still to come."""
+        levels, update_id = ffi.new("feed_level_t[]", count), ffi.new("uint64_t *")
+        got = lib.feed_levels(self._pointer, partition, instrument, int(side), count, levels, update_id)
+        if got < 0:
+            return None
+        return Levels(int(update_id[0]), [(level.price, level.qty) for level in levels[0:got]])
 
     @property
     def channels(self) -> list[int]:

@@ -93,6 +93,8 @@ typedef struct feed_books {
     uint32_t touched_count;
     bullring_touch_t touched[FEED_EVENT_LEVELS_MAX];
     best_t *best;            /* by instrument: last one told */
+    uint64_t update_id;      /* of the market slot being applied */
+    uint64_t *update_ids;    /* by instrument: of the last slot that changed a level */
 } feed_books_t;
 
 /* ---- snapshot.c --------------------------------------------------------------------------------------------------- */

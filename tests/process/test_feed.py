@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from gateway.clients import (
@@ -25,6 +26,7 @@ from ringbuf.wire.messages import OrderCanceled, Side
 from tests.kit import eventually
 from tests.kit.exchange import Exchange, bullring
 from tests.kit.feed_site import Packet
+from tests.kit.sbe_stream import read
 from tests.unit.gateway.test_market_client import free_port
 from tests.unit.gateway.test_recorder import read_pcap, table
 
@@ -115,6 +117,7 @@ def test_the_feed_of_a_running_exchange_through_kill_and_restart(tmp_path: Path)
         asyncio.run(scene())
 
 
+@pytest.mark.slow
 def test_watch_and_record_show_what_the_exchange_does(tmp_path: Path) -> None:
     with Exchange(tmp_path / "data") as exchange:
         (view, *_) = exchange.command("feed", "watch", "BTC-USDT", "--seconds", "2.5")
@@ -142,6 +145,50 @@ def test_watch_and_record_show_what_the_exchange_does(tmp_path: Path) -> None:
         assert (done.returncode, "no instrument NO-SUCH; there are: BTC-USDT" in done.stderr) == (65, True)
         done = bullring("feed", "watch", "BTC-USDT", "--data", str(exchange.data), "--user", "AAAAAA")
         assert (done.returncode, "the feed refused the login: not authorized" in done.stderr) == (76, True)
+
+
+@pytest.mark.slow
+def test_websockets_of_a_running_exchange(tmp_path: Path) -> None:
+    with Exchange(tmp_path / "data", "--set", 'gateway.feed.listen_web="127.0.0.1:0"') as exchange:
+
+        async def scene() -> None:
+            who = login(exchange)
+            headers = {"X-MBX-APIKEY": who["user"] + who["password"]}
+            url = f"http://127.0.0.1:{node_facts(exchange)['feed_ports']['listen_web']}"
+            async with aiohttp.ClientSession(headers=headers) as client:
+                async with client.ws_connect(f"{url}/ws/btcusdt@depth20/btcusdt@bestBidAsk") as streams:
+                    seen = set()
+                    while seen < {"depthSnapshot", "bestBidAsk"}:
+                        frame = read(await streams.receive_bytes(timeout=DEADLINE_S))
+                        assert frame.symbol == "BTCUSDT"
+                        seen.add(frame.name)
+                books: dict[int, OrderBook] = {}
+                async with client.ws_connect(f"{url}/native?channel=1&number=1") as native:
+                    while not sum(book.digests for book in books.values()) > 3:
+                        packet = Packet.parse(await native.receive_bytes(timeout=DEADLINE_S))
+                        for message in packet.messages:
+                            decoded: Any = decode_market(message)
+                            books.setdefault(decoded.instrument_id, OrderBook(decoded.instrument_id)).apply(decoded)
+                    os.kill(exchange.pid("feed-web"), signal.SIGKILL)
+                    while (await native.receive(DEADLINE_S)).type == aiohttp.WSMsgType.BINARY:
+                        pass
+
+                async def again() -> int:
+                    session = packet.session
+                    path = f"{url}/native?channel=1&number={packet.number}&session={session}"
+                    async with client.ws_connect(path) as native:
+                        return Packet.parse(await native.receive_bytes(timeout=DEADLINE_S)).number
+
+                end = time.monotonic() + DEADLINE_S
+                while True:
+                    try:
+                        assert await again() == packet.number
+                        break
+                    except aiohttp.ClientError:
+                        assert time.monotonic() < end
+                        await asyncio.sleep(0.1)
+
+        asyncio.run(scene())
 
 
 async def many_orders(exchange: Exchange, count: int) -> None:

@@ -83,6 +83,7 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
         ('[gateway.feed]\nline_b = ["x@h:1"]\n', "gateway.feed.line_b = 'x@h:1': must be"),
         ('[gateway.feed]\nline_a = ["all@h:0"]\n', "gateway.feed.line_a = 'all@h:0': the port must be 1..65535"),
         ("[gateway.feed]\nline_a = [1]\n", "gateway.feed.line_a = [1]: must be a list of texts"),
+        ('[gateway.feed]\nlisten_web = "h:70000"\n', "gateway.feed.listen_web = 'h:70000': the port must be 0.."),
         ('[gateway.feed]\nlisten_replay = "h:70000"\n', "gateway.feed.listen_replay = 'h:70000': the port must be 0.."),
         ("[node\n", "not valid TOML"),
     ],

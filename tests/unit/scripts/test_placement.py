@@ -67,6 +67,15 @@ def test_the_feed_gets_what_is_left_and_parks_where_nothing_is() -> None:
     assert (chosen.wait, chosen.core) == ("park", 1), "a core that others have is shared, not spun on"
 
 
+def test_websockets_of_the_feed_have_a_process_of_their_own() -> None:
+    web = {"gateway.feed.listen_web": "localhost:0"}
+    *_, feed, last = place(load(None, web), range(8)).processes
+    assert (feed.kind, last.kind, last.name) == (Kind.FEED, Kind.FEED_WEB, "feed-web")
+    assert (last.wait, last.core) == ("park", NOT_PINNED)
+    without = place(load(None, web | {"gateway.feed.enabled": False}), range(8)).processes
+    assert not {plan.kind for plan in without} & {Kind.FEED, Kind.FEED_WEB}
+
+
 def test_without_archive_there_is_no_feed() -> None:
     for key in ("journal.archive", "gateway.feed.enabled"):
         assert Kind.FEED not in [plan.kind for plan in place(load(None, {key: False}), range(8)).processes]
