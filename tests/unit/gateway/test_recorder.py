@@ -4,8 +4,6 @@ import struct
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from gateway.clients.python.recorder import Packer, ParquetRecorder, PcapWriter
 from ringbuf.wire.market_codec import decode_market, encode_market
 from ringbuf.wire.market_messages import Bbo, OrderAdd, OrderDelete, OrderExecute
