@@ -179,7 +179,7 @@ static inline void stream_new(const market_stream_t *stream, const stream_operat
     slot->aux = operation->id;
     *(new_order_single_t *)slot->block = (new_order_single_t){
         .cl_ord_id = stream->at, .price = operation->price, .order_qty = operation->quantity,
-        .display_qty = QTY_OPT_NULL, .stop_px = PX_OPT_NULL,
+        .display_qty = QTY_OPT_NULL, .stop_px = PX_OPT_NULL, .expire_time = TIME_SEC_OPT_NULL,
         .instrument_id = stream_instrument(stream, operation->id), .account_id = slot->session,
         .side = operation->side == 0 ? SIDE_BUY : SIDE_SELL,
         .ord_type = operation->op == STREAM_MARKET ? ORD_TYPE_MARKET : ORD_TYPE_LIMIT,
