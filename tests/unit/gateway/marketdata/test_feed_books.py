@@ -5,19 +5,31 @@ from struct import Struct
 
 import pytest
 
+from engine.engine import START_NS
+from gateway.clients.python.books import OrderBook
 from gateway.marketdata.feed import Feed
 from ringbuf import Ring
 from ringbuf.wire import market_messages as market
 from ringbuf.wire import messages as wire
 from ringbuf.wire.base import WireMessage
 from ringbuf.wire.market_codec import decode_market, encode_market
-from ringbuf.wire.market_messages import Bbo, BookDigest, EventFlags, InstrumentStatus, LevelUpdate, OrderAdd, Trade
+from ringbuf.wire.market_messages import (
+    AuctionIndicative,
+    Bbo,
+    BookDigest,
+    EventFlags,
+    InstrumentStatus,
+    LevelUpdate,
+    OrderAdd,
+    Trade,
+)
 from ringbuf.wire.messages import Side, SideOrBoth
 from tests.kit.composed_exchange import PAIR
 from tests.kit.feed_site import FeedSite, Packet, config, flow, traders
 
 DERIVED = "BR101TEST1"
 FAILED, LAPPED = -2, -1
+HASH_MARK_NS = 2_000_000_000
 UPDATE_ID = Struct("<Q")
 
 
@@ -128,6 +140,57 @@ def test_a_change_of_the_market_state_is_told_too() -> None:
         assert isinstance(status, InstrumentStatus)
         assert status.status == wire.MarketState.HALTED
         assert status.event_flags == EventFlags.END_OF_EVENT
+
+
+def test_slices_of_an_iceberg_come_one_after_the_other_and_nobody_sees_the_rest() -> None:
+    with FeedSite(lines=0).start() as site:
+        seller, buyer = traders(site.exchange)
+        site.exchange.sell(seller, 100, 50, display_qty=10)
+        site.exchange.sell(seller, 100, 7)
+        site.exchange.buy(buyer, 100, 22)
+        drain(site.feed)
+
+        messages = [decode_market(each) for each in history(site.feed)]
+        levels = [(each.new_qty, each.num_orders) for each in messages if isinstance(each, LevelUpdate)]
+        prints = [each.qty for each in messages if isinstance(each, Trade)]
+        # 10 of the slice, all 7 behind it, 5 of the next slice.
+        assert prints == [10, 7, 5]
+        assert levels == [(10, 1), (17, 2), (5, 1)]
+        follow_the_full_channel(site, buyer)
+
+
+def test_an_auction_prints_once_and_nobody_is_the_aggressor() -> None:
+    with FeedSite(lines=0).start() as site:
+        seller, buyer = traders(site.exchange)
+        site.exchange.admin(wire.InstrumentState(instrument_id=PAIR, state=wire.MarketState.AUCTION))
+        for price in (99, 100, 101):
+            site.exchange.sell(seller, price, 5)
+            site.exchange.buy(buyer, price, 5)
+        drain(site.feed)
+        collecting = [decode_market(each) for each in history(site.feed)]
+        site.exchange.admin(wire.InstrumentState(instrument_id=PAIR, state=wire.MarketState.CONTINUOUS))
+        drain(site.feed)
+        messages = [decode_market(each) for each in history(site.feed)]
+
+        assert any(isinstance(each, AuctionIndicative) for each in collecting)
+        assert not any(isinstance(each, Trade) for each in collecting)
+        prints = [each for each in messages if isinstance(each, Trade)]
+        assert {(each.price, each.aggressor_side) for each in prints} == {(100, SideOrBoth.BOTH)}
+        assert sum(each.qty for each in prints) == 10
+        assert len({each.trade_id for each in prints}) == len(prints)
+        best = [each for each in messages if isinstance(each, Bbo)][-1]
+        assert (best.bid_px, best.ask_px) == (99, 101)
+        follow_the_full_channel(site, buyer)
+
+
+def follow_the_full_channel(site: FeedSite, buyer: int) -> None:
+    """The client's book is the matcher's: the digest of a mark, which comes with time, agrees."""
+    site.exchange.engine.set_time(START_NS + HASH_MARK_NS)
+    site.exchange.buy(buyer, 1, 1)
+    book = OrderBook(PAIR)
+    for message in site.messages():
+        book.apply(decode_market(message))
+    assert book.digests > 0
 
 
 # --- rings written by hand --------------------------------------------------------------------------------------------
