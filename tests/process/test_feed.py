@@ -25,13 +25,15 @@ from ringbuf.wire.market_codec import decode_market
 from ringbuf.wire.messages import OrderCanceled, Side
 from tests.kit import eventually
 from tests.kit.exchange import Exchange, bullring
-from tests.kit.feed_site import Packet
+from tests.kit.feed_site import MARKET_SLOT_SIZE, Packet
+from tests.kit.flow_sample import SAMPLE
 from tests.kit.sbe_stream import read
 from tests.unit.gateway.test_market_client import free_port
 from tests.unit.gateway.test_recorder import read_pcap, table
 
 DEADLINE_S = 60.0
 OFF = "gateway.feed.enabled=false"
+BITSTAMP = Path("data/l3/bitstamp_btcusd_20260502_a")
 
 
 def node_facts(exchange: Exchange) -> dict[str, Any]:
@@ -187,6 +189,47 @@ def test_websockets_of_a_running_exchange(tmp_path: Path) -> None:
                     except aiohttp.ClientError:
                         assert time.monotonic() < end
                         await asyncio.sleep(0.1)
+
+        asyncio.run(scene())
+
+
+@pytest.fixture(params=["sample", "bitstamp"])
+def recorded(request: pytest.FixtureRequest) -> Path:
+    """A folder of recorded order flow."""
+    if request.param == "sample":
+        return SAMPLE
+    folder: Path = request.getfixturevalue("shared_data") / BITSTAMP
+    if not folder.is_dir():
+        pytest.skip(f"the recorded set {BITSTAMP} is not in the shared data")
+    return folder
+
+
+@pytest.mark.slow
+def test_recorded_flow_is_followed_by_udp(tmp_path: Path, recorded: Path) -> None:
+    """Every digest of a client that sees only the feed agrees, and it has every event."""
+    port = free_port()
+    line = f'gateway.feed.line_a=["full@127.0.0.1:{port}"]'
+    with Exchange(tmp_path / "data", "--quiet-market", "--set", line) as exchange:
+
+        async def scene() -> None:
+            receivers = [Line("127.0.0.1", port)]
+            async with MarketFeed(1, servers(exchange), **login(exchange), lines=receivers) as feed:
+                reader = Reader(feed)
+                done = await asyncio.to_thread(
+                    bullring, "replay-flow", str(recorded), "--data", str(exchange.data), "--json", timeout_s=300
+                )
+                assert done.returncode == 0, done.stderr
+                await many_orders(exchange, 200)
+                await reader.digests(1)
+                archive = exchange.data / "journal" / "market" / "1"
+                end = time.monotonic() + DEADLINE_S
+                while feed.next_number != archive.stat().st_size // MARKET_SLOT_SIZE + 1:
+                    assert time.monotonic() < end
+                    await asyncio.sleep(0.05)
+                assert feed.next_number > 1000
+                assert feed.live
+                assert (feed.mismatches, feed.snapshots) == (0, 1)
+                await reader.stop()
 
         asyncio.run(scene())
 
