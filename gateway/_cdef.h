@@ -142,6 +142,7 @@ int feed_listen_snapshot(feed_t *feed, const char *address, uint16_t port);
 int feed_listen_rerequest(feed_t *feed, const char *address, uint16_t port);
 void feed_define(feed_t *feed, const void *message, uint32_t size);
 void feed_end_session(feed_t *feed, const char *session, uint64_t next);
+bool feed_ending(const feed_t *feed);
 int64_t feed_poll(void *feed, int64_t limit);
 int feed_epoll_fd(const feed_t *feed);
 bool feed_hole(const feed_t *feed, int *partition, int64_t *first);

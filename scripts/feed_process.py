@@ -56,7 +56,8 @@ def run_feed(process: Process, ready: Ready) -> None:
         sleep_ns=section.park_us * NS_PER_US,
         service=lambda: follow(definitions, follower, DEFINITION_BATCHES),
         cure=lambda status: cure(process, feed, status),
-        on_stop=lambda: stop(feed, definitions, section),
+        quiet=Farewell(feed) if section.end_session_on_stop else None,
+        on_stop=lambda: stop(feed, definitions),
     )
 
 
@@ -136,13 +137,26 @@ def cure(process: Process, feed: Feed, status: int) -> None:
         raise CommandError(f"{text}: that failed ({done.returncode})", ExitCode.IO_ERROR)
 
 
-def stop(feed: Feed, definitions: Definitions, section: FeedSection) -> None:
+def stop(feed: Feed, definitions: Definitions) -> None:
     """Say goodbye."""
     definitions.save()
-    if section.end_session_on_stop:
-        for channel in feed.channels:
-            feed.end_session(feed.session(channel), feed.position(channel).next)
     feed.shutdown()
+
+
+class Farewell:
+    """Asked whether the stage may end, once it has nothing to do: first tells the end of all sessions, several times."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._begun = False
+
+    def __call__(self) -> bool:
+        feed = self._feed
+        if not self._begun:
+            self._begun = True
+            for channel in feed.channels:
+                feed.end_session(feed.session(channel), feed.position(channel).next)
+        return not feed.ending
 
 
 def feed_addresses(config: Config, ports: Mapping[str, int]) -> dict[str, Any]:

@@ -108,6 +108,8 @@ void feed_define(feed_t *feed, const void *message, uint32_t size);
 
 /* Tell the receivers of `session` (10 characters) that it ended before number `next`. */
 void feed_end_session(feed_t *feed, const char *session, uint64_t next);
+/* Is there an end that is to be told once more? */
+bool feed_ending(const feed_t *feed);
 
 /* stage_poll_fn. STAGE_LAPPED: see feed_hole(). STAGE_FAILED: feed_error(). */
 int64_t feed_poll(void *feed, int64_t limit);

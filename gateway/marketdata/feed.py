@@ -223,6 +223,11 @@ class Feed:
         lib.feed_end_session(self._pointer, session.encode(), next_number)
 
     @property
+    def ending(self) -> bool:
+        """Whether the end of a session is still to be told again."""
+        return bool(lib.feed_ending(self._pointer))
+
+    @property
     def stage(self) -> Stage:
         """The step function, for `ringbuf.Runner`."""
         return Stage(ffi.addressof(lib, "feed_poll"), self._pointer)

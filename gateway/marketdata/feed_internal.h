@@ -22,7 +22,7 @@
 #define FEED_PATH_MAX 256
 #define FEED_ERROR_MAX 256
 #define FEED_SNAPSHOTS_MAX 128
-#define FEED_ENDS_MAX 8
+#define FEED_ENDS_MAX FEED_CHANNELS_MAX
 
 #define NS_PER_MS UINT64_C(1000000)
 #define NS_PER_S UINT64_C(1000000000)
@@ -66,6 +66,7 @@ typedef struct feed_destination {
 /* A session that is over: its end is announced for a while. */
 typedef struct feed_end {
     char session[SESSION_SIZE + 1];
+    uint8_t kind;
     uint64_t next;
     uint64_t due_ns;
     uint32_t left;

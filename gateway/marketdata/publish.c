@@ -186,15 +186,39 @@ static void repeat(feed_t *feed, feed_channel_t *channel)
 
 /* ---- ends of sessions -------------------------------------------------------------------------------------------- */
 
+/* Nothing more is sent for it: what has ended beats no longer. */
+static void publish_stop(feed_t *feed, feed_channel_t *channel)
+{
+    for (uint32_t i = 0; i < feed->live_count; i++) {
+        if (feed->live[i] != channel)
+            continue;
+        channel->live = false;
+        feed->live[i] = feed->live[--feed->live_count];
+        return;
+    }
+}
+
 void feed_end_session(feed_t *feed, const char *session, uint64_t next)
 {
     if (feed->end_count == FEED_ENDS_MAX || strlen(session) != SESSION_SIZE)
         return;
     feed_end_t *end = &feed->ends[feed->end_count++];
     memcpy(end->session, session, SESSION_SIZE);
+    /* One of an earlier generation: nobody knows who listens. */
+    feed_channel_t *channel = channel_of_session(feed, session);
+    end->kind = channel != NULL ? channel->kind : FEED_KINDS;
+    publish_stop(feed, channel);
     end->next = next;
     end->due_ns = 0;
     end->left = END_REPEATS;
+}
+
+bool feed_ending(const feed_t *feed)
+{
+    uint32_t left = 0;
+    for (uint32_t i = 0; i < feed->end_count; i++)
+        left += feed->ends[i].left;
+    return left > 0;
 }
 
 static void announce_ends(feed_t *feed)
@@ -205,7 +229,7 @@ static void announce_ends(feed_t *feed)
         if (end->left == 0 || feed->now_ns < end->due_ns)
             continue;
         mold_header(packet, end->session, end->next, MOLD_END_OF_SESSION);
-        send_packet(feed, FEED_KINDS, packet, sizeof(packet));
+        send_packet(feed, end->kind, packet, sizeof(packet));
         end->due_ns = feed->now_ns + feed->config.heartbeat_ms * NS_PER_MS;
         end->left--;
     }

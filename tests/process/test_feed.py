@@ -1,9 +1,11 @@
 """The market feed of a real exchange: watched, recorded, killed, reopened; its data lost and made again."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -92,6 +94,8 @@ def test_the_feed_of_a_running_exchange_through_kill_and_restart(tmp_path: Path)
         f'gateway.feed.line_a=["all@127.0.0.1:{ports[0]}"]',
         "--set",
         f'gateway.feed.line_b=["all@127.0.0.1:{ports[1]}"]',
+        "--set",
+        "gateway.feed.end_session_on_stop=true",
     ]
     with Exchange(tmp_path / "data", *lines) as exchange:
 
@@ -117,6 +121,20 @@ def test_the_feed_of_a_running_exchange_through_kill_and_restart(tmp_path: Path)
                 await reader.stop()
 
         asyncio.run(scene())
+        listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        listener.bind(("127.0.0.1", ports[1]))
+    listener.setblocking(False)
+    heard: dict[str, list[Packet]] = {}
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            packet = Packet.parse(listener.recv(65536))
+            heard.setdefault(packet.session[:5], []).append(packet)
+    listener.close()
+    assert set(heard) == {"BR001", "BR002", "BR101", "BR102", "BR900"}
+    for packets in heard.values():
+        assert [each.count for each in packets[-5:]] == [0xFFFF] * 5, "nothing comes after the end"
+        assert {each.number for each in packets[-5:]} == {max(each.number + each.count for each in packets[:-5])}
 
 
 @pytest.mark.slow
