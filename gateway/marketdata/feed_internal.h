@@ -143,6 +143,7 @@ typedef struct soup_request {
 typedef struct soup {
     uint8_t state;
     bool snapshots;       /* came in on the snapshot port */
+    uint8_t entitlements; /* of its token */
     bool write_armed;     /* the socket is full */
     bool served;          /* `snapshot` is being sent */
     int fd;

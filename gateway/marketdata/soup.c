@@ -147,6 +147,7 @@ static void login(feed_t *feed, soup_t *soup, const uint8_t *payload, uint32_t s
     } else if (feed->config.books == 0 || (entitlements & FEED_SNAPSHOTS) == 0) {
         soup_refuse(feed, soup, 'A');
     } else {
+        soup->entitlements = (uint8_t)entitlements;
         soup->state = SOUP_SNAPSHOT;
         accept_login(feed, soup, SNAPSHOT_SESSION, 1);
     }
@@ -182,6 +183,11 @@ static void want_snapshot(feed_t *feed, soup_t *soup, const uint8_t *payload, ui
         header.block_length < sizeof(request) || request.book_type > BOOK_TYPE_BY_LEVEL ||
         request.instrument_id > feed->config.instruments_max || request.partition > feed->config.partitions) {
         feed->counters.malformed++;
+        soup_close(feed, soup);
+        return;
+    }
+    if ((soup->entitlements & (request.book_type == BOOK_TYPE_BY_LEVEL ? FEED_FULL | FEED_DERIVED : FEED_FULL)) == 0) {
+        feed->counters.logins_refused++; /* the protocol can only refuse a login */
         soup_close(feed, soup);
         return;
     }

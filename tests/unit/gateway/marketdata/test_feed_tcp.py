@@ -353,6 +353,30 @@ def test_a_reader_that_takes_nothing_for_long_is_dropped_though_it_talks() -> No
 # --- snapshots --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("entitlement", "kind", "given"),
+    [
+        (Entitlement.FULL, BookType.BY_ORDER, True),
+        (Entitlement.FULL, BookType.BY_LEVEL, True),
+        (Entitlement.DERIVED, BookType.BY_LEVEL, True),
+        (Entitlement.DERIVED, BookType.BY_ORDER, False),
+        (Entitlement.DEFINITIONS, BookType.BY_LEVEL, False),
+    ],
+)
+def test_a_snapshot_shows_no_more_than_the_channels(entitlement: Entitlement, kind: BookType, given: bool) -> None:
+    with FeedSite(lines=0).start() as site:
+        _, buyer = traders(site.exchange)
+        site.exchange.buy(buyer, 100, 5)
+        peer = site.snapshots()
+        assert peer.login(who=token(entitlement | Entitlement.SNAPSHOTS)) == accepted("SNAPSHOT  ", 1)
+        peer.send(b"U", encode_market(SnapshotRequest(request_id=1, instrument_id=PAIR, book_type=kind)))
+        if given:
+            assert site.until(done(peer))
+        else:
+            site.until(lambda: peer.receive() is not None and peer.closed)
+            assert peer.data() == []
+
+
 def snapshot(site: FeedSite, instrument: int, kind: BookType = BookType.BY_ORDER) -> list[object]:
     """Ask on a new connection; return the messages up to the last SnapshotEnd."""
     peer = site.snapshots()
