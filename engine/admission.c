@@ -90,17 +90,18 @@ void count_cancel(account_t *account, uint64_t ts_ns)
 }
 
 /* All that the account has, may still buy, and would buy now, of the base asset. */
-verdict_t admit_position(const sequencer_t *sequencer, uint32_t account, uint32_t instrument_id, int64_t more_lots)
+verdict_t admit_position(const sequencer_t *sequencer, uint32_t account, uint32_t instrument_id, int128_t besides,
+                         int64_t more_lots)
 {
     const instrument_t *instrument = &sequencer->registry.instruments[instrument_id];
     int64_t most = instrument->filters.position_max;
 
-    if (most == 0 || more_lots <= 0)
+    if (most == 0)
         return ADMITTED;
     const balance_t *balance = accounts_find(&sequencer->accounts, account, instrument->base_asset);
     const exposure_t exposure = exposures_get(&sequencer->exposures, account, instrument_id);
     int128_t position = balance == NULL ? 0 : (int128_t)balance->available + balance->held;
-    position += ((int128_t)exposure.buy_lots + more_lots) * instrument->base_per_lot;
+    position += (exposure.buy_lots + besides + more_lots) * instrument->base_per_lot;
     return position > most ? refuse_at(REJECT_CODE_POSITION_LIMIT, most) : ADMITTED;
 }
 
@@ -117,7 +118,8 @@ verdict_t admit_stp(const sequencer_t *sequencer, uint32_t account, const instru
 bool client_id_is_open(const sequencer_t *sequencer, uint32_t account, uint32_t instrument, uint64_t client_id)
 {
     const orders_t *orders = &sequencer->orders[partition_of(sequencer, instrument)];
-    return client_id != 0 && orders_find_client(orders, account, instrument, client_id) != NULL;
+    const order_line_t *line = client_id == 0 ? NULL : orders_find_client(orders, account, instrument, client_id);
+    return line != NULL && (line->flags & LINE_FINAL) == 0;
 }
 
 /* ---- an order that is judged ------------------------------------------------------------------------------------------------ */
@@ -155,7 +157,10 @@ static verdict_t check_combination(const candidate_t *candidate)
     if ((order->exec_inst & EXEC_INST_POST_ONLY) != 0 &&
         (order->ord_type != ORD_TYPE_LIMIT || !may_rest(order->time_in_force)))
         return refuse(REJECT_CODE_INVALID_COMBINATION);
-    if (candidate->amount && (order->ord_type != ORD_TYPE_MARKET || !gtc_or_ioc))
+    const order_details_t *details = candidate->details;
+    bool in_parts = order->display_qty != QTY_NULL || display_is_minimum(order) ||
+                    (details != NULL && (details->min_qty != QTY_NULL || details->initial_display_qty != QTY_NULL));
+    if (candidate->amount && (order->ord_type != ORD_TYPE_MARKET || !gtc_or_ioc || in_parts))
         return refuse(REJECT_CODE_INVALID_COMBINATION);
     return ADMITTED;
 }
@@ -216,14 +221,12 @@ static verdict_t check_iceberg(const candidate_t *candidate)
     int64_t first = candidate->details == NULL ? QTY_NULL : candidate->details->initial_display_qty;
     bool first_fits = first == QTY_NULL || (given && first > 0 && first <= order->order_qty);
 
-    if (!given)
-        return first_fits ? ADMITTED : refuse_at(REJECT_CODE_INVALID_DISPLAY_QTY, order->order_qty);
-    if (order->display_qty <= 0 || order->display_qty > order->order_qty || candidate->market ||
-        !may_rest(order->time_in_force) || !first_fits)
+    if (given && (order->display_qty <= 0 || order->display_qty > order->order_qty || candidate->market ||
+                  !may_rest(order->time_in_force)))
         return refuse_at(REJECT_CODE_INVALID_DISPLAY_QTY, order->order_qty);
-    if (order->display_qty < candidate->instrument->min_lots && order->display_qty != order->order_qty)
+    if (given && order->display_qty < candidate->instrument->min_lots && order->display_qty != order->order_qty)
         return refuse_at(REJECT_CODE_INVALID_DISPLAY_QTY, candidate->instrument->min_lots);
-    return ADMITTED;
+    return first_fits ? ADMITTED : refuse_at(REJECT_CODE_INVALID_DISPLAY_QTY, order->order_qty);
 }
 
 /* 7 to 15: whether the order makes sense at all. */
@@ -251,25 +254,12 @@ static verdict_t check_quantity(const candidate_t *candidate)
     const new_order_single_t *order = &candidate->order;
     verdict_t verdict;
 
-    if (candidate->amount)
-        return order->order_qty > 0 && order->order_qty < AMOUNT_LIMIT
-                   ? ADMITTED
-                   : refuse_at(REJECT_CODE_INVALID_QTY, candidate->instrument->min_lots);
-    if ((verdict = filter_quantity(candidate->instrument, order->order_qty, order->ord_type == ORD_TYPE_MARKET)).rejected)
+    if (candidate->amount && order->order_qty > 0)
+        return order->order_qty < AMOUNT_LIMIT ? ADMITTED : refuse_at(REJECT_CODE_MAX_QTY, AMOUNT_LIMIT - 1);
+    if (!candidate->market &&
+        (verdict = filter_free(candidate->sequencer, candidate->instrument, order->price, order->order_qty)).rejected)
         return verdict;
-    return candidate->market ? ADMITTED : filter_free(candidate->sequencer, order->price, order->order_qty);
-}
-
-/* 20 */
-static verdict_t check_parts(const candidate_t *candidate)
-{
-    const new_order_single_t *order = &candidate->order;
-    uint16_t most = candidate->instrument->filters.iceberg_parts_max;
-
-    if (most == 0 || !is_iceberg(order))
-        return ADMITTED;
-    int64_t parts = (order->order_qty - 1) / order->display_qty + 1;
-    return parts > most ? refuse_at(REJECT_CODE_ICEBERG_PARTS, most) : ADMITTED;
+    return filter_quantity(candidate->instrument, order->order_qty, order->ord_type == ORD_TYPE_MARKET);
 }
 
 /* 16 to 20: each number by itself. */
@@ -286,7 +276,7 @@ static verdict_t check_numbers(const candidate_t *candidate)
         return verdict;
     if ((verdict = check_quantity(candidate)).rejected)
         return verdict;
-    return check_parts(candidate);
+    return is_iceberg(order) ? filter_parts(candidate->instrument, order->order_qty, order->display_qty) : ADMITTED;
 }
 
 /* 21: market orders get the price they may reach. */
@@ -315,14 +305,13 @@ static verdict_t check_whole(const candidate_t *candidate)
 {
     const instrument_t *instrument = candidate->instrument;
     const new_order_single_t *order = &candidate->order;
-    int64_t most = instrument->max_notional != 0 ? instrument->max_notional : AMOUNT_LIMIT - 1;
     verdict_t verdict;
     int64_t units;
 
     if (candidate->amount) {
         if ((verdict = filter_amount(instrument, order->order_qty)).rejected)
             return verdict;
-        return hold_for_order(instrument, order, &units) ? ADMITTED : refuse_at(REJECT_CODE_MAX_NOTIONAL, most);
+        return hold_for_order(instrument, order, &units) ? ADMITTED : refuse_at(REJECT_CODE_MAX_NOTIONAL, notional_bound(instrument, true));
     }
     if ((verdict = filter_notional(instrument, order->price, order->order_qty, candidate->market)).rejected ||
         candidate->market)
@@ -344,11 +333,10 @@ static verdict_t check_counts(const candidate_t *candidate, const order_context_
     const new_order_single_t *order = &candidate->order;
     const instrument_filters_t *filters = &candidate->instrument->filters;
     const account_t *account = &candidate->sequencer->registry.accounts[order->account_id];
-    verdict_t verdict = check_cap(account->open_orders, context->orders, account->open_orders_max,
-                                  REJECT_CODE_OPEN_ORDER_LIMIT);
+    verdict_t verdict;
 
-    if (verdict.rejected)
-        return verdict;
+    if ((uint64_t)account->open_orders + context->orders >= account->open_orders_max)
+        return refuse_at(REJECT_CODE_OPEN_ORDER_LIMIT, account->open_orders_max);
     const exposure_t exposure = exposures_get(&candidate->sequencer->exposures, order->account_id, order->instrument_id);
     if ((verdict = check_cap(exposure.orders, context->orders, filters->open_orders_max, REJECT_CODE_OPEN_ORDER_LIMIT))
             .rejected)
@@ -363,7 +351,7 @@ static verdict_t check_counts(const candidate_t *candidate, const order_context_
 }
 
 /* 26 */
-static verdict_t check_position(const candidate_t *candidate)
+static verdict_t check_position(const candidate_t *candidate, const order_context_t *context)
 {
     const instrument_t *instrument = candidate->instrument;
     const new_order_single_t *order = &candidate->order;
@@ -373,18 +361,33 @@ static verdict_t check_position(const candidate_t *candidate)
         return ADMITTED;
     if (candidate->amount)
         lots = (int64_t)(order->order_qty / ((int128_t)instrument->reference_ticks * instrument->quote_per_tick_lot));
-    return admit_position(candidate->sequencer, order->account_id, order->instrument_id, lots);
+    return admit_position(candidate->sequencer, order->account_id, order->instrument_id,
+                          context->due ? -(int128_t)lots : context->buys, lots);
+}
+
+/* Empty, or of the characters allowed; zeros behind it. */
+static bool text_is_valid(const char text[CLIENT_TEXT_SIZE])
+{
+    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:/-";
+    size_t length = strnlen(text, CLIENT_TEXT_SIZE);
+    bool valid = true;
+
+    for (size_t i = 0; i < CLIENT_TEXT_SIZE; i++)
+        valid &= i < length ? strchr(allowed, text[i]) != NULL : text[i] == 0;
+    return valid;
 }
 
 /* 27 */
 static verdict_t check_client_id(const candidate_t *candidate, const order_context_t *context)
 {
     const new_order_single_t *order = &candidate->order;
+    const order_details_t *details = candidate->details;
 
+    if (details != NULL && (!text_is_valid(details->client_text) ||
+                            (order->cl_ord_id == 0 && details->client_text[0] != 0)))
+        return refuse(REJECT_CODE_INVALID_CL_ORD_ID);
     if (order->cl_ord_id == 0)
-        return candidate->details != NULL && candidate->details->client_text[0] != 0
-                   ? refuse(REJECT_CODE_INVALID_CL_ORD_ID)
-                   : ADMITTED;
+        return ADMITTED;
     bool taken = client_id_is_open(candidate->sequencer, order->account_id, order->instrument_id, order->cl_ord_id);
     for (uint32_t i = 0; i < LIST_LEGS_MAX; i++)
         taken |= context->client_ids[i] == order->cl_ord_id;
@@ -451,7 +454,7 @@ static verdict_t check_account(const candidate_t *candidate, order_context_t *co
         if ((verdict = admit_order_rates(account, candidate->slot->ts_ns, context->orders)).rejected)
             return verdict;
     }
-    if ((verdict = check_position(candidate)).rejected)
+    if ((verdict = check_position(candidate, context)).rejected)
         return verdict;
     if (!context->due) {
         if ((verdict = check_client_id(candidate, context)).rejected)
@@ -479,7 +482,8 @@ static verdict_t check_request(const sequencer_t *sequencer, const log_slot_t *s
     verdict_t verdict = admit_entry(sequencer, account, order->instrument_id);
     if (verdict.rejected)
         return verdict;
-    return order->list_role != context->list_role ? refuse(REJECT_CODE_INVALID_LIST) : ADMITTED;
+    bool other_list = context->details != NULL && context->details->list_id != 0;
+    return order->list_role != context->list_role || other_list ? refuse(REJECT_CODE_INVALID_LIST) : ADMITTED;
 }
 
 /* Of the UTC day that ends next after the stamp. */
@@ -498,6 +502,7 @@ static void note_admitted(order_context_t *context, const new_order_single_t *or
         context->client_ids[context->orders] = order->cl_ord_id;
     context->orders++;
     context->algo += is_stop_order(order->ord_type);
+    context->buys += order->side == SIDE_BUY && (order->exec_inst & EXEC_INST_QUOTE_AMOUNT) == 0 ? order->order_qty : 0;
     context->icebergs += is_iceberg(order);
     context->extras += needs_extra(order);
     context->last_id = order_id;
@@ -535,12 +540,12 @@ verdict_t admit_order(const sequencer_t *sequencer, log_slot_t *slot, order_cont
         return verdict;
     note_admitted(context, order, order_id);
     slot->aux = order_id;
+    if (order->ord_type == ORD_TYPE_MARKET && order->time_in_force == TIME_IN_FORCE_GTC)
+        candidate.order.time_in_force = order->time_in_force = TIME_IN_FORCE_IOC;
     if (context->funding == FUNDING_LATER) /* it is completed when its time comes */
         return ADMITTED;
     *order = candidate.order;
     order->stp_group_id = account->stp_group;
-    if (order->ord_type == ORD_TYPE_MARKET && order->time_in_force == TIME_IN_FORCE_GTC)
-        order->time_in_force = TIME_IN_FORCE_IOC;
     if (order->time_in_force == TIME_IN_FORCE_DAY)
         order->expire_time = day_end(instrument, slot->ts_ns);
     slot->partition = instrument->partition;

@@ -132,7 +132,7 @@ static verdict_t check_replaceable(const prospect_t *prospect, const order_repla
         return refuse(REJECT_CODE_INVALID_LIST);
     if ((line->flags & LINE_QUOTE) != 0)
         return refuse(REJECT_CODE_INVALID_QUOTE);
-    if (request->replace_flags != 0)
+    if (request->replace_flags != 0 || (line->flags & LINE_AMOUNT) != 0) /* an amount is no quantity */
         return refuse(REJECT_CODE_INVALID_COMBINATION);
     if (request->price != PX_NULL && (line->flags & LINE_MARKET) != 0)
         return refuse_at(REJECT_CODE_INVALID_PRICE, prospect->instrument->min_ticks);
@@ -147,7 +147,7 @@ static verdict_t check_new_display(const prospect_t *prospect, int64_t display_l
     if (display_lots == QTY_NULL)
         return ADMITTED;
     if (display_lots <= 0 || !may_rest || (prospect->line->flags & LINE_MARKET) != 0)
-        return refuse_at(REJECT_CODE_INVALID_DISPLAY_QTY, prospect->lots);
+        return refuse(REJECT_CODE_INVALID_DISPLAY_QTY);
     return display_lots < prospect->instrument->min_lots
                ? refuse_at(REJECT_CODE_INVALID_DISPLAY_QTY, prospect->instrument->min_lots)
                : ADMITTED;
@@ -166,12 +166,9 @@ static verdict_t check_new_band(const prospect_t *prospect)
 
 static verdict_t check_new_parts(const prospect_t *prospect)
 {
-    uint16_t most = prospect->instrument->filters.iceberg_parts_max;
     bool iceberg = prospect->display_lots > 0 && prospect->display_lots < prospect->lots;
 
-    if (most == 0 || !iceberg || (prospect->lots - 1) / prospect->display_lots + 1 <= most)
-        return ADMITTED;
-    return refuse_at(REJECT_CODE_ICEBERG_PARTS, most);
+    return iceberg ? filter_parts(prospect->instrument, prospect->lots, prospect->display_lots) : ADMITTED;
 }
 
 /* Price, quantity and display, each where it is new; then the whole. Takes them into the prospect. */
@@ -193,9 +190,9 @@ static verdict_t check_new_terms(prospect_t *prospect, const order_replace_reque
     }
     if ((verdict = check_new_display(prospect, request->display_qty)).rejected)
         return verdict;
-    if (request->display_qty != QTY_NULL)
-        prospect->display_lots = request->display_qty;
-    if (!market && (verdict = filter_free(prospect->sequencer, prospect->ticks, prospect->lots)).rejected)
+    if (request->display_qty != QTY_NULL) /* what hides nothing makes an ordinary order of it */
+        prospect->display_lots = request->display_qty < prospect->lots ? request->display_qty : 0;
+    if (!market && (verdict = filter_free(prospect->sequencer, instrument, prospect->ticks, prospect->lots)).rejected)
         return verdict;
     if ((verdict = filter_notional(instrument, prospect->ticks, prospect->lots, market)).rejected)
         return verdict;
@@ -215,7 +212,7 @@ static verdict_t check_change(const prospect_t *prospect, uint64_t ts_ns, uint64
     if ((verdict = admit_order_rates(account, ts_ns, 0)).rejected)
         return verdict;
     int64_t more = buys ? prospect->lots - line->filled_lots - line_buys(prospect->orders, line) : 0;
-    if ((verdict = admit_position(prospect->sequencer, line->account, line->instrument, more)).rejected)
+    if (more > 0 && (verdict = admit_position(prospect->sequencer, line->account, line->instrument, 0, more)).rejected)
         return verdict;
     if (!orders_can_replace(prospect->orders, line))
         return refuse_at(REJECT_CODE_PENDING_REQUEST, REPLACES_IN_FLIGHT_MAX);
@@ -228,14 +225,13 @@ static verdict_t check_new_cover(const prospect_t *prospect, const order_replace
 {
     const order_line_t *line = prospect->line;
     const instrument_t *instrument = prospect->instrument;
-    int64_t most = instrument->max_notional != 0 ? instrument->max_notional : AMOUNT_LIMIT - 1;
     int64_t extra;
 
-    if (request->display_qty != QTY_NULL && (line->flags & LINE_EXTRA) == 0 &&
+    if (prospect->display_lots > 0 && (line->flags & LINE_EXTRA) == 0 &&
         prospect->orders->extras >= prospect->orders->extras_max)
         return refuse(REJECT_CODE_ALGO_CAPACITY);
     if (!replace_needs(prospect->sequencer, line, request->price, request->order_qty, &extra))
-        return refuse_at(REJECT_CODE_MAX_NOTIONAL, most);
+        return refuse_at(REJECT_CODE_MAX_NOTIONAL, notional_bound(instrument, (line->flags & LINE_MARKET) != 0));
     int64_t available = available_of(prospect->sequencer, line->account, paying_asset(instrument, line_sells(line)));
     return available < extra ? refuse_at(REJECT_CODE_INSUFFICIENT_BALANCE, available) : ADMITTED;
 }
@@ -301,6 +297,8 @@ verdict_t admit_amend(const sequencer_t *sequencer, const session_t *session, lo
         return refuse(REJECT_CODE_INVALID_LIST);
     if ((line->flags & LINE_QUOTE) != 0)
         return refuse(REJECT_CODE_INVALID_QUOTE);
+    if ((line->flags & LINE_AMOUNT) != 0)
+        return refuse(REJECT_CODE_INVALID_COMBINATION);
     prospect_t prospect = prospect_of(sequencer, line);
     if ((verdict = check_new_total(&prospect, request)).rejected)
         return verdict;
@@ -345,10 +343,10 @@ verdict_t admit_mass_cancel(const sequencer_t *sequencer, const session_t *sessi
     const account_t *owner = &sequencer->registry.accounts[account];
     if (request->scope == MASS_CANCEL_SCOPE_FIRM && owner->firm == 0)
         return refuse(REJECT_CODE_INVALID_COMBINATION);
-    if (account != 0 && (verdict = admit_rate(owner, RATE_CANCELS_10S, slot->ts_ns, 0)).rejected)
+    /* An operator's word counts for nobody. */
+    if (request->scope <= MASS_CANCEL_SCOPE_ACCOUNT && (verdict = admit_rate(owner, RATE_CANCELS_10S, slot->ts_ns, 0)).rejected)
         return verdict;
     request->account_id = account;
-    slot->partition =
-        (request->mass_flags & MASS_CANCEL_FLAGS_UNLOCK_ENTRY) != 0 ? PARTITION_SEQUENCER : PARTITION_ALL;
+    slot->partition = PARTITION_ALL;
     return ADMITTED;
 }

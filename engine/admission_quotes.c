@@ -47,9 +47,9 @@ static verdict_t check_side(const candidate_t *candidate, const side_t *side)
 
     if ((verdict = filter_price(instrument, side->price)).rejected)
         return verdict;
-    if ((verdict = filter_quantity(instrument, side->lots, false)).rejected)
+    if ((verdict = filter_free(candidate->sequencer, instrument, side->price, side->lots)).rejected)
         return verdict;
-    if ((verdict = filter_free(candidate->sequencer, side->price, side->lots)).rejected)
+    if ((verdict = filter_quantity(instrument, side->lots, false)).rejected)
         return verdict;
     if ((verdict = filter_notional(instrument, side->price, side->lots, false)).rejected)
         return verdict;
@@ -67,11 +67,10 @@ static verdict_t check_counts(const candidate_t *candidate, uint64_t ts_ns)
         return refuse_at(REJECT_CODE_OPEN_ORDER_LIMIT, account->open_orders_max);
     if (cap != 0 && (uint64_t)exposure.orders + candidate->placed > cap)
         return refuse_at(REJECT_CODE_OPEN_ORDER_LIMIT, cap);
-    if (candidate->placed == 0)
-        return ADMITTED;
-    verdict_t verdict = admit_order_rates(account, ts_ns, candidate->placed - 1);
-    return verdict.rejected ? verdict
-                            : admit_position(candidate->sequencer, quote->account_id, quote->instrument_id, quote->bid_qty);
+    verdict_t verdict = admit_order_rates(account, ts_ns, 0);
+    if (verdict.rejected || quote->bid_qty == 0)
+        return verdict;
+    return admit_position(candidate->sequencer, quote->account_id, quote->instrument_id, 0, quote->bid_qty);
 }
 
 /* The set's own orders of a side, standing or on their way: `client_id` may be theirs, and what they hold may be used again. */

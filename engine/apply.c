@@ -62,10 +62,12 @@ static void apply_replace(sequencer_t *sequencer, const log_slot_t *slot)
     version.limit_ticks = request->price != PX_NULL ? request->price : version.limit_ticks;
     version.total_lots = request->order_qty != QTY_NULL ? request->order_qty : version.total_lots;
     version.display_lots = request->display_qty;
+    if (version.display_lots != QTY_NULL && version.display_lots >= version.total_lots)
+        version.display_lots = 0; /* it hides nothing */
     version.client_id = request->cl_ord_id;
     apply_version(sequencer, orders, line, &version);
     line_hold(sequencer, line, extra);
-    if (request->display_qty != QTY_NULL && (line->flags & LINE_EXTRA) == 0) {
+    if (version.display_lots != QTY_NULL && version.display_lots > 0 && (line->flags & LINE_EXTRA) == 0) {
         line->flags |= LINE_EXTRA;
         orders->extras++;
     }
@@ -95,29 +97,17 @@ static void apply_cancel(sequencer_t *sequencer, const log_slot_t *slot)
     count_cancel(&sequencer->registry.accounts[request->account_id], slot->ts_ns);
 }
 
-/* An unlock is all ours; everything else the matchers answer. */
-static void apply_mass_cancel(sequencer_t *sequencer, const log_slot_t *slot, int64_t sequence)
+static void apply_mass_cancel(sequencer_t *sequencer, const log_slot_t *slot)
 {
     const mass_cancel_request_t *request = (const mass_cancel_request_t *)slot->block;
     account_t *account = &sequencer->registry.accounts[request->account_id];
 
-    if (request->account_id != 0)
+    if (request->scope <= MASS_CANCEL_SCOPE_ACCOUNT)
         count_cancel(account, slot->ts_ns);
     if ((request->mass_flags & MASS_CANCEL_FLAGS_LOCK_ENTRY) != 0)
         account->locked = 1;
-    if ((request->mass_flags & MASS_CANCEL_FLAGS_UNLOCK_ENTRY) == 0)
-        return;
-    account->locked = 0;
-    mass_cancel_report_t *report = report0_begin(sequencer, slot->session, TEMPLATE_MASS_CANCEL_REPORT, sequence, true);
-    report->cl_ord_id = request->cl_ord_id;
-    report->exec_id = report0_exec_id(sequencer);
-    report->transact_time = slot->ts_ns;
-    report->ref_seq_num = slot->seq_num;
-    report->instrument_id = request->instrument_id;
-    report->account_id = request->account_id;
-    report->side = request->side;
-    report->scope = request->scope;
-    report0_commit(sequencer);
+    if ((request->mass_flags & MASS_CANCEL_FLAGS_UNLOCK_ENTRY) != 0)
+        account->locked = 0;
 }
 
 /* ---- quotes ---------------------------------------------------------------------------------------------------------------------------- */
@@ -146,7 +136,6 @@ static uint64_t apply_quote_leg(sequencer_t *sequencer, const log_slot_t *slot, 
     line_entry_t entry = {.order = &order, .order_id = slot->aux, .session = slot->session,
                           .flags = LINE_QUOTE | LINE_COVERED};
     line_hold(sequencer, line_open(sequencer, &entry), leg->extra_cover);
-    count_orders(&sequencer->registry.accounts[leg->account_id], slot->ts_ns, 1);
     return slot->aux;
 }
 
@@ -160,6 +149,7 @@ static void apply_quote(sequencer_t *sequencer, const log_slot_t *slots)
     for (int side = 0; side < 2; side++)
         record->coming[record->in_flight][side] = apply_quote_leg(sequencer, &slots[1 + side], quote);
     record->in_flight++;
+    count_orders(&sequencer->registry.accounts[quote->account_id], slots[0].ts_ns, 1);
 }
 
 /* ---- what clients ask of partition 0 alone ------------------------------------------------------------------------------------------------ */
@@ -216,7 +206,7 @@ static void apply_admitted(sequencer_t *sequencer, const log_slot_t *slots, uint
         apply_amend(sequencer, slot);
         break;
     case TEMPLATE_MASS_CANCEL_REQUEST:
-        apply_mass_cancel(sequencer, slot, sequence + at);
+        apply_mass_cancel(sequencer, slot);
         break;
     case TEMPLATE_QUOTE:
         apply_quote(sequencer, slots);

@@ -36,6 +36,7 @@ static order_list_t *open_list(sequencer_t *sequencer, const log_slot_t *slot)
     list->instrument = (uint16_t)request->instrument_id;
     list->partition = partition_of(sequencer, request->instrument_id);
     list->type = request->list_type;
+    list->legs = request->leg_count;
     exposures_obtain(&sequencer->exposures, list->account, list->instrument)->lists++;
     return list;
 }
@@ -74,7 +75,7 @@ static void keep_pending(order_list_t *list, const new_order_single_t *order, co
     leg->first_display = details == NULL ? QTY_NULL : details->initial_display_qty;
 }
 
-static order_line_t *open_leg(sequencer_t *sequencer, order_list_t *list, const log_slot_t *slot,
+static order_line_t *open_leg(sequencer_t *sequencer, order_list_t *list, uint32_t leg, const log_slot_t *slot,
                               const order_details_t *details, uint16_t flags)
 {
     const new_order_single_t *order = (const new_order_single_t *)slot->block;
@@ -86,7 +87,7 @@ static order_line_t *open_leg(sequencer_t *sequencer, order_list_t *list, const 
                           .flags = flags};
 
     count_orders(&sequencer->registry.accounts[order->account_id], slot->ts_ns, 1);
-    list->order_id[list->legs++] = slot->aux;
+    list->order_id[leg] = slot->aux;
     return line_open(sequencer, &entry);
 }
 
@@ -99,19 +100,19 @@ static int64_t need_of(const sequencer_t *sequencer, const new_order_single_t *o
     return need;
 }
 
-static void apply_leg(sequencer_t *sequencer, order_list_t *list, const log_slot_t *slot, const order_details_t *details,
-                      int64_t sequence)
+static void apply_leg(sequencer_t *sequencer, order_list_t *list, uint32_t leg, const log_slot_t *slot,
+                      const order_details_t *details, int64_t sequence)
 {
     const new_order_single_t *order = (const new_order_single_t *)slot->block;
 
-    if (list->type != LIST_TYPE_OCO && list->legs > 0) {
-        (void)open_leg(sequencer, list, slot, details, LINE_PENDING);
+    if (list->type != LIST_TYPE_OCO && leg > 0) {
+        (void)open_leg(sequencer, list, leg, slot, details, LINE_PENDING);
         keep_pending(list, order, details);
         answer_pending(sequencer, slot, sequence);
         return;
     }
     list->live++;
-    order_line_t *line = open_leg(sequencer, list, slot, details, list->type == LIST_TYPE_OCO ? LINE_OCO : 0);
+    order_line_t *line = open_leg(sequencer, list, leg, slot, details, list->type == LIST_TYPE_OCO ? LINE_OCO : 0);
     if (list->type != LIST_TYPE_OCO)
         line_hold(sequencer, line, need_of(sequencer, order));
 }
@@ -141,12 +142,12 @@ static const order_details_t *details_before(const log_slot_t *slots, uint32_t a
 void apply_list(sequencer_t *sequencer, const log_slot_t *slots, uint32_t count, int64_t sequence)
 {
     order_list_t *list = open_list(sequencer, &slots[0]);
+    uint32_t leg = 0;
 
-    list->legs = 0;
     answer_list(sequencer, list, &slots[0], sequence, LIST_STATUS_TYPE_EXEC_STARTED, LIST_ORDER_STATUS_EXECUTING);
     for (uint32_t i = 1; i < count; i++)
         if (slots[i].template_id == TEMPLATE_NEW_ORDER_SINGLE)
-            apply_leg(sequencer, list, &slots[i], details_before(slots, i), sequence + i);
+            apply_leg(sequencer, list, leg++, &slots[i], details_before(slots, i), sequence + i);
     if (list->type == LIST_TYPE_OCO)
         hold_pair(sequencer, list, slots, count);
 }
@@ -158,7 +159,6 @@ static void start_leg(sequencer_t *sequencer, order_list_t *list, const log_slot
     const new_order_single_t *order = (const new_order_single_t *)slot->block;
     orders_t *orders = &sequencer->orders[list->partition];
     order_line_t *line = orders_line(orders, slot->aux);
-    int64_t before = line_buys(orders, line);
 
     INVARIANT(line->id == slot->aux);
     INVARIANT((line->flags & LINE_PENDING) != 0);
@@ -168,7 +168,6 @@ static void start_leg(sequencer_t *sequencer, order_list_t *list, const log_slot
     order_terms_t *terms = line_terms(orders, line);
     terms->expire = order->expire_time;
     sequencer->timed += terms->expire != U32_NULL;
-    line_buys_changed(sequencer, orders, line, before);
     list->live++;
     if (!pair)
         line_hold(sequencer, line, need_of(sequencer, order));

@@ -179,6 +179,24 @@ static const char *check_accounts(const book_store_t *store, uint32_t live)
     return listed == live ? NULL : "a live order is in no account's list";
 }
 
+static const char *check_unseen(const book_store_t *store, uint32_t index)
+{
+    const book_t *book = store->books + index;
+    state_hash_t hidden = {0, 0};
+    state_hash_t terms = {0, 0};
+    for (uint32_t slot = 1; slot <= store->order_mask + 1; slot++) {
+        const order_t *order = store->orders + slot;
+        const extra_t *extra = extra_of(store, order);
+        if (order->id == 0 || order->book != index || extra == NULL)
+            continue;
+        state_hash_add(&hidden, hidden_term(order, extra));
+        state_hash_add(&terms, terms_term(order, extra));
+    }
+    bool agree = hidden.low == book->hidden.low && hidden.high == book->hidden.high && terms.low == book->terms.low &&
+                 terms.high == book->terms.high;
+    return agree ? NULL : "what is unseen is not the sum over the orders";
+}
+
 const char *book_check(const book_store_t *store)
 {
     uint32_t live = 0;
@@ -200,6 +218,8 @@ const char *book_check(const book_store_t *store)
             broken = check_triggers(store, store->books + i, &census);
         if (broken == NULL)
             broken = tree_check(&store->trees, &store->books[i].expiries);
+        if (broken == NULL)
+            broken = check_unseen(store, i);
         if (broken != NULL)
             return broken;
         listed += census.orders + census.off_book;

@@ -26,11 +26,11 @@ verdict_t filter_stop_price(const instrument_t *instrument, int64_t ticks, bool 
 {
     if (ticks == PX_NULL)
         return ADMITTED;
-    if (market && ticks < 0)
-        return refuse_at(REJECT_CODE_INVALID_STOP_PX, 0);
     if (ticks < instrument->min_ticks)
         return refuse_at(REJECT_CODE_INVALID_STOP_PX, instrument->min_ticks);
-    return ticks > instrument->max_ticks ? refuse_at(REJECT_CODE_INVALID_STOP_PX, instrument->max_ticks) : ADMITTED;
+    if (ticks > instrument->max_ticks)
+        return refuse_at(REJECT_CODE_INVALID_STOP_PX, instrument->max_ticks);
+    return market && ticks < 0 ? refuse_at(REJECT_CODE_INVALID_STOP_PX, 0) : ADMITTED;
 }
 
 verdict_t filter_quantity(const instrument_t *instrument, int64_t lots, bool market)
@@ -46,27 +46,35 @@ verdict_t filter_quantity(const instrument_t *instrument, int64_t lots, bool mar
     return lots > most ? refuse_at(REJECT_CODE_MAX_QTY, most) : ADMITTED;
 }
 
-verdict_t filter_free(const sequencer_t *sequencer, int64_t ticks, int64_t lots)
+verdict_t filter_free(const sequencer_t *sequencer, const instrument_t *instrument, int64_t ticks, int64_t lots)
 {
-    int64_t most = AMOUNT_LIMIT / sequencer->config.orders_per_partition;
+    int64_t free = AMOUNT_LIMIT / sequencer->config.orders_per_partition;
+    int64_t most = free < instrument->max_lots ? free : instrument->max_lots;
 
     return ticks == 0 && lots > most ? refuse_at(REJECT_CODE_MAX_QTY, most) : ADMITTED;
+}
+
+int64_t notional_bound(const instrument_t *instrument, bool market)
+{
+    bool set = instrument->max_notional != 0 &&
+               (!market || (instrument->filters.notional_flags & NOTIONAL_FLAGS_MARKET_MAX) != 0);
+    return set ? instrument->max_notional : AMOUNT_LIMIT - 1;
 }
 
 verdict_t filter_notional(const instrument_t *instrument, int64_t ticks, int64_t lots, bool market)
 {
     uint8_t flags = instrument->filters.notional_flags;
-    int64_t most = market && (flags & NOTIONAL_FLAGS_MARKET_MAX) == 0 ? 0 : instrument->max_notional;
+    int64_t most = notional_bound(instrument, market);
     int64_t least = market && (flags & NOTIONAL_FLAGS_MARKET_MIN) == 0 ? 0 : instrument->min_notional;
     int64_t notional = 0;
 
-    if (!notional_of(instrument, ticks, lots, &notional) || (most != 0 && notional > most))
-        return refuse_at(REJECT_CODE_MAX_NOTIONAL, most != 0 ? most : AMOUNT_LIMIT - 1);
+    if (!notional_of(instrument, ticks, lots, &notional) || notional > most)
+        return refuse_at(REJECT_CODE_MAX_NOTIONAL, most);
     if (notional < least)
         return refuse_at(REJECT_CODE_MIN_NOTIONAL, least);
     /* What a sell order delivers must be an amount too. */
     if ((int128_t)lots * instrument->base_per_lot >= AMOUNT_LIMIT)
-        return refuse_at(REJECT_CODE_MAX_NOTIONAL, most != 0 ? most : AMOUNT_LIMIT - 1);
+        return refuse_at(REJECT_CODE_MAX_NOTIONAL, most);
     return ADMITTED;
 }
 
@@ -74,8 +82,8 @@ verdict_t filter_amount(const instrument_t *instrument, int64_t units)
 {
     uint8_t flags = instrument->filters.notional_flags;
 
-    if ((flags & NOTIONAL_FLAGS_MARKET_MAX) != 0 && instrument->max_notional != 0 && units > instrument->max_notional)
-        return refuse_at(REJECT_CODE_MAX_NOTIONAL, instrument->max_notional);
+    if (units > notional_bound(instrument, true))
+        return refuse_at(REJECT_CODE_MAX_NOTIONAL, notional_bound(instrument, true));
     if ((flags & NOTIONAL_FLAGS_MARKET_MIN) != 0 && units < instrument->min_notional)
         return refuse_at(REJECT_CODE_MIN_NOTIONAL, instrument->min_notional);
     return ADMITTED;
@@ -113,6 +121,14 @@ verdict_t filter_band(const instrument_t *instrument, bool sell, int64_t ticks, 
     if (down != 0 && ticks < lowest)
         return refuse_at(REJECT_CODE_PRICE_BAND, lowest > instrument->min_ticks ? lowest : instrument->min_ticks);
     return ADMITTED;
+}
+
+verdict_t filter_parts(const instrument_t *instrument, int64_t lots, int64_t display_lots)
+{
+    uint16_t set = instrument->filters.iceberg_parts_max;
+    int64_t most = set != 0 && set < ICEBERG_PARTS_LIMIT ? set : ICEBERG_PARTS_LIMIT;
+
+    return (lots - 1) / display_lots + 1 > most ? refuse_at(REJECT_CODE_ICEBERG_PARTS, most) : ADMITTED;
 }
 
 verdict_t filter_trailing(const instrument_t *instrument, uint8_t ord_type, bool sell, uint16_t delta)

@@ -46,30 +46,7 @@ static enum group_kind parse(const log_slot_t *slots, uint32_t count, group_orde
     return leader ? GROUP_CANCEL_REPLACE : GROUP_ORDER;
 }
 
-/* ---- details ------------------------------------------------------------------------------------------------------------------------ */
-
-static bool text_is_valid(const char text[36])
-{
-    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:/-";
-    size_t length = strnlen(text, 36);
-    bool valid = true;
-
-    for (size_t i = 0; i < 36; i++)
-        valid &= i < length ? strchr(allowed, text[i]) != NULL : text[i] == 0;
-    return valid;
-}
-
-static verdict_t check_details(const log_slot_t *slot, const session_t *session)
-{
-    const order_details_t *details = (const order_details_t *)slot->block;
-    verdict_t verdict = admit_frame(slot, session);
-
-    if (verdict.rejected)
-        return verdict;
-    if (!text_is_valid(details->client_text))
-        return refuse(REJECT_CODE_INVALID_CL_ORD_ID);
-    return details->list_id != 0 ? refuse(REJECT_CODE_INVALID_LIST) : ADMITTED;
-}
+/* ---- orders ------------------------------------------------------------------------------------------------------------------------- */
 
 /* An order of a group. Its details are part of it, and refused as it is. */
 static verdict_t admit_group_order(const sequencer_t *sequencer, log_slot_t *slots, const group_order_t *order,
@@ -80,7 +57,7 @@ static verdict_t admit_group_order(const sequencer_t *sequencer, log_slot_t *slo
 
     context->details = NULL;
     if (details != NULL) {
-        verdict = check_details(details, context->session);
+        verdict = admit_frame(details, context->session);
         context->details = (const order_details_t *)details->block;
     }
     if (!verdict.rejected)
@@ -341,10 +318,8 @@ static void admit_several(const sequencer_t *sequencer, const session_t *session
     }
 }
 
-/* A refused frame stays in the log as the client sent it, though it was admitted before a later one of its group failed. Only the
- * account is kept, for the report. */
-static void restore_refused(const sequencer_t *sequencer, const session_t *session, log_slot_t *slots,
-                            const log_slot_t *originals, uint32_t count, const verdict_t *verdicts)
+/* A refused frame stays in the log as the client sent it, though it was admitted before a later one of its group failed. */
+static void restore_refused(log_slot_t *slots, const log_slot_t *originals, uint32_t count, const verdict_t *verdicts)
 {
     for (uint32_t i = 0; i < count; i++) {
         if (!verdicts[i].rejected)
@@ -352,11 +327,6 @@ static void restore_refused(const sequencer_t *sequencer, const session_t *sessi
         uint16_t more = slots[i].flags & SLOT_FLAG_MORE;
         slots[i] = originals[i];
         slots[i].flags = (uint16_t)((slots[i].flags & ~SLOT_FLAG_MORE) | more);
-        if (slots[i].template_id != TEMPLATE_NEW_ORDER_SINGLE)
-            continue;
-        new_order_single_t *order = (new_order_single_t *)slots[i].block;
-        uint32_t account = resolve_account(sequencer, session, order->account_id);
-        order->account_id = account != 0 ? account : order->account_id;
     }
 }
 
@@ -372,7 +342,7 @@ uint32_t admit_command(const sequencer_t *sequencer, log_slot_t *slots, uint32_t
     for (uint32_t i = 0; i < count; i++)
         verdicts[i] = ADMITTED;
     admit_several(sequencer, session, slots, count, verdicts);
-    restore_refused(sequencer, session, slots, originals, count, verdicts);
+    restore_refused(slots, originals, count, verdicts);
     return count;
 }
 

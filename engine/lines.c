@@ -40,12 +40,11 @@ bool is_iceberg(const new_order_single_t *order)
            order->display_qty < order->order_qty;
 }
 
-/* A side entry at the matcher: what waits, shows slices, expires or has a peer; market orders, as one may rest in an auction. */
+/* A side entry at the matcher: what waits, shows slices, expires or has a peer; market orders, as one may rest in an auction. Counted
+ * for all orders of lists, though not all need it. */
 bool needs_extra(const new_order_single_t *order)
 {
-    bool paired = order->list_role == LIST_ROLE_OCO_ABOVE || order->list_role == LIST_ROLE_OCO_BELOW ||
-                  order->list_role == LIST_ROLE_OTOCO_PENDING_ABOVE || order->list_role == LIST_ROLE_OTOCO_PENDING_BELOW;
-    return paired || order->ord_type != ORD_TYPE_LIMIT || is_iceberg(order) ||
+    return order->list_role != LIST_ROLE_NONE || order->ord_type != ORD_TYPE_LIMIT || is_iceberg(order) ||
            order->time_in_force == TIME_IN_FORCE_GTD || order->time_in_force == TIME_IN_FORCE_DAY;
 }
 
@@ -101,7 +100,7 @@ static int64_t largest_total(const orders_t *orders, const order_line_t *line)
 
 int64_t line_buys(const orders_t *orders, const order_line_t *line)
 {
-    if ((line->flags & (LINE_SELL | LINE_PENDING | LINE_AMOUNT | LINE_FINAL)) != 0)
+    if ((line->flags & (LINE_SELL | LINE_AMOUNT | LINE_FINAL)) != 0)
         return 0;
     return largest_total(orders, line) - line->filled_lots;
 }
@@ -302,6 +301,18 @@ void line_buys_changed(sequencer_t *sequencer, const orders_t *orders, const ord
 
     if (now != before)
         exposures_obtain(&sequencer->exposures, line->account, line->instrument)->buy_lots += now - before;
+}
+
+void line_display_changed(sequencer_t *sequencer, const orders_t *orders, order_line_t *line)
+{
+    const order_terms_t *terms = orders_terms(orders, line);
+    bool was = (line->flags & LINE_ICEBERG) != 0;
+    bool is = terms != NULL && terms->display_lots > 0 && terms->display_lots < line->total_lots;
+
+    if (is == was || (line->flags & LINE_FINAL) != 0)
+        return;
+    line->flags ^= LINE_ICEBERG;
+    exposures_obtain(&sequencer->exposures, line->account, line->instrument)->icebergs += is ? 1u : UINT32_MAX;
 }
 
 /* ---- a line ends ------------------------------------------------------------------------------------------------------------------------------ */

@@ -198,11 +198,8 @@ static bool work_off(matcher_t *matcher)
             continue;
         }
         /* What the input fired is part of it. */
-        const book_t *book = matcher->store.books + matcher->input.book;
-        if (LIKELY(book->triggers.queue.head == 0) || book->state != MARKET_STATE_CONTINUOUS)
+        if (!matcher_begin_drain(matcher, matcher->input.book))
             return true;
-        work->drain_book = matcher->input.book;
-        work_push(matcher, WORK_DRAIN);
     }
 }
 

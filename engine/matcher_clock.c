@@ -11,21 +11,21 @@
 /* ---- transitions ------------------------------------------------------------------------------------------------------------ */
 
 enum transition_phase {
-    TRANSITION_LEAVE_AUCTION, /* its market orders end, if nothing uncrosses them */
     TRANSITION_CHANGE,
     TRANSITION_UNCROSS,
-    TRANSITION_AUCTION_OVER,
+    TRANSITION_AUCTION_OVER, /* market orders that waited for it end */
     TRANSITION_DRAIN,
     TRANSITION_DONE,
 };
 
-static void report_state(matcher_t *matcher, const book_t *book, uint8_t state, uint64_t request_id)
+/* `session` = who asked for it, 0 = nobody. */
+static void report_state(matcher_t *matcher, const book_t *book, uint8_t state, uint32_t session, uint64_t request_id)
 {
     if (!MATCHER_REPORTS)
         return;
     const input_t *input = &matcher->input;
     uint64_t exec_id = report_exec_id(matcher);
-    void *block = report_unnumbered(matcher, TEMPLATE_INSTRUMENT_STATE_REPORT, input->session);
+    void *block = report_unnumbered(matcher, TEMPLATE_INSTRUMENT_STATE_REPORT, session);
     REPORT_WRITE(block, instrument_state_report_t,
                  {.request_id = request_id,
                   .exec_id = exec_id,
@@ -35,9 +35,9 @@ static void report_state(matcher_t *matcher, const book_t *book, uint8_t state, 
                   .previous = book->state});
 }
 
-static void change_state(matcher_t *matcher, book_t *book, uint8_t state, uint64_t request_id)
+static void change_state(matcher_t *matcher, book_t *book, uint8_t state, uint32_t session, uint64_t request_id)
 {
-    report_state(matcher, book, state, request_id);
+    report_state(matcher, book, state, session, request_id);
     book->state = state;
     instrument_status_t *event = EVENT_RARE(matcher, book, TEMPLATE_INSTRUMENT_STATUS, instrument_status_t);
     event->instrument_id = book_index(matcher, book) + 1;
@@ -48,13 +48,13 @@ void transition_begin(matcher_t *matcher, book_t *book, uint8_t target, uint64_t
 {
     INVARIANT(target != 0);
     if (target == book->state) {
-        report_state(matcher, book, target, request_id);
+        report_state(matcher, book, target, matcher->input.session, request_id);
         return;
     }
     matcher->state->work.transition = (transition_t){.request_id = request_id,
                                                      .book = book_index(matcher, book),
                                                      .target = target,
-                                                     .phase = TRANSITION_LEAVE_AUCTION};
+                                                     .phase = TRANSITION_CHANGE};
     work_push(matcher, WORK_TRANSITION);
 }
 
@@ -80,12 +80,8 @@ bool matcher_transition(matcher_t *matcher)
     if (step_is_over(matcher))
         return false;
     switch (transition->phase) {
-    case TRANSITION_LEAVE_AUCTION:
-        if (!opens && book->state == MARKET_STATE_AUCTION && !end_auction_only(matcher, book))
-            return false;
-        break;
     case TRANSITION_CHANGE:
-        change_state(matcher, book, transition->target, transition->request_id);
+        change_state(matcher, book, transition->target, matcher->input.session, transition->request_id);
         if (transition->target == MARKET_STATE_AUCTION)
             indicative_begin(matcher, book);
         break;
@@ -94,13 +90,11 @@ bool matcher_transition(matcher_t *matcher)
             uncross_begin(matcher, book);
         break;
     case TRANSITION_AUCTION_OVER:
-        if (opens && !end_auction_only(matcher, book))
+        if (book->state != MARKET_STATE_AUCTION && !end_auction_only(matcher, book))
             return false;
         break;
     case TRANSITION_DRAIN:
-        work->drain_book = transition->book;
-        if (opens && book->triggers.queue.head != 0)
-            work_push(matcher, WORK_DRAIN);
+        (void)matcher_begin_drain(matcher, transition->book);
         break;
     default:
         /* The next transition of a tick may be another instrument's. */
@@ -126,22 +120,23 @@ static int64_t clamped(int128_t price)
 }
 
 /* Trades are inside where price x 10^4 <= reference x (10^4 + up) and >= reference x (10^4 - down). */
+void volatility_band(const market_clock_t *clock, int64_t reference, int64_t *low, int64_t *high)
+{
+    int128_t highest = (int128_t)reference * (BPS + (int64_t)clock->up_bps);
+    int128_t lowest = (int128_t)reference * (BPS - (int64_t)clock->down_bps);
+    *high = clock->up_bps != 0 ? clamped(highest / BPS - (highest % BPS < 0)) : INT64_MAX;
+    *low = clock->down_bps != 0 ? clamped(lowest / BPS + (lowest % BPS > 0)) : INT64_MIN;
+}
+
 static void set_band(book_t *book)
 {
     const market_clock_t *clock = &book->clock;
-    book->band_low = INT64_MIN;
-    book->band_high = INT64_MAX;
     if (is_watched(clock) && !clock->has_reference) { /* the first trade makes one: nothing is inside */
         book->band_low = INT64_MAX;
         book->band_high = INT64_MIN;
         return;
     }
-    int128_t high = (int128_t)clock->reference * (BPS + (int64_t)clock->up_bps);
-    int128_t low = (int128_t)clock->reference * (BPS - (int64_t)clock->down_bps);
-    if (clock->up_bps != 0)
-        book->band_high = clamped(high / BPS - (high % BPS < 0));
-    if (clock->down_bps != 0)
-        book->band_low = clamped(low / BPS + (low % BPS > 0));
+    volatility_band(clock, clock->reference, &book->band_low, &book->band_high);
 }
 
 void volatility_set_reference(book_t *book, int64_t price)
@@ -158,7 +153,7 @@ bool volatility_halts(matcher_t *matcher, book_t *book, int64_t price)
         volatility_set_reference(book, price);
         return false;
     }
-    change_state(matcher, book, MARKET_STATE_HALTED, 0);
+    change_state(matcher, book, MARKET_STATE_HALTED, 0, 0);
     clock->next_change_ns = matcher->input.ts_ns + clock->halt_ms * NS_PER_MS;
     return true;
 }
@@ -173,7 +168,7 @@ void matcher_instrument_volatility(matcher_t *matcher, const log_slot_t *slot)
     clock->reference_ms = block->reference_ms;
     clock->halt_ms = block->halt_ms;
     clock->auction_ms = block->auction_ms;
-    if (book->has_last_price && !clock->has_reference)
+    if (book->has_last_price)
         volatility_set_reference(book, book->last_price);
     set_band(book);
 }
@@ -285,7 +280,7 @@ static bool tick_expire(matcher_t *matcher, const book_t *book, uint64_t now_ns)
 static void tick_indicative(matcher_t *matcher, const book_t *book, uint64_t now_ns)
 {
     const market_clock_t *clock = &book->clock;
-    bool changed = clock->indicative_digest != book->digest.low || clock->indicative_unseen != book->unseen.low;
+    bool changed = clock->indicative_digest != book->digest.low || clock->indicative_hidden != book->hidden.low;
     if (book->state == MARKET_STATE_AUCTION && changed && now_ns >= clock->indicative_ns + INDICATIVE_NS)
         indicative_begin(matcher, book);
 }
@@ -293,10 +288,9 @@ static void tick_indicative(matcher_t *matcher, const book_t *book, uint64_t now
 static void tick_reference(book_t *book, uint64_t now_ns)
 {
     market_clock_t *clock = &book->clock;
-    if (!is_watched(clock) || clock->reference_ms == 0 || now_ns < clock->reference_ns)
-        return;
     uint64_t interval = clock->reference_ms * NS_PER_MS;
-    clock->reference_ns = now_ns / interval * interval + interval;
+    if (!is_watched(clock) || interval == 0 || now_ns / interval == clock->last_tick_ns / interval)
+        return;
     if (book->has_last_price)
         volatility_set_reference(book, book->last_price);
 }

@@ -25,6 +25,8 @@ void matcher_mass_cancel(matcher_t *matcher, const log_slot_t *slot)
         mass.account_last = matcher->config.accounts_max;
         mass.firm = block->scope == MASS_CANCEL_SCOPE_FIRM ? matcher->store.accounts[block->account_id].firm : 0;
     }
+    if ((block->mass_flags & MASS_CANCEL_FLAGS_UNLOCK_ENTRY) != 0)
+        mass.account = mass.account_last + 1; /* cancels nothing, but is answered as all are */
     begin_mass(matcher, &mass);
 }
 

@@ -119,12 +119,13 @@ static void oco(matcher_t *matcher, const log_slot_t *slots, uint32_t count)
     leg[0].peer = leg[1].slot->aux;
     leg[1].peer = leg[0].slot->aux;
     matcher->input.book = leg[0].block->instrument_id - 1;
-    bool refused = code[0] != 0 || code[1] != 0;
+    int failed = code[0] != 0 ? 0 : code[1] != 0 ? 1 : -1;
     for (int i = 0; i < 2; i++) {
         speak_for(matcher, slots, index[i], count);
-        if (refused)
-            new_order_reject(matcher, &leg[i], code[i] != 0 ? code[i] : (uint16_t)REJECT_CODE_INVALID_GROUP,
-                             code[i] != 0 ? limit[i] : 0);
+        if (failed == i)
+            new_order_reject(matcher, &leg[i], code[i], limit[i]);
+        else if (failed >= 0)
+            new_order_reject(matcher, &leg[i], REJECT_CODE_INVALID_GROUP, 0);
         else
             new_order_enter(matcher, &leg[i]);
     }

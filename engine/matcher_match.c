@@ -289,7 +289,8 @@ void matcher_rest(matcher_t *matcher, const taker_t *taker)
     order->cum = taker->order.cum;
     order->flags &= (uint8_t)~ORDER_OFF_BOOK;
     if (extra != NULL) {
-        int64_t wanted = extra->first_display > 0 ? extra->first_display : extra->display;
+        int64_t first = extra->display > 0 ? extra->first_display : 0; /* it may have been replaced by an ordinary order */
+        int64_t wanted = first > 0 ? first : extra->display;
         if (wanted > 0 && wanted < slice)
             slice = wanted;
         extra->first_display = 0;
@@ -420,8 +421,11 @@ void matcher_begin_scan(matcher_t *matcher)
     const book_store_t *store = &matcher->store;
     work_t *work = &matcher->state->work;
     const order_t *order = &work->taker.order;
+    const book_t *book = book_of(store, order);
     work->scan.quantity = 0;
-    levels_begin(&store->trees, &book_of(store, order)->side[order_side(order) ^ 1], &work->scan.at);
+    work->scan.low = book->clock.has_reference ? book->band_low : INT64_MIN;
+    work->scan.high = book->clock.has_reference ? book->band_high : INT64_MAX;
+    levels_begin(&store->trees, &book->side[order_side(order) ^ 1], &work->scan.at);
     work->scan.slot = work->scan.at.level != NULL ? work->scan.at.level->head : NOBODY;
     work_push(matcher, WORK_SCAN);
 }
@@ -439,8 +443,7 @@ bool matcher_scan(matcher_t *matcher)
         int64_t price = rank_of_price(scan->at.rank, order_side(&taker->order) ^ 1);
         if (scan->at.rank > ~taker->order.rank && !FAULT(FOK_LIMIT))
             break;
-        /* What would halt the market cannot be traded. Without a reference the first trade makes one. */
-        if (book->clock.has_reference && (price < book->band_low || price > book->band_high))
+        if (price < scan->low || price > scan->high)
             break;
         if (matcher->visits_left == 0)
             return false;
@@ -449,6 +452,9 @@ bool matcher_scan(matcher_t *matcher)
         bool own = mode != STP_MODE_NONE && same_owner(order, &taker->order);
         if (own && mode != STP_MODE_CANCEL_MAKER)
             break;
+        /* The market has no reference yet: the first trade will make one. */
+        if (!own && scan->quantity == 0 && !book->clock.has_reference)
+            volatility_band(&book->clock, price, &scan->low, &scan->high);
         scan->quantity += own ? 0 : order_open(store, order);
         scan->slot = order->next;
         if (scan->slot == NOBODY) {

@@ -16,12 +16,16 @@ uint16_t market_refuses(const book_t *book, uint8_t ord_type, bool immediate)
     case MARKET_STATE_CLOSED:
         return REJECT_CODE_MARKET_CLOSED;
     default: /* collecting */
-        if (is_stop_type(ord_type))
-            return 0;
         if (immediate || (ord_type == ORD_TYPE_MARKET && book->state != MARKET_STATE_AUCTION))
             return REJECT_CODE_AUCTION_ONLY;
         return 0;
     }
+}
+
+/* A limit order that trades at once or ends, when its turn comes. */
+static bool limit_at_once(uint8_t ord_type, uint8_t time_in_force)
+{
+    return !is_market_type(ord_type) && (time_in_force == TIME_IN_FORCE_IOC || time_in_force == TIME_IN_FORCE_FOK);
 }
 
 /* ---- new orders ---------------------------------------------------------------------------------------------------------- */
@@ -107,7 +111,7 @@ new_order_t new_order_of(const log_slot_t *slot, const order_details_t *details)
         new_order.minimum = block->display_qty;
     if (details != NULL && details->min_qty != QTY_OPT_NULL)
         new_order.minimum = details->min_qty;
-    if (details != NULL && details->initial_display_qty != QTY_OPT_NULL)
+    if (new_order.display > 0 && details != NULL && details->initial_display_qty != QTY_OPT_NULL)
         new_order.first_display = details->initial_display_qty;
     new_order.by_amount = (block->exec_inst & EXEC_INST_QUOTE_AMOUNT) != 0;
     if (block->time_in_force == TIME_IN_FORCE_FOK)
@@ -120,10 +124,8 @@ uint16_t new_order_refused(const matcher_t *matcher, const new_order_t *new_orde
     const new_order_single_t *block = new_order->block;
     const book_t *book = matcher_book(matcher, block->instrument_id);
     int side = block->side == SIDE_SELL;
-    bool limit_at_once = block->ord_type == ORD_TYPE_LIMIT &&
-                         (block->time_in_force == TIME_IN_FORCE_IOC || block->time_in_force == TIME_IN_FORCE_FOK);
-    uint16_t code =
-        market_refuses(book, block->ord_type, limit_at_once || new_order->minimum > 0 || new_order->by_amount);
+    bool immediate = limit_at_once(block->ord_type, block->time_in_force) || new_order->minimum > 0 || new_order->by_amount;
+    uint16_t code = market_refuses(book, block->ord_type, immediate);
     *limit = 0;
     if (code != 0)
         return code;
@@ -245,7 +247,11 @@ void new_order_enter(matcher_t *matcher, const new_order_t *new_order)
         taker->amount = taker->order.leaves;
         taker->order.leaves = 1; /* lots as soon as there is a price */
     }
-    work_push(matcher, WORK_COURSE);
+    /* Who will not trade has no course: so the legs of a pair, one of which is such an order, can enter one after the other. */
+    if ((block->exec_inst & EXEC_INST_POST_ONLY) != 0)
+        matcher_rest(matcher, taker);
+    else
+        work_push(matcher, WORK_COURSE);
 }
 
 RARE static void new_special(matcher_t *matcher, const log_slot_t *slot, const order_details_t *details)
@@ -303,7 +309,7 @@ RARE static void refuse_cancel(matcher_t *matcher, const order_cancel_request_t 
                          .account = block->account_id,
                          .code = code,
                          .response_to = RESPONSE_TO_CANCEL,
-                         .status = order != NULL ? live_status(order) : ORD_STATUS_REJECTED};
+                         .status = order != NULL ? order_status(&matcher->store, order) : ORD_STATUS_REJECTED};
     report_refused(matcher, &refusal);
 }
 
@@ -384,12 +390,6 @@ typedef struct terms {
     int64_t display; /* 0 = ordinary */
 } terms_t;
 
-static bool is_waiting(const book_store_t *store, const order_t *order)
-{
-    const extra_t *extra = extra_of(store, order);
-    return extra != NULL && (extra->flags & EXTRA_OFF_BOOK) != 0;
-}
-
 /* Why a replace is refused; 0 = it is not. */
 static uint16_t replace_refused(const matcher_t *matcher, const order_t *order, const terms_t *old, const terms_t *new,
                                 int64_t *limit)
@@ -397,7 +397,8 @@ static uint16_t replace_refused(const matcher_t *matcher, const order_t *order, 
     const book_t *book = book_of(&matcher->store, order);
     int side = order_side(order);
     const levels_t *opposite = &book->side[side ^ 1];
-    uint16_t code = market_refuses(book, rest_of(&matcher->store, order)->ord_type, false);
+    const order_rest_t *rest = rest_of(&matcher->store, order);
+    uint16_t code = market_refuses(book, rest->ord_type, limit_at_once(rest->ord_type, rest->time_in_force));
     if (code != 0)
         return code;
     if (new->total <= order->cum) {
@@ -417,7 +418,7 @@ static uint16_t replace_refused(const matcher_t *matcher, const order_t *order, 
 RARE static void refuse_change(matcher_t *matcher, const refusal_t *refusal, const order_t *order)
 {
     refusal_t complete = *refusal;
-    complete.status = order != NULL ? live_status(order) : ORD_STATUS_REJECTED;
+    complete.status = order != NULL ? order_status(&matcher->store, order) : ORD_STATUS_REJECTED;
     if (order != NULL)
         complete.orig_cl_ord_id = rest_of(&matcher->store, order)->cl_ord_id;
     report_refused(matcher, &complete);
@@ -497,8 +498,10 @@ static void set_display(matcher_t *matcher, order_t *order, int64_t display)
         extra = book_take_extra(store, slot_of(store, order));
         book_unseen_add(book_of(store, order), order, extra);
     }
+    book_unseen_remove(book_of(store, order), order, extra);
     extra->display = display;
     extra->first_display = 0;
+    book_unseen_add(book_of(store, order), order, extra);
 }
 
 static void replace_order(matcher_t *matcher, order_t *order, const terms_t *old, const terms_t *new, uint64_t cl_ord_id)
@@ -554,8 +557,8 @@ RARE static void replace_special(matcher_t *matcher, const log_slot_t *slot, ord
     terms_t new = {.price = block->price == PX_OPT_NULL ? old.price : block->price,
                    .total = block->order_qty == QTY_OPT_NULL ? old.total : block->order_qty,
                    .display = block->display_qty == QTY_OPT_NULL ? old.display : block->display_qty};
-    if (new.display >= new.total - order->cum)
-        new.display = 0;
+    if (block->display_qty != QTY_OPT_NULL && new.display >= new.total - order->cum)
+        new.display = 0; /* it hides nothing */
     refusal.code = replace_refused(matcher, order, &old, &new, &limit);
     if (refusal.code != 0) {
         refusal.limit = limit;
@@ -669,7 +672,7 @@ void matcher_status(matcher_t *matcher, const log_slot_t *slot)
         status.side = order_side_code(order);
         status.ord_type = rest->ord_type;
         status.time_in_force = rest->time_in_force;
-        status.ord_status = is_waiting(store, order) ? ORD_STATUS_UNTRIGGERED : live_status(order);
+        status.ord_status = order_status(store, order);
     }
     REPORT_WRITE(report, order_status_t, status);
 }

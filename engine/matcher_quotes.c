@@ -7,6 +7,7 @@
 enum quote_phase {
     QUOTE_OLD,       /* old sides are kept or canceled, the answer is written */
     QUOTE_PLACE_BID,
+    QUOTE_DRAIN, /* what the bid fired comes first */
     QUOTE_PLACE_ASK,
     QUOTE_DONE,
 };
@@ -39,8 +40,8 @@ static order_t *standing(const matcher_t *matcher, const quote_work_t *work, int
 static bool keeps(const matcher_t *matcher, const quote_work_t *work, int side, const order_t *old)
 {
     const quote_leg_t *leg = &work->leg[side];
-    return old != NULL && leg->action == QUOTE_ACTION_PLACE && work->code[side] == REJECT_CODE_NONE &&
-           leg->price == order_price(old) && leg->quantity <= order_open(&matcher->store, old);
+    return old != NULL && leg->action == QUOTE_ACTION_PLACE && leg->price == order_price(old) &&
+           leg->quantity <= order_open(&matcher->store, old);
 }
 
 static void cancel_old(matcher_t *matcher, order_t *old)
@@ -73,20 +74,19 @@ static void keep_old(matcher_t *matcher, const quote_work_t *work, int side, ord
     reduce_in_place(matcher, old, quantity);
 }
 
-/* Cover, and whether a side that may not would trade; both old sides are out of the way. */
-static void judge(const matcher_t *matcher, quote_work_t *work, int side, int64_t cover)
+/* Cover, the market's state, and whether a side that may not would trade; both old sides are out of the way. */
+static void judge(const matcher_t *matcher, quote_work_t *work, int side, int64_t cover, uint16_t market_code)
 {
     const book_t *book = matcher->store.books + work->book;
     const quote_leg_t *leg = &work->leg[side];
-    if (work->code[side] != REJECT_CODE_NONE)
-        return;
-    if ((leg->quote_flags & QUOTE_FLAGS_POST_ONLY) != 0 && book->state == MARKET_STATE_CONTINUOUS &&
-        crosses(&book->side[side ^ 1], rank_of_price(leg->price, side)))
-        work->code[side] = REJECT_CODE_WOULD_TAKE_LIQUIDITY;
-    else if (cover < cover_of(book, side, leg->price, leg->quantity))
+    if (cover < cover_of(book, side, leg->price, leg->quantity))
         work->code[side] = REJECT_CODE_INSUFFICIENT_BALANCE;
-    else
-        work->placed[side] = true;
+    else if (market_code != REJECT_CODE_NONE)
+        work->code[side] = market_code;
+    else if ((leg->quote_flags & QUOTE_FLAGS_POST_ONLY) != 0 &&
+             book->state == MARKET_STATE_CONTINUOUS && crosses(&book->side[side ^ 1], rank_of_price(leg->price, side)))
+        work->code[side] = REJECT_CODE_WOULD_TAKE_LIQUIDITY;
+    work->placed[side] = work->code[side] == REJECT_CODE_NONE;
 }
 
 static void answer(matcher_t *matcher, const quote_work_t *work, order_t *const kept[2])
@@ -137,8 +137,6 @@ static void replace_old(matcher_t *matcher, quote_work_t *work)
     int64_t cover[2] = {work->leg[0].extra_cover, work->leg[1].extra_cover};
     for (int side = 0; side < 2; side++) {
         order_t *old = standing(matcher, work, side);
-        if (work->leg[side].action == QUOTE_ACTION_PLACE)
-            work->code[side] = refused;
         if (keeps(matcher, work, side, old)) {
             kept[side] = old;
             keep_old(matcher, work, side, old);
@@ -149,7 +147,7 @@ static void replace_old(matcher_t *matcher, quote_work_t *work)
     }
     for (int side = 0; side < 2; side++) {
         if (kept[side] == NULL && work->leg[side].action == QUOTE_ACTION_PLACE)
-            judge(matcher, work, side, cover[side]);
+            judge(matcher, work, side, cover[side], refused);
         entry->order_id[side] = work->placed[side] ? work->order_id[side] : kept[side] != NULL ? kept[side]->id : 0;
     }
     answer(matcher, work, kept);
@@ -195,9 +193,15 @@ bool matcher_quote_step(matcher_t *matcher)
         replace_old(matcher, work);
         break;
     case QUOTE_PLACE_BID:
+        if (work->placed[0])
+            place(matcher, work, 0);
+        break;
+    case QUOTE_DRAIN:
+        matcher_begin_drain(matcher, work->book);
+        break;
     case QUOTE_PLACE_ASK:
-        if (work->placed[work->phase - 1 - QUOTE_PLACE_BID])
-            place(matcher, work, work->phase - 1 - QUOTE_PLACE_BID);
+        if (work->placed[1])
+            place(matcher, work, 1);
         break;
     default:
         work_pop(matcher);

@@ -65,6 +65,8 @@ enum work_kind {
 
 typedef struct scan {
     levels_iterator_t at;
+    int64_t low; /* what is outside would halt the market */
+    int64_t high;
     uint32_t slot;
     int64_t quantity;
 } scan_t;
@@ -289,6 +291,16 @@ void triggers_traded(matcher_t *matcher, book_t *book);
 /* Collect what it fired; false = out of budget. */
 bool triggers_note(matcher_t *matcher, book_t *book);
 bool matcher_drain(matcher_t *matcher);
+/* Work off the trigger queue of a book; false = there is nothing to do. */
+static inline bool matcher_begin_drain(matcher_t *matcher, uint32_t index)
+{
+    const book_t *book = matcher->store.books + index;
+    if (LIKELY(book->triggers.queue.head == 0) || book->state != MARKET_STATE_CONTINUOUS)
+        return false;
+    matcher->state->work.drain_book = index;
+    work_push(matcher, WORK_DRAIN);
+    return true;
+}
 void expiry_set(matcher_t *matcher, book_t *book, extra_t *extra, uint32_t expire);
 void expiry_clear(matcher_t *matcher, book_t *book, extra_t *extra);
 
@@ -314,6 +326,8 @@ bool matcher_tick_step(matcher_t *matcher);
 /* A trade at `price` would leave the volatility band: the market halts. True if so. */
 bool volatility_halts(matcher_t *matcher, book_t *book, int64_t price);
 void volatility_set_reference(book_t *book, int64_t price);
+/* Lowest and highest price of a trade around a reference. */
+void volatility_band(const market_clock_t *clock, int64_t reference, int64_t *low, int64_t *high);
 
 /* ---- matcher_control.c -------------------------------------------------------------------------------------------------------- */
 

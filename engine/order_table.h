@@ -51,8 +51,10 @@ typedef struct order_line {
 _Static_assert(sizeof(order_line_t) == 64, "one cache line an order");
 
 /* What few orders have, in the line's own place of a second array; valid with LINE_TERMS. */
+#define CLIENT_TEXT_SIZE 36
+
 typedef struct order_terms {
-    char text[36]; /* the client's own id, zero-filled */
+    char text[CLIENT_TEXT_SIZE]; /* the client's own id, zero-filled */
     uint32_t list;  /* index of its list + 1, 0 = none */
     int64_t stop_ticks; /* PX_NULL = none */
     int64_t display_lots; /* 0 = no iceberg */
@@ -70,7 +72,7 @@ _Static_assert(sizeof(order_terms_t) == 72, "no padding: hashed and stored as it
 typedef struct replace_version {
     int64_t limit_ticks;
     int64_t total_lots;
-    int64_t display_lots; /* QTY_NULL = stays */
+    int64_t display_lots; /* QTY_NULL = stays, 0 = no iceberg */
     uint64_t client_id;
 } replace_version_t;
 

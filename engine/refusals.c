@@ -24,6 +24,12 @@ void refusal_limits(const sequencer_t *sequencer, const log_slot_t *slots, uint3
     }
 }
 
+/* A client need not name its own account. */
+static uint32_t account_meant(const sequencer_t *sequencer, const log_slot_t *slot, uint32_t named)
+{
+    return named != 0 ? named : registry_session(&sequencer->registry, slot->session)->account;
+}
+
 void answer_order_refused(sequencer_t *sequencer, const log_slot_t *slot, uint64_t order_id, int64_t sequence, int64_t limit)
 {
     const new_order_single_t *order = (const new_order_single_t *)slot->block;
@@ -38,7 +44,7 @@ void answer_order_refused(sequencer_t *sequencer, const log_slot_t *slot, uint64
     report->client_tag = order->client_tag;
     report->limit = limit;
     report->instrument_id = order->instrument_id;
-    report->account_id = order->account_id;
+    report->account_id = account_meant(sequencer, slot, order->account_id);
     report->reject_code = (uint16_t)slot->aux;
     report->side = order->side;
     report0_commit(sequencer);
@@ -72,9 +78,10 @@ static void answer_change_refused(sequencer_t *sequencer, const log_slot_t *slot
     report->instrument_id = kind == TEMPLATE_ORDER_REPLACE_REQUEST ? replace->instrument_id
                             : kind == TEMPLATE_ORDER_AMEND_REQUEST ? amend->instrument_id
                                                                    : cancel->instrument_id;
-    report->account_id = kind == TEMPLATE_ORDER_REPLACE_REQUEST ? replace->account_id
-                         : kind == TEMPLATE_ORDER_AMEND_REQUEST ? amend->account_id
-                                                                : cancel->account_id;
+    report->account_id = account_meant(sequencer, slot,
+                                       kind == TEMPLATE_ORDER_REPLACE_REQUEST ? replace->account_id
+                                       : kind == TEMPLATE_ORDER_AMEND_REQUEST ? amend->account_id
+                                                                              : cancel->account_id);
     report->reject_code = (uint16_t)slot->aux;
     report->response_to = kind == TEMPLATE_ORDER_CANCEL_REQUEST ? RESPONSE_TO_CANCEL : RESPONSE_TO_REPLACE;
     report->ord_status = ORD_STATUS_REJECTED;
@@ -92,7 +99,7 @@ static void answer_mass_cancel_refused(sequencer_t *sequencer, const log_slot_t 
     report->transact_time = slot->ts_ns;
     report->ref_seq_num = slot->seq_num;
     report->instrument_id = request->instrument_id;
-    report->account_id = request->account_id;
+    report->account_id = account_meant(sequencer, slot, request->account_id);
     report->reject_code = (uint16_t)slot->aux;
     report->side = request->side;
     report->scope = request->scope;
@@ -109,7 +116,7 @@ static void answer_list_refused(sequencer_t *sequencer, const log_slot_t *slot, 
     report->transact_time = slot->ts_ns;
     report->ref_seq_num = slot->seq_num;
     report->instrument_id = request->instrument_id;
-    report->account_id = request->account_id;
+    report->account_id = account_meant(sequencer, slot, request->account_id);
     report->list_type = request->list_type;
     report->status_type = LIST_STATUS_TYPE_RESPONSE;
     report->order_status = LIST_ORDER_STATUS_REJECT;
@@ -130,7 +137,7 @@ static void answer_quote_refused(sequencer_t *sequencer, const log_slot_t *slot,
     report->bid_order_id = report->ask_order_id = ORDER_ID_OPT_NULL;
     report->bid_unused_id = report->ask_unused_id = ORDER_ID_OPT_NULL;
     report->instrument_id = quote->instrument_id;
-    report->account_id = quote->account_id;
+    report->account_id = account_meant(sequencer, slot, quote->account_id);
     report->bid_reject_code = report->ask_reject_code = (uint16_t)slot->aux;
     report->bid_status = report->ask_status = ORD_STATUS_REJECTED;
     report->quote_set_id = quote->quote_set_id;
@@ -150,7 +157,7 @@ static void answer_status_refused(sequencer_t *sequencer, const log_slot_t *slot
     report->ref_seq_num = slot->seq_num;
     report->price = PX_NULL;
     report->instrument_id = request->instrument_id;
-    report->account_id = request->account_id;
+    report->account_id = account_meant(sequencer, slot, request->account_id);
     report->reject_code = (uint16_t)slot->aux;
     report->side = SIDE_BUY; /* of an order that is not there every field has to say something */
     report->ord_type = ORD_TYPE_LIMIT;

@@ -66,6 +66,16 @@ INLINE uint8_t live_status(const order_t *order)
     return order->cum > 0 ? ORD_STATUS_PARTIALLY_FILLED : ORD_STATUS_NEW;
 }
 
+INLINE bool is_waiting(const book_store_t *store, const order_t *order)
+{
+    return UNLIKELY((order->flags & ORDER_EXTRA) != 0) && (store->extras[order->extra].flags & EXTRA_OFF_BOOK) != 0;
+}
+
+INLINE uint8_t order_status(const book_store_t *store, const order_t *order)
+{
+    return is_waiting(store, order) ? (uint8_t)ORD_STATUS_UNTRIGGERED : live_status(order);
+}
+
 /* Types whose price is the sequencer's protection price, not the client's. */
 INLINE bool is_market_type(uint8_t ord_type)
 {
@@ -291,8 +301,8 @@ INLINE void report_replaced(matcher_t *matcher, const order_t *order, const orde
     bool quote = restatement->reason == RESTATE_REASON_QUOTE;
     uint64_t exec_id = report_exec_id(matcher);
     /* A quote's reports are settled together. */
-    void *block = report_numbered_last(matcher, TEMPLATE_ORDER_REPLACED, input->session, order->account,
-                                  quote ? REPORT_FLAG_MORE : 0, last);
+    void *block = report_numbered_last(matcher, TEMPLATE_ORDER_REPLACED, quote ? rest->session : input->session,
+                                       order->account, quote ? REPORT_FLAG_MORE : 0, last);
     REPORT_WRITE(block, order_replaced_t,
                  {.cl_ord_id = rest->cl_ord_id,
                   .orig_cl_ord_id = restatement->orig_cl_ord_id,
@@ -308,7 +318,7 @@ INLINE void report_replaced(matcher_t *matcher, const order_t *order, const orde
                   .account_id = order->account,
                   .restate_reason = restatement->reason,
                   .side = order_side_code(order),
-                  .ord_status = live_status(order),
+                  .ord_status = order_status(&matcher->store, order),
                   .priority_retained = restatement->priority_retained});
 }
 

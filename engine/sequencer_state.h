@@ -8,6 +8,7 @@
 #include "invariant.h"
 #include "lists.h"
 #include "order_table.h"
+#include "platform.h"
 #include "quotes.h"
 #include "registry.h"
 #include "ringbuf/include/orders.h"
@@ -114,6 +115,7 @@ typedef struct order_context {
     uint64_t last_id;                   /* order id given out last by this command; 0 = none */
     uint64_t client_ids[LIST_LEGS_MAX]; /* of this command so far */
     int64_t need;        /* answer, and for the second of a pair the first one's: units of the asset paid */
+    int128_t buys;       /* lots, of this command so far */
     int64_t known_hold;  /* predecessor's */
     int64_t extra_cover; /* answer: what is to be held besides it */
     uint32_t known_asset;
@@ -136,7 +138,9 @@ verdict_t admit_entry(const sequencer_t *sequencer, uint32_t account, uint32_t i
 /* `more` = counted by this command already. */
 verdict_t admit_rate(const account_t *account, enum rate rate, uint64_t ts_ns, uint32_t more);
 verdict_t admit_order_rates(const account_t *account, uint64_t ts_ns, uint32_t more);
-verdict_t admit_position(const sequencer_t *sequencer, uint32_t account, uint32_t instrument, int64_t more_lots);
+/* `besides` = lots of the command's orders before it. */
+verdict_t admit_position(const sequencer_t *sequencer, uint32_t account, uint32_t instrument, int128_t besides,
+                         int64_t more_lots);
 verdict_t admit_stp(const sequencer_t *sequencer, uint32_t account, const instrument_t *instrument, uint32_t group,
                     uint8_t mode);
 bool client_id_is_open(const sequencer_t *sequencer, uint32_t account, uint32_t instrument, uint64_t client_id);
@@ -217,6 +221,8 @@ void line_finish(sequencer_t *sequencer, orders_t *orders, order_line_t *line, b
 void line_maybe_free(sequencer_t *sequencer, orders_t *orders, order_line_t *line);
 /* line_buys() was `before`. */
 void line_buys_changed(sequencer_t *sequencer, const orders_t *orders, const order_line_t *line, int64_t before);
+/* Its total or its display quantity did: it may be an iceberg now, or no longer. */
+void line_display_changed(sequencer_t *sequencer, const orders_t *orders, order_line_t *line);
 /* One hold for both legs of a pair. */
 void pair_hold(sequencer_t *sequencer, order_list_t *list, int64_t units);
 void pair_trim(sequencer_t *sequencer, order_list_t *list);

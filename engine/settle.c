@@ -44,7 +44,7 @@ static void settle_execution(sequencer_t *sequencer, orders_t *orders, order_lin
     INVARIANT(paid != NULL);
     INVARIANT(got != NULL);
     INVARIANT(cost <= *hold);
-    if (line->filled_lots == 0)
+    if (line->filled_lots == 0 && (line->flags & LINE_QUOTE) == 0)
         give_back_rate(&sequencer->registry.accounts[line->account]);
     line->filled_lots += fill->last_qty;
     *hold -= cost;
@@ -66,6 +66,7 @@ static void settle_prevention(sequencer_t *sequencer, orders_t *orders, order_li
 
     if ((line->flags & LINE_AMOUNT) == 0)
         line->total_lots -= report->prevented_qty;
+    line_display_changed(sequencer, orders, line);
     line_buys_changed(sequencer, orders, line, bought);
     line_trim(sequencer, orders, line);
 }
@@ -90,6 +91,7 @@ static void settle_replaced(sequencer_t *sequencer, orders_t *orders, order_line
             line->client_id = version.client_id;
         }
     }
+    line_display_changed(sequencer, orders, line);
     line_buys_changed(sequencer, orders, line, bought);
     line_trim(sequencer, orders, line);
 }

@@ -24,7 +24,6 @@ SLOT_FLAG_MORE = 1 << 0
 SLOT_BYTES, BLOCK_OFFSET = 128, 32
 # Answers to binding, and marks: not part of what the model tells.
 IGNORED_REPORTS = {"SessionBound", "SessionNegotiated", "BookHash", "AccountPosition"}
-IGNORED_EVENTS = {"BookDigest"}
 # What describe_line calls a value -> what the engine's order table calls it.
 ENGINE_COLUMNS = {
     "order_id": "order_id",
@@ -136,6 +135,8 @@ def describe_line(line: Any) -> OpenOrder:
     }
     if line.pair is not None or line.amount is not None:
         del described["hold"]
+    if line.is_pending_leg and line.is_market_type:  # its protection price is that of the moment it starts
+        del described["price"]
     return described
 
 
@@ -164,17 +165,20 @@ class EngineTarget:
     def run(self, commands: list[Numbered], *, tick: bool = False) -> Outcome:
         """Put all commands into the ingress ring before the engine runs. Whether it ticks is its own decision."""
         if not commands:
-            # A query is not logged, but lets the engine run.
-            self.engine.submit(ADMIN_SESSION, BalanceQuery(account_id=1), seq_num=0)
+            # A query is not logged, but lets the engine run: first it writes the marks that are due, then it ticks.
+            outputs = []
+            for _ in range(2):
+                outputs += self.engine.submit(ADMIN_SESSION, BalanceQuery(account_id=1), seq_num=0)
             self.engine.replies()
-            return self.outcome([])
+            return self.outcome(outputs)
         slots = [
             self.encode(
                 message,
                 session=session,
                 seq_num=number,
                 flags=0 if index == len(frames) - 1 else SLOT_FLAG_MORE,
-                ingress_ns=self.time_ns - age_us * 1_000,
+                # Stamps are a few ns later than the clock: so far from a whole microsecond they decide nothing.
+                ingress_ns=self.time_ns - age_us * 1_000 + 500,
             )
             for session, frames, age_us in commands
             for index, (number, message) in enumerate(frames)
@@ -190,7 +194,6 @@ class EngineTarget:
             market_events=[
                 self.market_event(event.partition, event.update_id, event.message)
                 for event in self.engine.market_events()
-                if type(event.message).__name__ not in IGNORED_EVENTS
             ],
             log=self.log(),
         )

@@ -31,7 +31,7 @@ CLIENT_TEXT = re.compile(r"[.A-Z:/a-z0-9_-]{0,36}")
 
 def check_known(message: NewOrderSingle) -> None:
     """Refuse a value outside its enum, in the order of check 1."""
-    if message.list_role not in set(ListRole) or message.exec_inst & ~EXEC_INST_KNOWN:
+    if message.list_role not in set(ListRole) or message.exec_inst & ~int(EXEC_INST_KNOWN):
         raise Refusal(RejectCode.INVALID_COMBINATION)
     if message.side not in set(Side):
         raise Refusal(RejectCode.INVALID_SIDE)
@@ -94,13 +94,13 @@ class Admission(Tables):
             raise Refusal(RejectCode.OPEN_ORDER_LIMIT, account.open_orders_max)
         here = [line for line in lines if line.instrument is request.instrument]
         if rules.open_orders_max and len(here) + len(earlier) >= rules.open_orders_max:
-            raise Refusal(RejectCode.OPEN_ORDER_LIMIT)
+            raise Refusal(RejectCode.OPEN_ORDER_LIMIT, rules.open_orders_max)
         algos = sum(line.is_algo for line in here) + sum(leg.is_waiting_type for leg in earlier)
         if request.is_waiting_type and 0 < rules.algo_orders_max <= algos:
-            raise Refusal(RejectCode.ALGO_ORDER_LIMIT)
+            raise Refusal(RejectCode.ALGO_ORDER_LIMIT, rules.algo_orders_max)
         icebergs = sum(line.is_iceberg for line in here) + sum(leg.display is not None for leg in earlier)
         if request.display is not None and 0 < rules.iceberg_orders_max <= icebergs:
-            raise Refusal(RejectCode.ICEBERG_ORDER_LIMIT)
+            raise Refusal(RejectCode.ICEBERG_ORDER_LIMIT, rules.iceberg_orders_max)
 
     def check_position(self, request: OrderRequest) -> None:
         """Refuse a buy with which the account could come to have more than the instrument allows."""
@@ -132,12 +132,12 @@ class Admission(Tables):
 
     def check_identity(self, request: OrderRequest) -> None:
         message = request.message
-        self.check_client_id(request.account.account_id, message.instrument_id, message.cl_ord_id)
-        if message.cl_ord_id and message.cl_ord_id in (leg.message.cl_ord_id for leg in request.earlier):
-            raise Refusal(RejectCode.DUPLICATE_CL_ORD_ID)
         text = "" if request.details is None else request.details.client_text
         if (text and message.cl_ord_id == 0) or not CLIENT_TEXT.fullmatch(text):
             raise Refusal(RejectCode.INVALID_CL_ORD_ID)
+        self.check_client_id(request.account.account_id, message.instrument_id, message.cl_ord_id)
+        if message.cl_ord_id and message.cl_ord_id in (leg.message.cl_ord_id for leg in request.earlier):
+            raise Refusal(RejectCode.DUPLICATE_CL_ORD_ID)
 
     def check_room(self, request: OrderRequest) -> None:
         partition = request.instrument.definition.assigned_partition
@@ -155,9 +155,9 @@ class Admission(Tables):
             raise Refusal(RejectCode.ALGO_CAPACITY)
 
     def needs_entry(self, request: OrderRequest) -> bool:
-        """Return True for what waits, icebergs, dated orders and legs of lists."""
+        """Return True for what waits, market orders, icebergs, dated orders and orders of lists."""
         is_dated = request.message.time_in_force in DATED
-        return request.is_waiting_type or request.display is not None or is_dated or request.role != 0
+        return request.message.ord_type != OrdType.LIMIT or request.display is not None or is_dated or request.role != 0
 
     def need_of(self, request: OrderRequest) -> int:
         """Return what the order may cost at worst."""
@@ -323,7 +323,7 @@ class Admission(Tables):
     ) -> OrderLine:
         """Return the order a cancel is for; a pending leg's cancel is for the working leg."""
         flags = message.cancel_flags
-        is_odd = flags & ~CANCEL_FLAGS_KNOWN or flags & ONLY_FLAGS == ONLY_FLAGS
+        is_odd = flags & ~int(CANCEL_FLAGS_KNOWN) or flags & ONLY_FLAGS == ONLY_FLAGS
         if is_odd or (flags & CancelFlags.CONTINUE_ON_FAILURE and not in_group):
             raise Refusal(RejectCode.INVALID_COMBINATION)
         account = self.account_for(session, message.account_id)

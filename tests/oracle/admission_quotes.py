@@ -85,7 +85,7 @@ class QuoteAdmission(ListAdmission):
         is_bid, is_ask = message.bid_qty > 0, message.ask_qty > 0
         is_negative = message.bid_qty < 0 or message.ask_qty < 0
         has_no_price = (is_bid and message.bid_px is None) or (is_ask and message.ask_px is None)
-        if is_negative or has_no_price or message.quote_flags & ~QuoteFlags.POST_ONLY:
+        if is_negative or has_no_price or message.quote_flags & ~int(QuoteFlags.POST_ONLY):
             raise Refusal(RejectCode.INVALID_QUOTE)
         if is_bid and is_ask and (message.bid_px or 0) >= (message.ask_px or 0):
             raise Refusal(RejectCode.INVALID_QUOTE)
@@ -147,7 +147,9 @@ class QuoteAdmission(ListAdmission):
     def check_quote_room(self, instrument: Instrument, quotes: QuoteLines | None, placed: int) -> None:
         if placed:
             self.check_order_room(instrument.definition.assigned_partition, placed - 1)
-        if quotes is None and len(self.quotes) >= self.quotes_max:
+        partition = instrument.definition.assigned_partition
+        known = sum(self.instruments[key[1]].definition.assigned_partition == partition for key in self.quotes)
+        if quotes is None and known >= self.quotes_max:
             raise Refusal(RejectCode.QUOTE_CAPACITY)
 
     def check_quote_money(self, placed: list[OrderRequest], quotes: QuoteLines | None) -> None:

@@ -13,7 +13,7 @@ from ringbuf.wire.messages import (
 )
 from tests.oracle.choices import CANCEL_ANSWER_TO_REQUESTER
 from tests.oracle.matching import Matching
-from tests.oracle.orders import DATED, LiveOrder, Market
+from tests.oracle.orders import LiveOrder, Market
 from tests.oracle.records import CancelReplace, Record
 
 
@@ -128,8 +128,6 @@ class Changes(Matching):
 
     def reduce_to(self, market: Market, order: LiveOrder, total: int) -> None:
         """Make an order smaller in its place. Hidden quantity goes first: the slice is cut only to the whole rest."""
-        if total != order.total:
-            market.book_changes += 1
         order.total = total
         if order.is_resting and order.visible > order.leaves:
             order.visible = order.leaves
@@ -138,11 +136,8 @@ class Changes(Matching):
     def leave_level(self, market: Market, order: LiveOrder, price: int, total: int) -> None:
         """Take a resting order out of its level. Market data hears of it at the end of the order's course."""
         market.book.remove(order)
-        market.book_changes += 1
         order.is_resting, order.visible = False, 0
         order.price, order.total, order.first_display = price, total, None
-        if order.terms.time_in_force in DATED:
-            self.becomes_dated(market, order)
 
     def go_again(self, market: Market, order: LiveOrder) -> None:
         """Let a replaced order trade like a new one and rest at the back, or end."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 from time import monotonic
 from typing import Any
 
@@ -31,6 +32,7 @@ OPEN_FIELDS = {
 }
 OPEN_ADMIN_FIELDS = {"limit"}
 TEMPLATES_WITH_RESULT = {330, 331, 334, 338}
+DIGEST_ID, DIGEST_RANK, DIGEST_QUANTITY = 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93, 0xA0761D6478BD642F
 STATE_EVENTS = ("InstrumentStatus", "AuctionIndicative")
 
 
@@ -139,6 +141,21 @@ class Replica:
             entry[2] -= values["last_qty"]
             if entry[2] == 0:
                 self.take(event)
+        elif event.name == "BookDigest":
+            self.check_digest(event)
+
+    def check_digest(self, event: MarketEvent) -> None:
+        """Compare a digest with that of the book as rebuilt so far (docs/PROTOCOL.md, section 14)."""
+        digest, count = 0, 0
+        for side, entries in self.sides.items():
+            for order_id, price, quantity in entries:
+                rank = price if side == Side.SELL else -1 - price
+                key = (order_id * DIGEST_ID % (1 << 64)) ^ (rank * DIGEST_RANK % (1 << 64))
+                digest = (digest + key * (quantity + DIGEST_QUANTITY)) % (1 << 128)
+                count += 1
+        told = event.fields["digest_low"] | event.fields["digest_high"] << 64
+        if (digest, count) != (told, event.fields["order_count"]):
+            raise Mismatch("digest of the book and number of orders", (digest, count), (told, event))
 
     def insert(self, side: int, order_id: int, price: int, quantity: int) -> None:
         entries = self.sides[side]
@@ -199,7 +216,8 @@ class Lockstep:
         got = self.target.run(frames, tick=is_tick)
         expected = self.model.burst(frames, got.log)
         ends_many = any(isinstance(command.message, MassCancelRequest | KillSwitch) for command in commands)
-        self.compare(got, expected, ends_many=ends_many)
+        ticked = any(entry.now_ns is not None for entry in got.log)
+        self.compare(got, expected, ends_many=ends_many, ticked=ticked)
 
     def catch(self, step: Step, act: Callable[[], None]) -> Difference | None:
         """Act, look into the state when it is time; turn what goes wrong into a difference."""
@@ -219,8 +237,9 @@ class Lockstep:
 
     # -- visible output --------------------------------------------------------------------------------------------
 
-    def compare(self, got: Outcome, expected: Outcome, *, ends_many: bool) -> None:
-        for partition in range(self.world.partitions + 1):
+    def compare(self, got: Outcome, expected: Outcome, *, ends_many: bool, ticked: bool) -> None:
+        # What the matchers said comes first: it is what partition 0 goes by.
+        for partition in (*range(1, self.world.partitions + 1), SEQUENCER):
             wanted = [report for report in expected.reports if report.partition == partition]
             seen = [report for report in got.reports if report.partition == partition]
             if ends_many:
@@ -229,7 +248,7 @@ class Lockstep:
                 self.compare_reports(wanted, seen)
                 self.compare_list_ids(wanted, seen)
         self.compare_replies(expected, got)
-        self.compare_market(expected.market_events, got.market_events, ends_many=ends_many)
+        self.compare_market(expected.market_events, got.market_events, many=ends_many or ticked)
 
     def compare_reports(self, wanted: list[Report], seen: list[Report]) -> None:
         for index in range(max(len(wanted), len(seen))):
@@ -239,7 +258,11 @@ class Lockstep:
     def compare_mass_cancel(self, wanted: list[Report], seen: list[Report]) -> None:
         """The order in which a mass cancel finds its orders is free; everything else is not."""
         last = ("AdminAck", "MassCancelReport")
-        by_order = lambda report: (report.name in last, report.name, report.fields.get("order_id") or 0)  # noqa: E731
+
+        def by_order(report: Report) -> tuple[bool, str, int]:
+            concerns = report.fields.get("order_id") or report.fields.get("list_cl_ord_id") or 0
+            return report.name in last, report.name, concerns
+
         ordered_wanted, ordered_seen = sorted(wanted, key=by_order), sorted(seen, key=by_order)
         numbers = [sorted((report.session, report.seq_num) for report in reports) for reports in (wanted, seen)]
         pairs = zip(ordered_wanted, ordered_seen, strict=False)
@@ -270,9 +293,12 @@ class Lockstep:
         if not good:
             raise Mismatch("replies", wanted, seen)
 
-    def compare_market(self, wanted: list[MarketEvent], seen: list[MarketEvent], *, ends_many: bool) -> None:
+    def compare_market(self, wanted: list[MarketEvent], seen: list[MarketEvent], *, many: bool) -> None:
+        all_seen, seen = seen, [event for event in seen if event.name != "BookDigest"]
         if bool(wanted) != bool(seen):
             raise Mismatch("market data", wanted, seen)
+        # Only a partition has an order of its own.
+        wanted, seen = (sorted(events, key=attrgetter("partition")) for events in (wanted, seen))
         trades = [[_trade(event) for event in events if event.name == "OrderExecute"] for events in (wanted, seen)]
         if trades[0] != trades[1]:
             raise Mismatch("trades in market data", trades[0], trades[1])
@@ -280,11 +306,15 @@ class Lockstep:
         if states[0] != states[1]:
             raise Mismatch("market states in market data", states[0], states[1])
         for partition in {event.partition for event in seen}:
-            # Each input ends once; what ends many orders may end once for each instrument.
+            # Each input ends once; what concerns several instruments ends on each, and may be several events.
             ends, own = ([event.last for event in events if event.partition == partition] for events in (seen, wanted))
-            if not ends[-1] or (sum(ends) != sum(own) and not ends_many):
+            if not ends[-1] or (sum(ends) != sum(own) and not many):
                 raise Mismatch("end-of-event flags", f"{sum(own)}, one on the last event of each input", seen)
-        for event in seen:
+        final = {event.instrument_id: event.last for event in seen}
+        if not all(final.values()):
+            raise Mismatch("last events of instruments", "end-of-event on each", seen)
+        # Digests have a number too, and must fit the book.
+        for event in all_seen:
             self.replicas[event.instrument_id].apply(event)
         for instrument_id in {event.instrument_id for event in wanted + seen}:
             rebuilt, book = self.replicas[instrument_id].book(), self.model.book(instrument_id)

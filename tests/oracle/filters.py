@@ -331,7 +331,7 @@ def check_order_qty(request: OrderRequest) -> None:
     elif message.order_qty <= 0:
         raise Refusal(RejectCode.INVALID_QTY, quantity_bounds(request.instrument, message.ord_type)[0])
     elif message.order_qty >= MONEY_LIMIT:
-        raise Refusal(RejectCode.MAX_QTY, quantity_bounds(request.instrument, message.ord_type)[1])
+        raise Refusal(RejectCode.MAX_QTY, MONEY_LIMIT - 1)
 
 
 def quantity_bounds(instrument: Instrument, ord_type: int) -> tuple[int, int]:

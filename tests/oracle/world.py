@@ -28,7 +28,7 @@ BTC, USD, ETH = 1, 2, 3
 WHALE_UNITS = 1 << 60
 FULL, BASIC = "full", "basic"
 # What the engine is compared with: "basic" until it has the order types of docs/MATCHING.md, then "full".
-ENGINE_PROFILE: Final = BASIC
+ENGINE_PROFILE: Final = FULL
 STEP_NS = 1_000
 
 

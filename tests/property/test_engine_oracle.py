@@ -38,6 +38,19 @@ COMMANDS_PER_SEED = 10_000
 FINDINGS: frozenset[str] = frozenset()
 
 
+def world_of(partitions: int, orders_max: int) -> World:
+    """Return a world of the engine's own capacities (docs/MATCHING.md, section 17, check 28)."""
+    return World(
+        partitions=partitions,
+        orders_max=orders_max,
+        profile=ENGINE_PROFILE,
+        entries_max=orders_max // 2,
+        lists_max=orders_max // 4,
+        quotes_max=orders_max // 8,
+        avoid=FINDINGS,
+    )
+
+
 def make_engine(world: World) -> EngineTarget:
     return EngineTarget(world)
 
@@ -60,13 +73,13 @@ def compare(seed: int, count: int, world: World, make_target: MakeTarget, *, bur
 @pytest.mark.parametrize("orders_max", [64, 128, 1024])
 def test_engine_and_model_agree_on_short_runs(engine: MakeTarget, orders_max: int) -> None:
     for seed in range(3):
-        compare(seed, 1_500, World(partitions=2, orders_max=orders_max, profile=ENGINE_PROFILE, avoid=FINDINGS), engine)
+        compare(seed, 1_500, world_of(2, orders_max), engine)
 
 
 @pytest.mark.parametrize("orders_max", [64, 1024])
 def test_engine_and_model_agree_on_commands_in_flight_together(engine: MakeTarget, orders_max: int) -> None:
     for seed in range(4):
-        world = World(partitions=2, orders_max=orders_max, profile=ENGINE_PROFILE, avoid=FINDINGS)
+        world = world_of(2, orders_max)
         compare(seed, 150, world, engine, bursts=True)
 
 
@@ -76,14 +89,14 @@ def test_engine_and_model_agree_on_a_long_run(engine: MakeTarget) -> None:
     seed = int(os.environ.get("BULLRING_ORACLE_SEED", "1000"))
     while count > 0:
         orders_max = (64, 128, 1024)[seed % 3]
-        world = World(partitions=1 + seed % 3, orders_max=orders_max, profile=ENGINE_PROFILE, avoid=FINDINGS)
+        world = world_of(1 + seed % 3, orders_max)
         compare(seed, min(count, COMMANDS_PER_SEED), world, engine)
         count -= COMMANDS_PER_SEED
         seed += 1
 
 
 def compare_one(command: Command) -> None:
-    world = World(partitions=1, orders_max=64, profile=ENGINE_PROFILE)
+    world = world_of(1, 64)
     difference = run_steps(world, [command], make_engine)
     assert difference is None, str(difference)
 
@@ -104,7 +117,7 @@ class OrderMachine(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
-        self.world = World(partitions=1, orders_max=64, profile=ENGINE_PROFILE)
+        self.world = world_of(1, 64)
         self.lockstep = Lockstep(self.world, type(self).make_target(self.world), deep_every=NEVER)
         for command in setup(self.world):
             self.run(command)
