@@ -144,7 +144,7 @@ def stop(feed: Feed, definitions: Definitions) -> None:
 
 
 class Farewell:
-    """Asked whether the stage may end, once it has nothing to do: first tells the end of all sessions, several times."""
+    """Asked whether the stage may end, once it has nothing to do: first tells the end of all sessions, repeatedly."""
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
