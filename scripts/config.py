@@ -25,6 +25,9 @@ UNIX_SOCKET_PATH_MAX = 107
 ADMIN_SOCKET = "admin.sock"
 STAGES_CORES_MIN = 6
 PORT_MAX = 65535
+FEED_PORT_OFFSET = 100  # replay; + 1 re-requests, + 2 snapshots
+FEED_LISTENERS = ("listen_replay", "listen_rerequest", "listen_snapshot")
+ADDRESS = r"(\[[0-9a-fA-F:]+\]|[^:\[\]]+):[0-9]{1,5}"
 
 
 class ConfigError(CommandError):
@@ -131,9 +134,11 @@ class PlacementConfig(Section):
     core_sequencer: int = _number(-1, 1023)
     core_gateway: int = _number(-1, 1023)
     core_journaler: int = _number(-1, 1023)
+    core_feed: int = _number(-1, 1023)
     cores_matchers: tuple[int, ...] = field()
     wait_order_path: str = _choice("auto", "spin", "yield", "park")
     wait_journaler: str = _choice("spin", "yield", "park")
+    wait_feed: str = _choice("auto", "spin", "yield", "park")
     priority_journaler: int = _number(0, 99)
 
     def __post_init__(self) -> None:
@@ -154,24 +159,34 @@ class SupervisorConfig(Section):
     stop_timeout_s: int = _number(1, 600)
 
 
+def split_address(text: str) -> tuple[str, int]:
+    """Return host and port of "HOST:PORT"."""
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _check_port(text: str, key: str, *, low: int = 0) -> None:
+    if text and not low <= split_address(text)[1] <= PORT_MAX:
+        raise ConfigError(f"{key} = {text!r}: the port must be {low}..{PORT_MAX}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class BinaryGatewayConfig(Section):
-    listen: str = _text(r"(\[[0-9a-fA-F:]+\]|[^:\[\]]+):[0-9]{1,5}", '"HOST:PORT"')
+    listen: str = _text(ADDRESS, '"HOST:PORT"')
     connections_max: int = _number(1, 65536)
     logon_timeout_ms: int = _number(100, 60000)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.port > PORT_MAX:
-            raise ConfigError(f"listen = {self.listen!r}: the port must be 0..{PORT_MAX}")
+        _check_port(self.listen, "listen")
 
     @property
     def host(self) -> str:
-        return self.listen.rpartition(":")[0].strip("[]")
+        return split_address(self.listen)[0]
 
     @property
     def port(self) -> int:
-        return int(self.listen.rpartition(":")[2])
+        return split_address(self.listen)[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,9 +195,51 @@ class AdminGatewayConfig(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FeedSection(Section):
+    enabled: bool = field()
+    listen_replay: str = _text(f"({ADDRESS})?", '"HOST:PORT" or empty')
+    listen_rerequest: str = _text(f"({ADDRESS})?", '"HOST:PORT" or empty')
+    listen_snapshot: str = _text(f"({ADDRESS})?", '"HOST:PORT" or empty')
+    listen_web: str = _text(f"({ADDRESS})?", '"HOST:PORT" or empty')
+    line_a: tuple[str, ...] = field()
+    line_b: tuple[str, ...] = field()
+    interface_a: str = _text(r"\S*", "an address or empty")
+    interface_b: str = _text(r"\S*", "an address or empty")
+    multicast_ttl: int = _number(0, 255)
+    tokens: bool = field()
+    packet_bytes_max: int = _number(256, 65507)
+    pack_delay_us: int = _number(0, 1_000_000)
+    heartbeat_ms: int = _number(10, 60_000)
+    definitions_ms: int = _number(1, 60_000)
+    derived_slots: int = _number(16384, 1 << 26, power_of_two=True)
+    connections_max: int = _number(1, 65536)
+    connections_per_user: int = _number(1, 65536)
+    output_bytes: int = _number(4096, 1 << 26)
+    rerequests_per_s: int = _number(1, 1_000_000)
+    snapshot_age_ms: int = _number(0, 600_000)
+    snapshot_bytes_max: int = _number(1 << 16, 1 << 40)
+    end_session_on_stop: bool = field()
+    park_us: int = _number(50, 100_000)
+    nice: int = _number(0, 19)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in (*FEED_LISTENERS, "listen_web"):
+            _check_port(getattr(self, key), key)
+        for key in ("line_a", "line_b"):
+            for text in getattr(self, key):
+                if re.fullmatch(f"(full|derived|definitions|all)@{ADDRESS}", text) is None:
+                    raise ConfigError(
+                        f'{key} = {text!r}: must be "KIND@HOST:PORT", KIND full, derived, definitions or all'
+                    )
+                _check_port(text, key, low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class GatewayConfig(Section):
     binary: BinaryGatewayConfig
     admin: AdminGatewayConfig
+    feed: FeedSection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,6 +279,25 @@ class Config(Section):
     def seal_key_path(self) -> Path:
         """The key HMAC secrets are derived with; kept outside the log."""
         return self.data_dir / "seal.key"
+
+    @property
+    def feed_key_path(self) -> Path:
+        """The key that tokens of the market feed are made with."""
+        return self.data_dir / "feed.key"
+
+    def definitions_path(self, process: str) -> Path:
+        """What a process of the feed remembers of the reference channel."""
+        return self.data_dir / f"{process}.definitions"
+
+    @property
+    def has_feed(self) -> bool:
+        """Is there a market feed? It needs the archive."""
+        return self.gateway.feed.enabled and self.journal.archive
+
+    @property
+    def has_feed_web(self) -> bool:
+        """Is it served over WebSocket, too?"""
+        return self.has_feed and self.gateway.feed.listen_web != ""
 
     @property
     def counters_dir(self) -> Path:
@@ -348,6 +424,10 @@ def _build(kind: type, table: Mapping[str, Any], prefix: str) -> Section:
 def _typed(hint: Any, value: Any, key: str) -> Any:
     if hint == tuple[int, ...] and _is_list(value, int):
         return tuple(value)
+    if hint == tuple[str, ...]:
+        if _is_list(value, str):
+            return tuple(value)
+        raise ConfigError(f"{key} = {value!r}: must be a list of texts")
     if hint == tuple[tuple[int, ...], ...] and isinstance(value, list | tuple):
         if all(_is_list(group, int) for group in value):
             return tuple(tuple(group) for group in value)
@@ -390,8 +470,20 @@ def _derive(tables: dict[str, Any]) -> dict[str, Any]:
         node["run_dir"] = str(run_dir)
     if admin["socket"] == "":
         admin["socket"] = str(Path(node["run_dir"]) / ADMIN_SOCKET)
+    _derive_feed(tables["gateway"])
     if len(os.fsencode(admin["socket"])) > UNIX_SOCKET_PATH_MAX:
         raise ConfigError(
             f"gateway.admin.socket = {admin['socket']!r}: a Unix socket's path may have {UNIX_SOCKET_PATH_MAX} bytes"
         )
     return tables
+
+
+def _derive_feed(gateway: dict[str, Any]) -> None:
+    """The feed's ports follow the port of order entry, so that two nodes on a host differ in one key."""
+    listen, feed = gateway["binary"]["listen"], gateway["feed"]
+    if not isinstance(listen, str) or re.fullmatch(ADDRESS, listen) is None:
+        return
+    host, _, port = listen.rpartition(":")
+    for place, key in enumerate(FEED_LISTENERS):
+        if feed[key] == "":
+            feed[key] = f"{host}:{int(port) + FEED_PORT_OFFSET + place if int(port) else 0}"

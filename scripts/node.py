@@ -7,7 +7,7 @@ import os
 import secrets
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -44,6 +44,7 @@ class Node:
     epoch: int
     engine: EngineConfig
     binary_port: int = 0
+    feed_ports: Mapping[str, int] = field(default_factory=dict)  # by key of [gateway.feed]
 
     def save(self) -> None:
         """Write node.json, whole or not at all."""
@@ -58,6 +59,7 @@ class Node:
             "epoch": self.epoch,
             "engine": engine,
             "binary_port": self.binary_port,
+            "feed_ports": dict(self.feed_ports),
         }
         temporary.write_text(json.dumps(facts))
         temporary.rename(path)
@@ -78,6 +80,7 @@ class Node:
             epoch=facts["epoch"],
             engine=EngineConfig(**facts["engine"]),
             binary_port=facts["binary_port"],
+            feed_ports=facts["feed_ports"],
         )
 
     @property
@@ -147,7 +150,15 @@ def read_genesis(directory: Path) -> wire.Genesis | None:
 
 def seal_key(config: Config) -> bytes:
     """Return the key HMAC secrets follow from, made at the first start."""
-    path = config.seal_key_path
+    return _key(config.seal_key_path)
+
+
+def feed_key(config: Config) -> bytes:
+    """Return the key that tokens of the market feed are made with, made at the first start."""
+    return _key(config.feed_key_path)
+
+
+def _key(path: Path) -> bytes:
     try:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(secrets.token_bytes(SEAL_KEY_BYTES))

@@ -13,13 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import gc
 import json
 import os
 import select
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -47,7 +45,10 @@ from ringbuf import (
     Watch,
 )
 from ringbuf.wire import messages as wire
+from scripts.addresses import listen_error, numeric
 from scripts.exit_codes import CommandError, ExitCode
+from scripts.feed_process import run_feed
+from scripts.feed_web import run_feed_web
 from scripts.node import (
     ADMIN_SOURCE,
     GATEWAY_SOURCE,
@@ -152,11 +153,14 @@ class Process:
         sleep_ns: int = IDLE_RUN_NS,
         service: Callable[[], object] | None = None,
         lapped: Mapping[int, Owner] | None = None,
+        cure: Callable[[int], None] | None = None,
         quiet: Callable[[], bool] | None = None,
         on_stop: Callable[[], None] | None = None,
         idle: Callable[[], bool] | None = None,
     ) -> None:
-        """Run the stages until asked to stop, then until `quiet`; `lapped`: whom to feed from files then."""
+        """Run the stages until asked to stop, then until `quiet`. When one stops `lapped` says whom to feed from files;
+        `cure`, where given, takes its status instead.
+        """
         runner = Runner(stages, self.plan.wait, doorbell, socket=sockets, idle_timeout_ns=sleep_ns)
         gc.collect()
         gc.freeze()
@@ -169,13 +173,15 @@ class Process:
                 service()
             if idle is not None and doorbell is not None and not busy and not self.stopping:
                 _sleep(doorbell, idle)
-            if result.status < 0:
+            if result.status < 0 and cure is not None:
+                cure(result.status)
+            elif result.status < 0:
                 self._cure(result.status, result.stage, lapped or {})
             now = time.monotonic()
             if now >= due:
                 due = now + HOUSEKEEPING_S
                 self.check_parent()
-                self._write_counters(runner)
+                self.write_counters(runner)
             if not self.stopping:
                 continue
             if deadline == 0.0:
@@ -184,7 +190,7 @@ class Process:
                     on_stop()
             quiet_runs = 0 if busy or (quiet is not None and not quiet()) else quiet_runs + 1
             if quiet_runs >= QUIET_RUNS_BEFORE_END or now > deadline:
-                self._write_counters(runner)
+                self.write_counters(runner)
                 return
 
     def check_parent(self) -> None:
@@ -201,14 +207,11 @@ class Process:
         if limit > owner.position:
             self.feed([owner], LogReader(self.config.journal_dir).batches(owner.position, limit))
 
-    def _write_counters(self, runner: Runner) -> None:
-        loop = {
-            "heartbeat_ns": time.time_ns(),
-            "rounds": runner.rounds,
-            "idle_rounds": runner.idle_rounds,
-            "yields": runner.yields,
-            "sleeps": runner.sleeps,
-        }
+    def write_counters(self, runner: Runner | None = None) -> None:
+        """Write all numbers to the counter file. A process without a C loop has no numbers of one."""
+        loop = {"heartbeat_ns": time.time_ns()}
+        for name in ("rounds", "idle_rounds", "yields", "sleeps") if runner is not None else ():
+            loop[name] = getattr(runner, name)
         for name, numbers in (("loop", loop), *((name, source()) for name, source in self._sources)):
             for key, value in numbers.items():
                 full = f"{name}.{key}"
@@ -279,7 +282,7 @@ def run_journaler(process: Process, ready: Ready) -> None:
         node=config.node.node_id,
         schema_hash=wire.SCHEMA_HASH,
     )
-    journaler = Journaler(settings, rings.log, rings.reports)
+    journaler = Journaler(settings, rings.log, rings.reports, rings.market)
     # Waking a sleeper on another core costs the order path ten microseconds and more, so it wakes us only for what
     # somebody waits for: records to sync. The archive, and all of D0, is written some milliseconds later.
     awaited = [(rings.log, Watch.PUBLISHED)] if config.node.mode == "D1" else []
@@ -293,7 +296,8 @@ def run_journaler(process: Process, ready: Ready) -> None:
 
     def archived() -> bool:
         places = ((ring.consumer(JOURNALER), ring.published) for ring in rings.reports.values())
-        return written() and all(place.cursor == published for place, published in places if place.gating)
+        reports = all(place.cursor == published for place, published in places if place.gating)
+        return written() and reports and journaler.market_archived
 
     # After the journaler has started its helper thread, which prepares files and must not run ahead of anybody.
     priority = raise_priority(process.config.placement.priority_journaler)
@@ -370,9 +374,9 @@ def _build_gateway(process: Process) -> tuple[BinaryServer, int]:
     server = BinaryServer(settings, seal_key=seal_key(process.config))
     _attach_server(process, server, GATEWAY_SOURCE)
     try:
-        port = server.listen_tcp(_numeric(binary.host), node.binary_port)
+        port = server.listen_tcp(numeric(binary.host, "gateway.binary.listen"), node.binary_port)
     except ListenError as error:
-        raise _listen_error(error, node.binary_address, "gateway.binary.listen") from error
+        raise listen_error(error, node.binary_address, "gateway.binary.listen") from error
     process.count("gateway", server.counters)
     return server, port
 
@@ -385,7 +389,7 @@ def _build_admin(process: Process) -> BinaryServer:
     try:
         server.listen_unix(path)
     except ListenError as error:
-        raise _listen_error(error, str(path), "gateway.admin.socket") from error
+        raise listen_error(error, str(path), "gateway.admin.socket") from error
     process.count("admin", server.counters)
     return server
 
@@ -506,22 +510,6 @@ def _stage(stage: Stage | tuple[int, int]) -> Stage:
     return stage if isinstance(stage, Stage) else Stage(*stage)
 
 
-def _numeric(host: str) -> str:
-    try:
-        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
-    except socket.gaierror as error:
-        raise CommandError(f"gateway.binary.listen: no such host {host!r}", ExitCode.CONFIGURATION) from error
-
-
-def _listen_error(error: OSError, address: str, key: str) -> CommandError:
-    if error.errno == errno.EADDRINUSE:
-        return CommandError(
-            f"{address} is in use by another program: stop that, or choose another with {key}", ExitCode.CANNOT_CREATE
-        )
-    code = ExitCode.NO_PERMISSION if error.errno == errno.EACCES else ExitCode.CANNOT_CREATE
-    return CommandError(f"cannot listen on {address} ({key}): {error.strerror}", code)
-
-
 KINDS: dict[Kind, Callable[[Process, Ready], None]] = {
     Kind.JOURNALER: run_journaler,
     Kind.SEQUENCER: run_sequencer,
@@ -529,6 +517,8 @@ KINDS: dict[Kind, Callable[[Process, Ready], None]] = {
     Kind.GATEWAY: run_gateway,
     Kind.ADMIN: run_admin,
     Kind.FUSED: run_fused,
+    Kind.FEED: run_feed,
+    Kind.FEED_WEB: run_feed_web,
 }
 
 

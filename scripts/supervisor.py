@@ -21,11 +21,12 @@ from journaler.recover import recover
 from ringbuf import RingbufError, Storage, StorageLevel
 from scripts.config import CHECKOUT, Config
 from scripts.exit_codes import CommandError, ExitCode
-from scripts.node import Node, NodeRings, engine_config, seal_key
-from scripts.placement import CORE_KINDS, Kind, ProcessPlan, place
+from scripts.node import Node, NodeRings, engine_config, feed_key, seal_key
+from scripts.placement import CORE_KINDS, FEED_KINDS, Kind, ProcessPlan, place
 from scripts.storage import disk_full_text, storage_text
 
 POLL_S = 0.2
+FEED_RESTART_S, FEED_RESTART_MAX_S = 1.0, 60.0  # doubled from death to death
 LOG_TAIL_LINES = 5
 # What a restart cannot cure.
 FATAL = {ExitCode.CANNOT_CREATE, ExitCode.BUSY, ExitCode.CONFIGURATION, ExitCode.NO_PERMISSION, ExitCode.IO_ERROR}
@@ -92,6 +93,8 @@ class Supervisor:
         self._children: list[Child] = []
         self._rings: NodeRings | None = None
         self._restart_times: deque[float] = deque()
+        self._feed_due: dict[str, float] = {}  # when to start which again
+        self._feed_pause: dict[str, float] = {}
         self._stopping = False
         self._storage = Storage(StorageLevel.OK, slow=False)
 
@@ -117,6 +120,9 @@ class Supervisor:
         time.sleep(POLL_S)
         self._look_at_storage()
         dead = [child for child in self._children if child.process.poll() is not None]
+        if not self._stopping:
+            self._look_after_feed(dead)
+        dead = [child for child in dead if child.plan.kind not in FEED_KINDS]
         if dead and not self._stopping:
             self._restart(dead)
         return not self._stopping
@@ -143,6 +149,7 @@ class Supervisor:
             {Kind.GATEWAY, Kind.ADMIN},
             {Kind.SEQUENCER, Kind.FUSED},
             {Kind.MATCHER},
+            FEED_KINDS,
             {Kind.JOURNALER},
         ]
         for kinds in stages:
@@ -161,6 +168,7 @@ class Supervisor:
             (config.data_dir / "logs").mkdir(mode=0o700, exist_ok=True)
             config.counters_dir.mkdir(mode=0o700, exist_ok=True)
             seal_key(config)
+            feed_key(config)
         except OSError as error:
             raise CommandError(f"cannot create {error.filename}: {error.strerror}", ExitCode.CANNOT_CREATE) from error
         if (config.run_dir.stat().st_mode & 0o077) or config.run_dir.stat().st_uid != os.getuid():
@@ -178,7 +186,9 @@ class Supervisor:
             epoch=epoch + 1,
             engine=engine_config(self.config),
             binary_port=port,
+            feed_ports=self.node.feed_ports if self.node is not None else {},
         )
+        self._feed_due.clear()
         self._warn_of_fixed_capacities()
         self.node.save()
         try:
@@ -271,6 +281,9 @@ class Supervisor:
         if child.ready and "port" in child.facts and self.node is not None:
             self.node = replace(self.node, binary_port=child.facts["port"])
             self.node.save()
+        if child.ready and "feed_ports" in child.facts and self.node is not None:
+            self.node = replace(self.node, feed_ports={**self.node.feed_ports, **child.facts["feed_ports"]})
+            self.node.save()
         if not child.ready:
             child.process.wait()
             raise self._death(child)
@@ -321,6 +334,30 @@ class Supervisor:
             self._children = [child for child in self._children if child not in dead]
             self._start([child.plan for child in dead])
             self._say(f"restarted {', '.join(child.plan.name for child in dead)}")
+
+    def _look_after_feed(self, dead: list[Child]) -> None:
+        """Restart a dead process of the market feed, later and later."""
+        now = time.monotonic()
+        for child in dead:
+            name = child.plan.name
+            if child.plan.kind in FEED_KINDS:
+                pause = self._feed_pause.get(name, FEED_RESTART_S)
+                self._say(f"{self._death(child)}; restarting {name} in {pause:.0f} s")
+                self._children.remove(child)
+                self.restarts[name] = self.restarts.get(name, 0) + 1
+                self._feed_due[name], self._feed_pause[name] = now + pause, min(2 * pause, FEED_RESTART_MAX_S)
+        for name in [name for name, due in self._feed_due.items() if now >= due]:
+            del self._feed_due[name]
+            self._start_feed(next(plan for plan in self.placement.processes if plan.name == name))
+
+    def _start_feed(self, plan: ProcessPlan) -> None:
+        try:
+            self._start([plan])
+            self._say(f"restarted {plan.name}")
+        except CommandError as error:
+            self._feed_due[plan.name] = time.monotonic() + self._feed_pause[plan.name]
+            self._children = [child for child in self._children if child.plan.name != plan.name]
+            self._say(f"{plan.name} does not start: {error}")
 
     def _end(self, children: list[Child]) -> None:
         for child in children:
