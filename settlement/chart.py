@@ -1,0 +1,55 @@
+"""The chart of accounts: which books there are, what a posting says it is for, how an account is called.
+
+A ledger account is (book, account, asset). Amounts are whole units of the asset, credit positive; docs/LEDGER.md says
+how each posting arises. The numbers are those of settlement/books.h and stand in every row of the store.
+"""
+
+from enum import IntEnum
+
+from settlement._ledger import lib
+
+
+class Book(IntEnum):
+    """What kind of account: whose money, and why the venue has it."""
+
+    CLIENT = lib.BOOK_CLIENT
+    INSURANCE = lib.BOOK_INSURANCE
+    FEES = lib.BOOK_FEES
+    REBATES = lib.BOOK_REBATES
+    DUST = lib.BOOK_DUST
+    ADJUSTMENTS = lib.BOOK_ADJUSTMENTS
+    DEPOSITS = lib.BOOK_DEPOSITS
+    WITHDRAWALS = lib.BOOK_WITHDRAWALS
+    TREASURY = lib.BOOK_TREASURY
+
+
+class Code(IntEnum):
+    """What a posting is for."""
+
+    DEPOSIT = lib.CODE_DEPOSIT
+    WITHDRAWAL = lib.CODE_WITHDRAWAL
+    ADJUSTMENT = lib.CODE_ADJUSTMENT
+    DEPOSIT_PENDING = lib.CODE_DEPOSIT_PENDING
+    DEPOSIT_VOIDED = lib.CODE_DEPOSIT_VOIDED
+    WITHDRAWAL_PENDING = lib.CODE_WITHDRAWAL_PENDING
+    WITHDRAWAL_VOIDED = lib.CODE_WITHDRAWAL_VOIDED
+    HOLD = lib.CODE_HOLD
+    RELEASE = lib.CODE_RELEASE
+    FILL = lib.CODE_FILL
+    TRANSFER = lib.CODE_TRANSFER
+    FEE = lib.CODE_FEE
+    REBATE = lib.CODE_REBATE
+    DUST = lib.CODE_DUST
+
+
+# Accounts of the exchange's own table, so what is compared with it; the venue's balance there (account 0) is in three
+# books here.
+EXCHANGE_BOOKS = frozenset({Book.CLIENT, Book.INSURANCE})
+VENUE_BOOKS = frozenset({Book.FEES, Book.REBATES, Book.DUST})
+VENUE_ACCOUNT = 0
+
+
+def account_name(book: Book, account: int) -> str:
+    """Return "client:42", "treasury"."""
+    name = book.name.lower()
+    return f"{name}:{account}" if book in EXCHANGE_BOOKS else name

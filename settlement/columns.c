@@ -1,0 +1,261 @@
+#include "columns.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "invariant.h"
+
+/* ---- closing ---------------------------------------------------------------------------------------------------------- */
+
+bool ledger_close_block(ledger_t *ledger, block_counts_t *counts)
+{
+    const uint32_t *places = ledger->dirty.rows;
+
+    for (int64_t i = 0; i < ledger->dirty.count; i++) {
+        open_order_t *order = &ledger->orders.pool[places[i]];
+        /* Ended since, or its place taken by another order that stands in the list again; or half changed by a record that failed. */
+        if (!order->dirty || (ledger->failed && order->sequence == (uint64_t)ledger->position))
+            continue;
+        order->dirty = 0;
+        if (!ledger_put_order_row(ledger, order, 0))
+            return false;
+    }
+    ledger->dirty.count = 0;
+    counts->postings = ledger->postings.count;
+    counts->trades = ledger->trades.count;
+    counts->orders = ledger->order_rows.count;
+    return true;
+}
+
+/* ---- postings: a counting sort by ledger account; within one they are in order already ----------------------------------- */
+
+static int by_account(const void *left, const void *right, void *context)
+{
+    const book_entry_t *entries = context;
+    const book_entry_t *a = &entries[*(const uint32_t *)left], *b = &entries[*(const uint32_t *)right];
+
+    if (a->book != b->book)
+        return a->book < b->book ? -1 : 1;
+    if (a->account != b->account)
+        return a->account < b->account ? -1 : 1;
+    return a->asset < b->asset ? -1 : a->asset > b->asset;
+}
+
+static void place_accounts(ledger_t *ledger)
+{
+    uint32_t *slots = ledger->touched.rows;
+    book_entry_t *entries = ledger->books.entries;
+    uint32_t next = 0;
+
+    if (ledger->touched.count == 0)
+        return;
+    qsort_r(slots, (size_t)ledger->touched.count, sizeof(uint32_t), by_account, entries);
+    for (int64_t i = 0; i < ledger->touched.count; i++) {
+        entries[slots[i]].offset = next;
+        next += entries[slots[i]].rows;
+        entries[slots[i]].rows = 0;
+    }
+}
+
+#define COLUMN(array, field)                     \
+    for (int64_t i = 0; i < count; i++)          \
+        out->array[target[i]] = rows[i].field
+
+static void write_postings(const posting_t *rows, int64_t count, const uint32_t *target, const posting_columns_t *out)
+{
+    COLUMN(sequence, sequence);
+    COLUMN(ts_ns, ts_ns);
+    COLUMN(event_ns, event_ns);
+    COLUMN(order_id, order_id);
+    COLUMN(exec_id, exec_id);
+    COLUMN(reference, reference);
+    COLUMN(available, available);
+    COLUMN(held, held);
+    COLUMN(fee, fee);
+    COLUMN(available_after, available_after);
+    COLUMN(held_after, held_after);
+    COLUMN(price, price);
+    COLUMN(quantity, quantity);
+    COLUMN(epoch, epoch);
+    COLUMN(idx, idx);
+    COLUMN(account, account);
+    COLUMN(asset, asset);
+    COLUMN(instrument, instrument);
+    COLUMN(book, book);
+    COLUMN(code, code);
+    COLUMN(liquidity, liquidity);
+}
+
+static bool take_postings(ledger_t *ledger, const posting_columns_t *out)
+{
+    const posting_t *rows = ledger->postings.rows;
+    int64_t count = ledger->postings.count;
+    uint32_t *target = malloc((size_t)(count + 1) * sizeof(uint32_t));
+
+    if (target == NULL)
+        return ledger_fail(ledger, "memory is short");
+    place_accounts(ledger);
+    for (int64_t i = 0; i < count; i++)
+        target[i] = ledger->books.entries[rows[i].slot].offset++;
+    write_postings(rows, count, target, out);
+    free(target);
+    return true;
+}
+
+/* ---- trades and orders: few enough for a comparison sort ----------------------------------------------------------------- */
+
+static int by_instrument(const void *left, const void *right)
+{
+    const trade_t *a = left, *b = right;
+
+    if (a->instrument != b->instrument)
+        return a->instrument < b->instrument ? -1 : 1;
+    return a->trade_id < b->trade_id ? -1 : a->trade_id > b->trade_id;
+}
+
+static void take_trades(const row_list_t *list, const trade_columns_t *out)
+{
+    trade_t *rows = list->rows;
+    const int64_t count = list->count;
+
+    if (count > 0)
+        qsort(rows, (size_t)count, sizeof(trade_t), by_instrument);
+    for (int64_t i = 0; i < count; i++) {
+        const trade_t *row = &rows[i];
+        out->sequence[i] = row->sequence;
+        out->event_ns[i] = row->event_ns;
+        out->trade_id[i] = row->trade_id;
+        out->exec_id[i] = row->exec_id;
+        out->buyer_order[i] = row->buyer_order;
+        out->seller_order[i] = row->seller_order;
+        out->price[i] = row->price;
+        out->quantity[i] = row->quantity;
+        out->amount[i] = row->amount;
+        out->buyer_fee[i] = row->buyer_fee;
+        out->seller_fee[i] = row->seller_fee;
+        out->epoch[i] = row->epoch;
+        out->instrument[i] = row->instrument;
+        out->buyer[i] = row->buyer;
+        out->seller[i] = row->seller;
+        out->buyer_fee_asset[i] = row->buyer_fee_asset;
+        out->seller_fee_asset[i] = row->seller_fee_asset;
+        out->maker_side[i] = row->maker_side;
+        out->buyer_tier[i] = row->buyer_tier;
+        out->seller_tier[i] = row->seller_tier;
+    }
+}
+
+static int by_owner(const void *left, const void *right)
+{
+    const order_row_t *a = *(const order_row_t *const *)left, *b = *(const order_row_t *const *)right;
+
+    if (a->account != b->account)
+        return a->account < b->account ? -1 : 1;
+    if (a->instrument != b->instrument)
+        return a->instrument < b->instrument ? -1 : 1;
+    return a->order_id < b->order_id ? -1 : a->order_id > b->order_id;
+}
+
+static void write_order(const order_row_t *row, int64_t i, const order_columns_t *out)
+{
+    out->sequence[i] = row->sequence;
+    out->order_id[i] = row->order_id;
+    out->client_id[i] = row->client_id;
+    out->created_ns[i] = row->created_ns;
+    out->updated_ns[i] = row->updated_ns;
+    out->price[i] = row->price;
+    out->stop_price[i] = row->stop_price;
+    out->quantity[i] = row->quantity;
+    out->display[i] = row->display;
+    out->filled[i] = row->filled;
+    out->amount[i] = row->amount;
+    out->hold[i] = row->hold;
+    out->epoch[i] = row->epoch;
+    out->account[i] = row->account;
+    out->instrument[i] = row->instrument;
+    out->session[i] = row->session;
+    out->exec_inst[i] = row->exec_inst;
+    out->expire_s[i] = row->expire_s;
+    out->reason[i] = row->reason;
+    out->trailing[i] = row->trailing;
+    out->side[i] = row->side;
+    out->order_type[i] = row->order_type;
+    out->time_in_force[i] = row->time_in_force;
+    out->status[i] = row->status;
+    out->tier[i] = row->tier;
+    memcpy(out->client_text + i * CLIENT_TEXT_SIZE, row->client_text, CLIENT_TEXT_SIZE);
+}
+
+static bool take_orders(ledger_t *ledger, const order_columns_t *out)
+{
+    const order_row_t *rows = ledger->order_rows.rows;
+    int64_t count = ledger->order_rows.count;
+    const order_row_t **sorted = malloc((size_t)(count + 1) * sizeof(*sorted));
+
+    if (sorted == NULL)
+        return ledger_fail(ledger, "memory is short");
+    for (int64_t i = 0; i < count; i++)
+        sorted[i] = &rows[i];
+    qsort(sorted, (size_t)count, sizeof(*sorted), by_owner);
+    for (int64_t i = 0; i < count; i++)
+        write_order(sorted[i], i, out);
+    free(sorted);
+    return true;
+}
+
+bool ledger_take_block(ledger_t *ledger, const posting_columns_t *postings, const trade_columns_t *trades,
+                       const order_columns_t *orders)
+{
+    INVARIANT(ledger->dirty.count == 0);
+    if (!take_postings(ledger, postings) || !take_orders(ledger, orders))
+        return false;
+    take_trades(&ledger->trades, trades);
+    ledger_drop_block(ledger);
+    return true;
+}
+
+void ledger_drop_block(ledger_t *ledger)
+{
+    const uint32_t *places = ledger->dirty.rows;
+    const uint32_t *slots = ledger->touched.rows;
+
+    for (int64_t i = 0; i < ledger->dirty.count; i++)
+        ledger->orders.pool[places[i]].dirty = 0;
+    for (int64_t i = 0; i < ledger->touched.count; i++)
+        ledger->books.entries[slots[i]].rows = 0;
+    ledger->dirty.count = 0;
+    ledger->touched.count = 0;
+    ledger->postings.count = 0;
+    ledger->trades.count = 0;
+    ledger->order_rows.count = 0;
+}
+
+int64_t ledger_row_count(const ledger_t *ledger)
+{
+    return ledger->postings.count + ledger->trades.count + ledger->order_rows.count;
+}
+
+/* ---- balances --------------------------------------------------------------------------------------------------------- */
+
+int64_t ledger_balance_count(const ledger_t *ledger)
+{
+    return ledger->books.count;
+}
+
+void ledger_balances(const ledger_t *ledger, uint8_t *book, uint32_t *account, uint32_t *asset, int64_t *available,
+                     int64_t *held)
+{
+    for (uint32_t i = 0; i < ledger->books.count; i++) {
+        const book_entry_t *entry = &ledger->books.entries[i];
+        book[i] = entry->book;
+        account[i] = entry->account;
+        asset[i] = entry->asset;
+        available[i] = entry->available;
+        held[i] = entry->held;
+    }
+}
+
+int64_t ledger_open_order_count(const ledger_t *ledger)
+{
+    return ledger->orders.count;
+}

@@ -1,0 +1,358 @@
+/* Reports of the matchers, in the order in which a mark books them: fills, what is given back, what an order has become.
+ *
+ * Nothing is held for an order but limit x open quantity, except while replaces of it are on their way: then only fills take
+ * from the hold (docs/MONEY.md). Whether an order has ended is told by the status in its report. */
+#include <string.h>
+
+#include "derive.h"
+#include "invariant.h"
+#include "orders.h"
+#include "platform.h"
+
+/* Where a report came from, for sentences about it. */
+typedef struct origin {
+    uint8_t partition;
+    int64_t report_seq;
+} origin_t;
+
+static bool complain(ledger_t *ledger, origin_t from, const char *what, uint64_t order_id)
+{
+    return ledger_fail(ledger, "report %lld of partition %u: %s (order %llu)", (long long)from.report_seq, from.partition,
+                       what, (unsigned long long)order_id);
+}
+
+static open_order_t *order_of(ledger_t *ledger, origin_t from, uint64_t order_id, uint32_t account)
+{
+    open_order_t *order = open_orders_find(&ledger->orders, from.partition, order_id);
+
+    if (order == NULL) {
+        complain(ledger, from, "the order is not open", order_id);
+        return NULL;
+    }
+    if (order->account != account) {
+        complain(ledger, from, "another account than the order's", order_id);
+        return NULL;
+    }
+    return order;
+}
+
+static bool ended(uint8_t status)
+{
+    return status == ORD_STATUS_FILLED || status == ORD_STATUS_CANCELED || status == ORD_STATUS_REJECTED ||
+           status == ORD_STATUS_EXPIRED || status == ORD_STATUS_EXPIRED_IN_MATCH;
+}
+
+/* What of the hold is no longer needed. False if the hold does not cover what is open. */
+static bool surplus_of(ledger_t *ledger, const open_order_t *order, bool final, int64_t *units)
+{
+    const ledger_instrument_t *instrument = &ledger->instruments[order->instrument];
+    int64_t need = 0;
+
+    *units = 0;
+    if (!final) {
+        if (order->version_count > 0)
+            return true;
+        if (!ledger_hold_for(instrument, order->side, order->limit, order->total - order->filled, &need))
+            return false;
+    }
+    *units = order->hold - need;
+    return *units >= 0;
+}
+
+/* Give back what is not needed, end the order if this was its last report. */
+static bool follow_up(ledger_t *ledger, origin_t from, open_order_t *order, uint64_t exec_id, uint64_t event_ns, uint16_t reason)
+{
+    bool final = ended(order->status);
+    int64_t surplus;
+
+    if (!surplus_of(ledger, order, final, &surplus))
+        return complain(ledger, from, "more is open than was held for", order->id);
+    if (surplus > 0) {
+        posting_t posting = {.code = CODE_RELEASE,
+                             .slot = order->pays,
+                             .available = surplus,
+                             .held = -surplus,
+                             .instrument = order->instrument,
+                             .order_id = order->id,
+                             .exec_id = exec_id,
+                             .event_ns = event_ns};
+        order->hold -= surplus;
+        if (!ledger_post(ledger, &posting))
+            return false;
+    }
+    if (!ledger_changed(ledger, order, event_ns))
+        return false;
+    if (!final)
+        return true;
+    if (!ledger_put_order_row(ledger, order, reason))
+        return false;
+    open_orders_remove(&ledger->orders, order);
+    return true;
+}
+
+/* ---- trades ----------------------------------------------------------------------------------------------------------- */
+
+static void put_side(trade_t *trade, const open_order_t *order, const order_executed_t *fill)
+{
+    if (order->side == SIDE_BUY) {
+        trade->buyer = order->account;
+        trade->buyer_order = order->id;
+        trade->buyer_fee = fill->fee;
+        trade->buyer_fee_asset = fill->fee_asset_id;
+        trade->buyer_tier = order->tier;
+    } else {
+        trade->seller = order->account;
+        trade->seller_order = order->id;
+        trade->seller_fee = fill->fee;
+        trade->seller_fee_asset = fill->fee_asset_id;
+        trade->seller_tier = order->tier;
+    }
+    if (fill->liquidity == LIQUIDITY_MAKER)
+        trade->maker_side = order->side;
+}
+
+/* Both sides of a trade stand next to one another; the second one completes it. */
+static bool pair(ledger_t *ledger, origin_t from, const open_order_t *order, const order_executed_t *fill, int64_t amount)
+{
+    half_trade_t *half = &ledger->half;
+
+    if (!half->open) {
+        *half = (half_trade_t){.open = 1, .side = order->side, .liquidity = fill->liquidity};
+        half->trade = (trade_t){
+            .sequence = ledger->entry.sequence,
+            .event_ns = fill->transact_time,
+            .trade_id = fill->trade_id,
+            .exec_id = fill->exec_id,
+            .price = fill->last_px,
+            .quantity = fill->last_qty,
+            .amount = amount,
+            .epoch = (uint32_t)ledger->epoch,
+            .instrument = fill->instrument_id,
+        };
+        put_side(&half->trade, order, fill);
+        return true;
+    }
+    half->open = 0;
+    if (half->side == order->side || half->trade.instrument != fill->instrument_id || half->trade.trade_id != fill->trade_id ||
+        half->trade.price != fill->last_px || half->trade.quantity != fill->last_qty)
+        return complain(ledger, from, "it is not the other side of the trade before it", order->id);
+    put_side(&half->trade, order, fill);
+    if (fill->liquidity == LIQUIDITY_TRANSFER)
+        return true; /* quantity changed hands within a group: no trade (docs/MATCHING.md, section 7) */
+    trade_t *row = row_list_push(&ledger->trades, sizeof(trade_t));
+    if (row == NULL)
+        return ledger_fail(ledger, "memory is short");
+    *row = half->trade;
+    return true;
+}
+
+typedef struct fill_amounts {
+    int64_t base;
+    int64_t quote;
+} fill_amounts_t;
+
+static bool amounts_of(const ledger_instrument_t *instrument, const order_executed_t *fill, fill_amounts_t *out)
+{
+    return fill->last_qty > 0 && ledger_hold_for(instrument, SIDE_SELL, fill->last_px, fill->last_qty, &out->base) &&
+           ledger_hold_for(instrument, SIDE_BUY, fill->last_px, fill->last_qty, &out->quote);
+}
+
+/* The two postings of a fill: out of the hold, and into what was received. A fee stands with the asset it is paid in. */
+static bool post_fill(ledger_t *ledger, const open_order_t *order, const order_executed_t *fill, int64_t paid, int64_t got)
+{
+    const book_entry_t *accounts = ledger->books.entries;
+    bool fee_from_got = fill->fee_asset_id == accounts[order->gets].asset;
+    posting_t out = {
+        .code = fill->liquidity == LIQUIDITY_TRANSFER ? CODE_TRANSFER : CODE_FILL,
+        .slot = order->pays,
+        .held = -paid,
+        .instrument = order->instrument,
+        .order_id = order->id,
+        .exec_id = fill->exec_id,
+        .event_ns = fill->transact_time,
+        .reference = fill->trade_id,
+        .price = fill->last_px,
+        .quantity = fill->last_qty,
+        .liquidity = fill->liquidity,
+    };
+    posting_t in = out;
+
+    in.slot = order->gets;
+    in.held = 0;
+    in.available = got;
+    posting_t *charged = fee_from_got ? &in : &out;
+    charged->fee = fill->fee;
+    charged->available -= fill->fee;
+    return ledger_post(ledger, &out) && ledger_post(ledger, &in);
+}
+
+static bool executed(ledger_t *ledger, origin_t from, const order_executed_t *fill)
+{
+    open_order_t *order = order_of(ledger, from, fill->order_id, fill->account_id);
+    fill_amounts_t amounts;
+
+    if (order == NULL)
+        return false;
+    const ledger_instrument_t *instrument = &ledger->instruments[order->instrument];
+    if (fill->instrument_id != order->instrument || fill->side != order->side)
+        return complain(ledger, from, "another instrument or side than the order's", order->id);
+    if (!amounts_of(instrument, fill, &amounts))
+        return complain(ledger, from, "a fill that is no amount of money", order->id);
+    int64_t paid = order->side == SIDE_SELL ? amounts.base : amounts.quote;
+    int64_t got = order->side == SIDE_SELL ? amounts.quote : amounts.base;
+    if (paid > order->hold)
+        return complain(ledger, from, "it costs more than is held for the order", order->id);
+    if (fill->fee != 0 && fill->fee_asset_id != instrument->base_asset && fill->fee_asset_id != instrument->quote_asset)
+        return complain(ledger, from, "a fee in an asset that is not the pair's", order->id);
+    order->hold -= paid;
+    order->filled += fill->last_qty;
+    order->amount += amounts.quote;
+    if (order->filled != fill->cum_qty)
+        return complain(ledger, from, "the filled quantity is not what its fills add up to", order->id);
+    if (!post_fill(ledger, order, fill, paid, got))
+        return false;
+    if (fill->fee != 0 && !ledger_charge(ledger, fill->fee_asset_id, fill->fee, fill->fee_rounding))
+        return false;
+    if (!pair(ledger, from, order, fill, amounts.quote))
+        return false;
+    order->status = fill->ord_status;
+    return follow_up(ledger, from, order, fill->exec_id, fill->transact_time, 0);
+}
+
+/* ---- everything else about orders ------------------------------------------------------------------------------------- */
+
+static void pop_version(open_order_t *order)
+{
+    if (order->version_count == 0)
+        return;
+    order->version_count--;
+    memmove(&order->versions[0], &order->versions[1], order->version_count * sizeof(order_version_t));
+}
+
+static bool accepted(ledger_t *ledger, origin_t from, const order_accepted_t *report)
+{
+    open_order_t *order = order_of(ledger, from, report->order_id, report->account_id);
+
+    if (order == NULL)
+        return false;
+    order->status = report->ord_status;
+    order->time_in_force = report->time_in_force; /* a market order with GTC is IOC */
+    return ledger_changed(ledger, order, report->transact_time);
+}
+
+static bool rejected(ledger_t *ledger, origin_t from, const order_rejected_t *report)
+{
+    open_order_t *order = order_of(ledger, from, report->order_id, report->account_id);
+
+    if (order == NULL)
+        return false;
+    order->status = ORD_STATUS_REJECTED;
+    return follow_up(ledger, from, order, report->exec_id, report->transact_time, report->reject_code);
+}
+
+static bool canceled(ledger_t *ledger, origin_t from, const order_canceled_t *report)
+{
+    open_order_t *order = order_of(ledger, from, report->order_id, report->account_id);
+
+    if (order == NULL)
+        return false;
+    if (!ended(report->ord_status))
+        return complain(ledger, from, "a cancellation that does not end the order", order->id);
+    if (report->cum_qty != order->filled)
+        return complain(ledger, from, "the filled quantity is not what its fills add up to", order->id);
+    order->status = report->ord_status;
+    return follow_up(ledger, from, order, report->exec_id, report->transact_time, report->cancel_reason);
+}
+
+/* The oldest replace on its way is answered: these are the terms now. */
+static bool replaced(ledger_t *ledger, origin_t from, const order_replaced_t *report)
+{
+    open_order_t *order = order_of(ledger, from, report->order_id, report->account_id);
+
+    if (order == NULL)
+        return false;
+    if (report->restate_reason == RESTATE_REASON_CLIENT)
+        pop_version(order);
+    if (report->cum_qty != order->filled)
+        return complain(ledger, from, "the filled quantity is not what its fills add up to", order->id);
+    order->limit = report->price;
+    order->total = report->order_qty;
+    order->client_id = report->cl_ord_id;
+    order->status = report->ord_status;
+    return follow_up(ledger, from, order, report->exec_id, report->transact_time, 0);
+}
+
+static bool change_refused(ledger_t *ledger, origin_t from, const cancel_replace_reject_t *report)
+{
+    open_order_t *order = open_orders_find(&ledger->orders, from.partition, report->order_id);
+
+    /* The order may have ended before the answer: its hold went back then. */
+    if (order == NULL || report->response_to != RESPONSE_TO_REPLACE)
+        return true;
+    pop_version(order);
+    return follow_up(ledger, from, order, report->exec_id, report->transact_time, 0);
+}
+
+static bool prevented(ledger_t *ledger, origin_t from, const order_prevented_t *report)
+{
+    open_order_t *order = order_of(ledger, from, report->order_id, report->account_id);
+
+    if (order == NULL)
+        return false;
+    if (report->prevented_qty < 0 || report->prevented_qty > order->total - order->filled)
+        return complain(ledger, from, "more is prevented than is open", order->id);
+    order->total -= report->prevented_qty;
+    order->status = report->ord_status;
+    return follow_up(ledger, from, order, report->exec_id, report->transact_time, 0);
+}
+
+static bool triggered(ledger_t *ledger, origin_t from, const order_triggered_t *report)
+{
+    open_order_t *order = order_of(ledger, from, report->order_id, report->account_id);
+
+    if (order == NULL)
+        return false;
+    order->status = ORD_STATUS_NEW;
+    return ledger_changed(ledger, order, report->transact_time);
+}
+
+bool ledger_settle_report(ledger_t *ledger, uint8_t partition, int64_t report_seq, const report_slot_t *report)
+{
+    const origin_t from = {partition, report_seq};
+    const void *block = report->block;
+
+    if (ledger->half.open && report->template_id != TEMPLATE_ORDER_EXECUTED)
+        return complain(ledger, from, "between the two sides of a trade", 0);
+    switch (report->template_id) {
+    case TEMPLATE_ORDER_ACCEPTED:
+        return accepted(ledger, from, block);
+    case TEMPLATE_ORDER_REJECTED:
+        return rejected(ledger, from, block);
+    case TEMPLATE_ORDER_EXECUTED:
+        return executed(ledger, from, block);
+    case TEMPLATE_ORDER_CANCELED:
+        return canceled(ledger, from, block);
+    case TEMPLATE_ORDER_REPLACED:
+        return replaced(ledger, from, block);
+    case TEMPLATE_CANCEL_REPLACE_REJECT:
+        return change_refused(ledger, from, block);
+    case TEMPLATE_ORDER_PREVENTED:
+        return prevented(ledger, from, block);
+    case TEMPLATE_ORDER_TRIGGERED:
+        return triggered(ledger, from, block);
+    case TEMPLATE_MASS_CANCEL_REPORT:
+    case TEMPLATE_BUSINESS_REJECT:
+    case TEMPLATE_SESSION_BOUND:
+    case TEMPLATE_LIST_STATUS:
+    case TEMPLATE_ORDER_STATUS:
+    case TEMPLATE_AUCTION_INFO:
+    case TEMPLATE_BOOK_HASH:
+    case TEMPLATE_INSTRUMENT_STATE_REPORT:
+        return true;
+    case 0:
+        return complain(ledger, from, "it is missing in the archive", 0);
+    default:
+        return ledger_fail(ledger, "report %lld of partition %u: template %u is not understood by this version of the ledger",
+                           (long long)report_seq, partition, report->template_id);
+    }
+}

@@ -1,0 +1,105 @@
+"""A ledger beside an engine in this process: every record and report the engine made, fed on as the consumer would."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from engine import ComposedEngine
+from ringbuf.wire import messages as wire
+from settlement.chart import EXCHANGE_BOOKS, VENUE_ACCOUNT, VENUE_BOOKS
+from settlement.derivation import Block, Columns, Derivation
+
+SLOT_SIZE = 128
+SESSION_ADMIN = 1
+
+
+@dataclass
+class Recording:
+    """A whole log with all reports, in memory."""
+
+    records: bytearray = field(default_factory=bytearray)
+    reports: dict[int, bytearray] = field(default_factory=lambda: defaultdict(bytearray))
+
+    @property
+    def end(self) -> int:
+        return len(self.records) // SLOT_SIZE
+
+    def reports_for(self, wanted: dict[int, tuple[int, int]]) -> dict[int, tuple[int, bytes]]:
+        """Return what `Derivation.wanted` named."""
+        return {
+            partition: (first, bytes(self.reports[partition][first * SLOT_SIZE : end * SLOT_SIZE]))
+            for partition, (first, end) in wanted.items()
+        }
+
+    def feed(self, derivation: Derivation, end: int | None = None) -> None:
+        """Derive everything from the derivation's position on."""
+        first = derivation.position
+        records = bytes(self.records[first * SLOT_SIZE : None if end is None else end * SLOT_SIZE])
+        derivation.feed(first, records, self.reports_for(derivation.wanted(records)))
+
+
+class LedgerRun:
+    """An engine, what it recorded, and the ledger derived from that."""
+
+    def __init__(self, engine: ComposedEngine, **settings: Any) -> None:
+        self.engine = engine
+        self.recording = Recording()
+        self.derivation = Derivation(**settings)
+        self._seen = 0
+
+    def record(self) -> None:
+        """Take over what the engine wrote since the last call."""
+        log = self.engine.log
+        if log.published > self._seen:
+            self.recording.records += log.read(self._seen, log.published - self._seen)
+            self._seen = log.published
+        for partition, ring in enumerate(self.engine.reports):
+            known = len(self.recording.reports[partition]) // SLOT_SIZE
+            if ring.published > known:
+                self.recording.reports[partition] += ring.read(known, ring.published - known)
+
+    def follow(self) -> None:
+        """Record, and derive what came."""
+        self.record()
+        if self.recording.end > self.derivation.position:
+            self.recording.feed(self.derivation)
+
+    def tick(self, now_ns: int | None = None) -> None:
+        """Let the engine write what is due: marks, and as its time passes, ticks and its hash."""
+        if now_ns is not None:
+            self.engine.set_time(now_ns)
+        # A query is not logged, but what is due is written before it is answered.
+        self.engine.submit(SESSION_ADMIN, wire.BalanceQuery(account_id=1))
+        self.engine.replies()
+        self.follow()
+
+    def differences(self, accounts: range, assets: range) -> list[str]:
+        """Return where the ledger's balances are not the engine's, one sentence each."""
+        own = exchange_balances(self.derivation)
+        found = []
+        for account in accounts:
+            for asset in assets:
+                expected = self.engine.balance(account, asset)
+                if own.get((account, asset), (0, 0)) != expected:
+                    found.append(f"account {account} asset {asset}: {own.get((account, asset))}, engine {expected}")
+        return found
+
+
+def exchange_balances(derivation: Derivation) -> dict[tuple[int, int], tuple[int, int]]:
+    """Return (account, asset) -> (available, held) as the exchange has them: the venue's three books together."""
+    found: dict[tuple[int, int], tuple[int, int]] = {}
+    venue: dict[int, int] = defaultdict(int)
+    for (book, account, asset), (available, held) in derivation.balances().as_dict().items():
+        if book in EXCHANGE_BOOKS:
+            found[account, asset] = (available, held)
+        elif book in VENUE_BOOKS:
+            venue[asset] += available
+    return found | {(VENUE_ACCOUNT, asset): (units, 0) for asset, units in venue.items()}
+
+
+def joined(blocks: list[Block], kind: str) -> Columns:
+    """Return the rows of one kind of all blocks, "postings", "trades" or "orders"."""
+    parts = [getattr(block, kind) for block in blocks]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
