@@ -35,7 +35,9 @@ enum posting_code {
     CODE_WITHDRAWAL_VOIDED,
     CODE_HOLD,
     CODE_RELEASE,
-    CODE_FILL,
+    CODE_FILL_MAKER,
+    CODE_FILL_TAKER,
+    CODE_FILL_AUCTION,
     CODE_TRANSFER,
     CODE_FEE,
     CODE_REBATE,
@@ -71,13 +73,10 @@ typedef struct posting_columns {
     uint64_t *ts_ns;
     uint64_t *event_ns;
     uint64_t *order_id;
-    uint64_t *exec_id;
     uint64_t *reference;
     int64_t *available;
     int64_t *held;
     int64_t *fee;
-    int64_t *available_after;
-    int64_t *held_after;
     int64_t *price;
     int64_t *quantity;
     uint32_t *epoch;
@@ -87,14 +86,12 @@ typedef struct posting_columns {
     uint32_t *instrument;
     uint8_t *book;
     uint8_t *code;
-    uint8_t *liquidity;
 } posting_columns_t;
 
 typedef struct trade_columns {
     uint64_t *sequence;
     uint64_t *event_ns;
     uint64_t *trade_id;
-    uint64_t *exec_id;
     uint64_t *buyer_order;
     uint64_t *seller_order;
     int64_t *price;
@@ -125,11 +122,9 @@ typedef struct order_columns {
     int64_t *display;
     int64_t *filled;
     int64_t *amount;
-    int64_t *hold;
     uint32_t *epoch;
     uint32_t *account;
     uint32_t *instrument;
-    uint32_t *session;
     uint32_t *exec_inst;
     uint32_t *expire_s;
     uint16_t *reason;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "invariant.h"
+#include "sort.h"
 
 /* ---- closing ---------------------------------------------------------------------------------------------------------- */
 
@@ -57,103 +58,118 @@ static void place_accounts(ledger_t *ledger)
     }
 }
 
-#define COLUMN(array, field)                     \
-    for (int64_t i = 0; i < count; i++)          \
-        out->array[target[i]] = rows[i].field
-
-static void write_postings(const posting_t *rows, int64_t count, const uint32_t *target, const posting_columns_t *out)
+static void write_posting(const posting_t *row, int64_t i, const posting_columns_t *out)
 {
-    COLUMN(sequence, sequence);
-    COLUMN(ts_ns, ts_ns);
-    COLUMN(event_ns, event_ns);
-    COLUMN(order_id, order_id);
-    COLUMN(exec_id, exec_id);
-    COLUMN(reference, reference);
-    COLUMN(available, available);
-    COLUMN(held, held);
-    COLUMN(fee, fee);
-    COLUMN(available_after, available_after);
-    COLUMN(held_after, held_after);
-    COLUMN(price, price);
-    COLUMN(quantity, quantity);
-    COLUMN(epoch, epoch);
-    COLUMN(idx, idx);
-    COLUMN(account, account);
-    COLUMN(asset, asset);
-    COLUMN(instrument, instrument);
-    COLUMN(book, book);
-    COLUMN(code, code);
-    COLUMN(liquidity, liquidity);
+    out->sequence[i] = row->sequence;
+    out->ts_ns[i] = row->ts_ns;
+    out->event_ns[i] = row->event_ns;
+    out->order_id[i] = row->order_id;
+    out->reference[i] = row->reference;
+    out->available[i] = row->available;
+    out->held[i] = row->held;
+    out->fee[i] = row->fee;
+    out->price[i] = row->price;
+    out->quantity[i] = row->quantity;
+    out->epoch[i] = row->epoch;
+    out->idx[i] = row->idx;
+    out->account[i] = row->account;
+    out->asset[i] = row->asset;
+    out->instrument[i] = row->instrument;
+    out->book[i] = row->book;
+    out->code[i] = row->code;
 }
 
 static bool take_postings(ledger_t *ledger, const posting_columns_t *out)
 {
     const posting_t *rows = ledger->postings.rows;
     int64_t count = ledger->postings.count;
-    uint32_t *target = malloc((size_t)(count + 1) * sizeof(uint32_t));
+    uint32_t *from = malloc((size_t)(count + 1) * sizeof(uint32_t));
 
-    if (target == NULL)
+    if (from == NULL)
         return ledger_fail(ledger, "memory is short");
     place_accounts(ledger);
     for (int64_t i = 0; i < count; i++)
-        target[i] = ledger->books.entries[rows[i].slot].offset++;
-    write_postings(rows, count, target, out);
-    free(target);
+        from[ledger->books.entries[rows[i].slot].offset++] = (uint32_t)i;
+    /* Row by row and not column by column: a row's fields lie together where it is read. */
+    for (int64_t i = 0; i < count; i++)
+        write_posting(&rows[from[i]], i, out);
+    free(from);
     return true;
 }
 
-/* ---- trades and orders: few enough for a comparison sort ----------------------------------------------------------------- */
+/* ---- trades and orders -------------------------------------------------------------------------------------------------- */
 
-static int by_instrument(const void *left, const void *right)
+/* The rows of a list in order of their keys; the memory is the caller's to free, NULL when it is short. */
+typedef struct sorted {
+    sort_row_t *memory;
+    const sort_row_t *rows;
+} sorted_t;
+
+static bool sort_list(ledger_t *ledger, const row_list_t *list, void (*key)(const row_list_t *, sort_row_t *), sorted_t *out)
 {
-    const trade_t *a = left, *b = right;
+    int64_t count = list->count;
+    sort_row_t *memory = malloc((size_t)(2 * count + 1) * sizeof(sort_row_t));
 
-    if (a->instrument != b->instrument)
-        return a->instrument < b->instrument ? -1 : 1;
-    return a->trade_id < b->trade_id ? -1 : a->trade_id > b->trade_id;
-}
-
-static void take_trades(const row_list_t *list, const trade_columns_t *out)
-{
-    trade_t *rows = list->rows;
-    const int64_t count = list->count;
-
-    if (count > 0)
-        qsort(rows, (size_t)count, sizeof(trade_t), by_instrument);
+    if (memory == NULL)
+        return ledger_fail(ledger, "memory is short");
     for (int64_t i = 0; i < count; i++) {
-        const trade_t *row = &rows[i];
-        out->sequence[i] = row->sequence;
-        out->event_ns[i] = row->event_ns;
-        out->trade_id[i] = row->trade_id;
-        out->exec_id[i] = row->exec_id;
-        out->buyer_order[i] = row->buyer_order;
-        out->seller_order[i] = row->seller_order;
-        out->price[i] = row->price;
-        out->quantity[i] = row->quantity;
-        out->amount[i] = row->amount;
-        out->buyer_fee[i] = row->buyer_fee;
-        out->seller_fee[i] = row->seller_fee;
-        out->epoch[i] = row->epoch;
-        out->instrument[i] = row->instrument;
-        out->buyer[i] = row->buyer;
-        out->seller[i] = row->seller;
-        out->buyer_fee_asset[i] = row->buyer_fee_asset;
-        out->seller_fee_asset[i] = row->seller_fee_asset;
-        out->maker_side[i] = row->maker_side;
-        out->buyer_tier[i] = row->buyer_tier;
-        out->seller_tier[i] = row->seller_tier;
+        memory[i].row = (uint32_t)i;
+        key(list, &memory[i]);
     }
+    *out = (sorted_t){memory, sort_rows(memory, memory + count, count)};
+    return true;
 }
 
-static int by_owner(const void *left, const void *right)
+static void trade_key(const row_list_t *list, sort_row_t *out)
 {
-    const order_row_t *a = *(const order_row_t *const *)left, *b = *(const order_row_t *const *)right;
+    const trade_t *row = (const trade_t *)list->rows + out->row;
 
-    if (a->account != b->account)
-        return a->account < b->account ? -1 : 1;
-    if (a->instrument != b->instrument)
-        return a->instrument < b->instrument ? -1 : 1;
-    return a->order_id < b->order_id ? -1 : a->order_id > b->order_id;
+    out->major = row->instrument;
+    out->minor = row->trade_id;
+}
+
+static void write_trade(const trade_t *row, int64_t i, const trade_columns_t *out)
+{
+    out->sequence[i] = row->sequence;
+    out->event_ns[i] = row->event_ns;
+    out->trade_id[i] = row->trade_id;
+    out->buyer_order[i] = row->buyer_order;
+    out->seller_order[i] = row->seller_order;
+    out->price[i] = row->price;
+    out->quantity[i] = row->quantity;
+    out->amount[i] = row->amount;
+    out->buyer_fee[i] = row->buyer_fee;
+    out->seller_fee[i] = row->seller_fee;
+    out->epoch[i] = row->epoch;
+    out->instrument[i] = row->instrument;
+    out->buyer[i] = row->buyer;
+    out->seller[i] = row->seller;
+    out->buyer_fee_asset[i] = row->buyer_fee_asset;
+    out->seller_fee_asset[i] = row->seller_fee_asset;
+    out->maker_side[i] = row->maker_side;
+    out->buyer_tier[i] = row->buyer_tier;
+    out->seller_tier[i] = row->seller_tier;
+}
+
+static bool take_trades(ledger_t *ledger, const trade_columns_t *out)
+{
+    const trade_t *rows = ledger->trades.rows;
+    sorted_t sorted = {0};
+
+    if (!sort_list(ledger, &ledger->trades, trade_key, &sorted))
+        return false;
+    for (int64_t i = 0; i < ledger->trades.count; i++)
+        write_trade(&rows[sorted.rows[i].row], i, out);
+    free(sorted.memory);
+    return true;
+}
+
+static void order_key(const row_list_t *list, sort_row_t *out)
+{
+    const order_row_t *row = (const order_row_t *)list->rows + out->row;
+
+    out->major = (uint64_t)row->account << 32 | row->instrument;
+    out->minor = row->order_id;
 }
 
 static void write_order(const order_row_t *row, int64_t i, const order_columns_t *out)
@@ -169,11 +185,9 @@ static void write_order(const order_row_t *row, int64_t i, const order_columns_t
     out->display[i] = row->display;
     out->filled[i] = row->filled;
     out->amount[i] = row->amount;
-    out->hold[i] = row->hold;
     out->epoch[i] = row->epoch;
     out->account[i] = row->account;
     out->instrument[i] = row->instrument;
-    out->session[i] = row->session;
     out->exec_inst[i] = row->exec_inst;
     out->expire_s[i] = row->expire_s;
     out->reason[i] = row->reason;
@@ -189,17 +203,13 @@ static void write_order(const order_row_t *row, int64_t i, const order_columns_t
 static bool take_orders(ledger_t *ledger, const order_columns_t *out)
 {
     const order_row_t *rows = ledger->order_rows.rows;
-    int64_t count = ledger->order_rows.count;
-    const order_row_t **sorted = malloc((size_t)(count + 1) * sizeof(*sorted));
+    sorted_t sorted = {0};
 
-    if (sorted == NULL)
-        return ledger_fail(ledger, "memory is short");
-    for (int64_t i = 0; i < count; i++)
-        sorted[i] = &rows[i];
-    qsort(sorted, (size_t)count, sizeof(*sorted), by_owner);
-    for (int64_t i = 0; i < count; i++)
-        write_order(sorted[i], i, out);
-    free(sorted);
+    if (!sort_list(ledger, &ledger->order_rows, order_key, &sorted))
+        return false;
+    for (int64_t i = 0; i < ledger->order_rows.count; i++)
+        write_order(&rows[sorted.rows[i].row], i, out);
+    free(sorted.memory);
     return true;
 }
 
@@ -207,9 +217,8 @@ bool ledger_take_block(ledger_t *ledger, const posting_columns_t *postings, cons
                        const order_columns_t *orders)
 {
     INVARIANT(ledger->dirty.count == 0);
-    if (!take_postings(ledger, postings) || !take_orders(ledger, orders))
+    if (!take_postings(ledger, postings) || !take_trades(ledger, trades) || !take_orders(ledger, orders))
         return false;
-    take_trades(&ledger->trades, trades);
     ledger_drop_block(ledger);
     return true;
 }

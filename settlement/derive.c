@@ -217,7 +217,6 @@ static bool open_order(ledger_t *ledger, const log_slot_t *slot)
     order->display = request->display_qty;
     order->account = request->account_id;
     order->instrument = request->instrument_id;
-    order->session = slot->session;
     order->exec_inst = request->exec_inst;
     order->expire_s = request->expire_time;
     order->trailing = request->trailing_delta;
@@ -297,11 +296,9 @@ bool ledger_put_order_row(ledger_t *ledger, const open_order_t *order, uint16_t 
         .display = order->display,
         .filled = order->filled,
         .amount = order->amount,
-        .hold = order->hold,
         .epoch = (uint32_t)ledger->epoch,
         .account = order->account,
         .instrument = order->instrument,
-        .session = order->session,
         .exec_inst = order->exec_inst,
         .expire_s = order->expire_s,
         .reason = reason,

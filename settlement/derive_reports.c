@@ -43,13 +43,13 @@ static bool ended(uint8_t status)
 }
 
 /* What of the hold is no longer needed. False if the hold does not cover what is open. */
-static bool surplus_of(ledger_t *ledger, const open_order_t *order, bool final, int64_t *units)
+static bool surplus_of(ledger_t *ledger, const open_order_t *order, int64_t *units)
 {
     const ledger_instrument_t *instrument = &ledger->instruments[order->instrument];
     int64_t need = 0;
 
     *units = 0;
-    if (!final) {
+    if (!ended(order->status)) {
         if (order->version_count > 0)
             return true;
         if (!ledger_hold_for(instrument, order->side, order->limit, order->total - order->filled, &need))
@@ -59,13 +59,25 @@ static bool surplus_of(ledger_t *ledger, const open_order_t *order, bool final, 
     return *units >= 0;
 }
 
-/* Give back what is not needed, end the order if this was its last report. */
-static bool follow_up(ledger_t *ledger, origin_t from, open_order_t *order, uint64_t exec_id, uint64_t event_ns, uint16_t reason)
+/* The order has changed; if this was its last report it is gone now. */
+static bool conclude(ledger_t *ledger, open_order_t *order, uint64_t event_ns, uint16_t reason)
 {
-    bool final = ended(order->status);
+    if (!ledger_changed(ledger, order, event_ns))
+        return false;
+    if (!ended(order->status))
+        return true;
+    if (!ledger_put_order_row(ledger, order, reason))
+        return false;
+    open_orders_remove(&ledger->orders, order);
+    return true;
+}
+
+/* Give back what is no longer held for, end the order if it has ended. */
+static bool follow_up(ledger_t *ledger, origin_t from, open_order_t *order, uint64_t event_ns, uint16_t reason)
+{
     int64_t surplus;
 
-    if (!surplus_of(ledger, order, final, &surplus))
+    if (!surplus_of(ledger, order, &surplus))
         return complain(ledger, from, "more is open than was held for", order->id);
     if (surplus > 0) {
         posting_t posting = {.code = CODE_RELEASE,
@@ -74,20 +86,12 @@ static bool follow_up(ledger_t *ledger, origin_t from, open_order_t *order, uint
                              .held = -surplus,
                              .instrument = order->instrument,
                              .order_id = order->id,
-                             .exec_id = exec_id,
                              .event_ns = event_ns};
         order->hold -= surplus;
         if (!ledger_post(ledger, &posting))
             return false;
     }
-    if (!ledger_changed(ledger, order, event_ns))
-        return false;
-    if (!final)
-        return true;
-    if (!ledger_put_order_row(ledger, order, reason))
-        return false;
-    open_orders_remove(&ledger->orders, order);
-    return true;
+    return conclude(ledger, order, event_ns, reason);
 }
 
 /* ---- trades ----------------------------------------------------------------------------------------------------------- */
@@ -122,7 +126,6 @@ static bool pair(ledger_t *ledger, origin_t from, const open_order_t *order, con
             .sequence = ledger->entry.sequence,
             .event_ns = fill->transact_time,
             .trade_id = fill->trade_id,
-            .exec_id = fill->exec_id,
             .price = fill->last_px,
             .quantity = fill->last_qty,
             .amount = amount,
@@ -157,33 +160,69 @@ static bool amounts_of(const ledger_instrument_t *instrument, const order_execut
            ledger_hold_for(instrument, SIDE_BUY, fill->last_px, fill->last_qty, &out->quote);
 }
 
-/* The two postings of a fill: out of the hold, and into what was received. A fee stands with the asset it is paid in. */
-static bool post_fill(ledger_t *ledger, const open_order_t *order, const order_executed_t *fill, int64_t paid, int64_t got)
+static uint8_t code_of(const order_executed_t *fill)
 {
-    const book_entry_t *accounts = ledger->books.entries;
-    bool fee_from_got = fill->fee_asset_id == accounts[order->gets].asset;
+    switch (fill->liquidity) {
+    case LIQUIDITY_MAKER:
+        return CODE_FILL_MAKER;
+    case LIQUIDITY_AUCTION:
+        return CODE_FILL_AUCTION;
+    case LIQUIDITY_TRANSFER:
+        return CODE_TRANSFER;
+    default:
+        return CODE_FILL_TAKER;
+    }
+}
+
+/* What a fill moves: out of the hold, what of the hold goes back because the price was better, and what is received. */
+typedef struct fill_moves {
+    int64_t paid;
+    int64_t given_back;
+    int64_t got;
+} fill_moves_t;
+
+/* The two postings of a fill, one an asset. A fee stands with the asset it is paid in. */
+static bool post_fill(ledger_t *ledger, const open_order_t *order, const order_executed_t *fill, const fill_moves_t *moves)
+{
+    bool fee_from_got = fill->fee_asset_id == ledger->books.entries[order->gets].asset;
     posting_t out = {
-        .code = fill->liquidity == LIQUIDITY_TRANSFER ? CODE_TRANSFER : CODE_FILL,
+        .code = code_of(fill),
         .slot = order->pays,
-        .held = -paid,
+        .available = moves->given_back,
+        .held = -moves->paid - moves->given_back,
         .instrument = order->instrument,
         .order_id = order->id,
-        .exec_id = fill->exec_id,
         .event_ns = fill->transact_time,
         .reference = fill->trade_id,
         .price = fill->last_px,
         .quantity = fill->last_qty,
-        .liquidity = fill->liquidity,
     };
     posting_t in = out;
 
     in.slot = order->gets;
     in.held = 0;
-    in.available = got;
+    in.available = moves->got;
     posting_t *charged = fee_from_got ? &in : &out;
     charged->fee = fill->fee;
     charged->available -= fill->fee;
     return ledger_post(ledger, &out) && ledger_post(ledger, &in);
+}
+
+/* The report fits the order and is an amount of money. */
+static bool check_fill(ledger_t *ledger, origin_t from, const open_order_t *order, const order_executed_t *fill,
+                       fill_amounts_t *amounts)
+{
+    const ledger_instrument_t *instrument = &ledger->instruments[order->instrument];
+
+    if (fill->instrument_id != order->instrument || fill->side != order->side)
+        return complain(ledger, from, "another instrument or side than the order's", order->id);
+    if (!amounts_of(instrument, fill, amounts))
+        return complain(ledger, from, "a fill that is no amount of money", order->id);
+    if (fill->fee != 0 && fill->fee_asset_id != instrument->base_asset && fill->fee_asset_id != instrument->quote_asset)
+        return complain(ledger, from, "a fee in an asset that is not the pair's", order->id);
+    if (order->filled + fill->last_qty != fill->cum_qty)
+        return complain(ledger, from, "the filled quantity is not what its fills add up to", order->id);
+    return true;
 }
 
 static bool executed(ledger_t *ledger, origin_t from, const order_executed_t *fill)
@@ -191,32 +230,24 @@ static bool executed(ledger_t *ledger, origin_t from, const order_executed_t *fi
     open_order_t *order = order_of(ledger, from, fill->order_id, fill->account_id);
     fill_amounts_t amounts;
 
-    if (order == NULL)
+    if (order == NULL || !check_fill(ledger, from, order, fill, &amounts))
         return false;
-    const ledger_instrument_t *instrument = &ledger->instruments[order->instrument];
-    if (fill->instrument_id != order->instrument || fill->side != order->side)
-        return complain(ledger, from, "another instrument or side than the order's", order->id);
-    if (!amounts_of(instrument, fill, &amounts))
-        return complain(ledger, from, "a fill that is no amount of money", order->id);
-    int64_t paid = order->side == SIDE_SELL ? amounts.base : amounts.quote;
-    int64_t got = order->side == SIDE_SELL ? amounts.quote : amounts.base;
-    if (paid > order->hold)
+    bool sell = order->side == SIDE_SELL;
+    fill_moves_t moves = {.paid = sell ? amounts.base : amounts.quote, .got = sell ? amounts.quote : amounts.base};
+    if (moves.paid > order->hold)
         return complain(ledger, from, "it costs more than is held for the order", order->id);
-    if (fill->fee != 0 && fill->fee_asset_id != instrument->base_asset && fill->fee_asset_id != instrument->quote_asset)
-        return complain(ledger, from, "a fee in an asset that is not the pair's", order->id);
-    order->hold -= paid;
+    order->hold -= moves.paid;
     order->filled += fill->last_qty;
     order->amount += amounts.quote;
-    if (order->filled != fill->cum_qty)
-        return complain(ledger, from, "the filled quantity is not what its fills add up to", order->id);
-    if (!post_fill(ledger, order, fill, paid, got))
+    order->status = fill->ord_status;
+    if (!surplus_of(ledger, order, &moves.given_back))
+        return complain(ledger, from, "more is open than was held for", order->id);
+    order->hold -= moves.given_back;
+    if (!post_fill(ledger, order, fill, &moves))
         return false;
     if (fill->fee != 0 && !ledger_charge(ledger, fill->fee_asset_id, fill->fee, fill->fee_rounding))
         return false;
-    if (!pair(ledger, from, order, fill, amounts.quote))
-        return false;
-    order->status = fill->ord_status;
-    return follow_up(ledger, from, order, fill->exec_id, fill->transact_time, 0);
+    return pair(ledger, from, order, fill, amounts.quote) && conclude(ledger, order, fill->transact_time, 0);
 }
 
 /* ---- everything else about orders ------------------------------------------------------------------------------------- */
@@ -247,7 +278,7 @@ static bool rejected(ledger_t *ledger, origin_t from, const order_rejected_t *re
     if (order == NULL)
         return false;
     order->status = ORD_STATUS_REJECTED;
-    return follow_up(ledger, from, order, report->exec_id, report->transact_time, report->reject_code);
+    return follow_up(ledger, from, order, report->transact_time, report->reject_code);
 }
 
 static bool canceled(ledger_t *ledger, origin_t from, const order_canceled_t *report)
@@ -261,7 +292,7 @@ static bool canceled(ledger_t *ledger, origin_t from, const order_canceled_t *re
     if (report->cum_qty != order->filled)
         return complain(ledger, from, "the filled quantity is not what its fills add up to", order->id);
     order->status = report->ord_status;
-    return follow_up(ledger, from, order, report->exec_id, report->transact_time, report->cancel_reason);
+    return follow_up(ledger, from, order, report->transact_time, report->cancel_reason);
 }
 
 /* The oldest replace on its way is answered: these are the terms now. */
@@ -279,7 +310,7 @@ static bool replaced(ledger_t *ledger, origin_t from, const order_replaced_t *re
     order->total = report->order_qty;
     order->client_id = report->cl_ord_id;
     order->status = report->ord_status;
-    return follow_up(ledger, from, order, report->exec_id, report->transact_time, 0);
+    return follow_up(ledger, from, order, report->transact_time, 0);
 }
 
 static bool change_refused(ledger_t *ledger, origin_t from, const cancel_replace_reject_t *report)
@@ -290,7 +321,7 @@ static bool change_refused(ledger_t *ledger, origin_t from, const cancel_replace
     if (order == NULL || report->response_to != RESPONSE_TO_REPLACE)
         return true;
     pop_version(order);
-    return follow_up(ledger, from, order, report->exec_id, report->transact_time, 0);
+    return follow_up(ledger, from, order, report->transact_time, 0);
 }
 
 static bool prevented(ledger_t *ledger, origin_t from, const order_prevented_t *report)
@@ -303,7 +334,7 @@ static bool prevented(ledger_t *ledger, origin_t from, const order_prevented_t *
         return complain(ledger, from, "more is prevented than is open", order->id);
     order->total -= report->prevented_qty;
     order->status = report->ord_status;
-    return follow_up(ledger, from, order, report->exec_id, report->transact_time, 0);
+    return follow_up(ledger, from, order, report->transact_time, 0);
 }
 
 static bool triggered(ledger_t *ledger, origin_t from, const order_triggered_t *report)

@@ -81,8 +81,6 @@ bool ledger_post(ledger_t *ledger, posting_t *posting)
     posting->book = account->book;
     posting->account = account->account;
     posting->asset = account->asset;
-    posting->available_after = account->available;
-    posting->held_after = account->held;
     *row = *posting;
     return touch(ledger, posting->slot);
 }

@@ -32,7 +32,6 @@ typedef struct open_order {
     int64_t display;
     uint32_t account;
     uint32_t instrument;
-    uint32_t session;
     uint32_t pays;     /* slot in books_t of the account in the asset it pays with */
     uint32_t gets;
     uint32_t exec_inst;

@@ -15,13 +15,10 @@ typedef struct posting {
     uint64_t ts_ns;     /* stamp of the log record: when it was booked */
     uint64_t event_ns;  /* stamp of what caused it: a trade happens before the mark that books it */
     uint64_t order_id;  /* 0 = none */
-    uint64_t exec_id;   /* the report's, 0 = none */
     uint64_t reference; /* fills: trade id; adjustments: the operator's or wallet's reference */
     int64_t available;
     int64_t held;
     int64_t fee;        /* part of `available` that is a fee (negative: rebate), in units of this asset */
-    int64_t available_after;
-    int64_t held_after;
     int64_t price;      /* fills only, ticks */
     int64_t quantity;   /* fills only, lots */
     uint32_t epoch;
@@ -32,14 +29,12 @@ typedef struct posting {
     uint32_t slot;       /* of the ledger account in books_t */
     uint8_t book;
     uint8_t code;
-    uint8_t liquidity;   /* fills only */
 } posting_t;
 
 typedef struct trade {
     uint64_t sequence; /* of the mark that books it */
     uint64_t event_ns;
     uint64_t trade_id;
-    uint64_t exec_id;  /* of the first of its two reports */
     uint64_t buyer_order;
     uint64_t seller_order;
     int64_t price;
@@ -71,11 +66,9 @@ typedef struct order_row {
     int64_t display;
     int64_t filled;
     int64_t amount;   /* of all fills, in units of the quote asset */
-    int64_t hold;
     uint32_t epoch;
     uint32_t account;
     uint32_t instrument;
-    uint32_t session;
     uint32_t exec_inst;
     uint32_t expire_s;
     uint16_t reason;  /* why it ended: a cancel reason, or with status Rejected a reject code */
