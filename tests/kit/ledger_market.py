@@ -15,7 +15,7 @@ DAY_NS = 86_400_000_000_000
 def record_market(commands: int = 400, *, seed: int = 1, days: int = 1, partitions: int = 1) -> Recording:
     """Return what a random market left behind; the commands are spread over `days` days."""
     random = Random(seed)
-    exchange = make_exchange(maker_rate=-100, taker_rate=700, partitions=partitions)
+    exchange = make_exchange(maker_rate=-3_000, taker_rate=7_000, partitions=partitions)
     run = LedgerRun(exchange.engine)
     accounts = [exchange.account(base=10**9, quote=10**12, fee_tier=0) for _ in range(4)]
     orders: list[tuple[int, int]] = []

@@ -10,15 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ringbuf.wire import messages as wire
+from settlement.chart import Book, Code
 from settlement.chdb_store import ChdbStore
 from settlement.derivation import Block, Derivation
 from settlement.errors import StoreRefused, StoreUnavailable
 from settlement.ledger import Delivery, Ledger, Owner, digest
+from settlement.reader import Reader
 from settlement.schema import MIGRATIONS, NEWEST, migrate
 from settlement.store import one
+from tests.kit.composed_exchange import BASE, make_exchange
 from tests.kit.ledger_books import Books, FaultyStore, chdb_store
 from tests.kit.ledger_market import DAY_NS, record_market
-from tests.kit.ledger_run import SLOT_SIZE, Recording
+from tests.kit.ledger_run import SLOT_SIZE, LedgerRun, Recording
 
 TABLES = ("postings", "trades", "orders", "blocks", "assets", "instruments", "accounts", "closes", "days")
 
@@ -215,6 +219,29 @@ def test_day_is_closed_although_the_books_ended_exactly_there(store: ChdbStore) 
 
     days = store.select("SELECT day, sequence FROM days ORDER BY day")
     assert days["sequence"].tolist()[0] == midnight - 1
+
+
+def test_money_in_transit_is_listed_until_it_is_voided(store: ChdbStore) -> None:
+    exchange = make_exchange()
+    run = LedgerRun(exchange.engine)
+    account = exchange.account(base=1000)
+    for amount, reference in ((-300, 7), (-200, 8), (300, 7)):
+        exchange.admin(
+            wire.BalanceAdjust(
+                amount=amount, account_id=account, asset_id=BASE, reference=reference, kind=wire.BalanceKind.WITHDRAWAL
+            )
+        )
+    run.follow()
+    exchange.engine.close()
+    books = Books(store, run.recording)
+    books.run()
+    books.stop()
+
+    found = Reader(store, lambda: run.recording.end).in_transit()
+
+    assert [(row.book, row.reference, row.asset, row.units) for row in found] == [(Book.WITHDRAWALS, 8, BASE, 200)]
+    codes = store.select("SELECT code FROM postings WHERE book = 21 ORDER BY sequence")["code"].tolist()
+    assert codes == [Code.WITHDRAWAL_PENDING, Code.WITHDRAWAL_PENDING, Code.WITHDRAWAL_VOIDED]
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
