@@ -20,9 +20,12 @@ class Kind(StrEnum):
     GATEWAY = "gateway"
     ADMIN = "admin"
     FUSED = "fused"
+    LEDGER = "ledger"
 
 
 CORE_KINDS = {Kind.JOURNALER, Kind.SEQUENCER, Kind.MATCHER, Kind.FUSED}
+# Nobody waits for them: they are started last, not waited for, and started again for as long as it takes.
+OBSERVER_KINDS = {Kind.LEDGER}
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ def place(config: Config, cores: Sequence[int]) -> Placement:
     else:
         layout, reason = wanted, "configured"
     plans = _fused(config, cores) if layout == "fused" else _stages(config, cores)
+    if config.ledger.enabled:
+        plans = (*plans, ProcessPlan(Kind.LEDGER, "ledger", "park"))
     return Placement(layout, reason, plans)
 
 

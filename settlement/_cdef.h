@@ -162,4 +162,5 @@ void ledger_drop_block(ledger_t *ledger);
 int64_t ledger_balance_count(const ledger_t *ledger);
 void ledger_balances(const ledger_t *ledger, uint8_t *book, uint32_t *account, uint32_t *asset, int64_t *available,
                      int64_t *held);
+bool ledger_balance(const ledger_t *ledger, uint8_t book, uint32_t account, uint32_t asset, int64_t *available, int64_t *held);
 int64_t ledger_open_order_count(const ledger_t *ledger);

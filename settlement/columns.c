@@ -264,6 +264,15 @@ void ledger_balances(const ledger_t *ledger, uint8_t *book, uint32_t *account, u
     }
 }
 
+bool ledger_balance(const ledger_t *ledger, uint8_t book, uint32_t account, uint32_t asset, int64_t *available, int64_t *held)
+{
+    uint32_t slot = books_find(&ledger->books, book, account, asset);
+
+    *available = slot == BOOKS_NONE ? 0 : ledger->books.entries[slot].available;
+    *held = slot == BOOKS_NONE ? 0 : ledger->books.entries[slot].held;
+    return slot != BOOKS_NONE;
+}
+
 int64_t ledger_open_order_count(const ledger_t *ledger)
 {
     return ledger->orders.count;

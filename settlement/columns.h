@@ -102,6 +102,9 @@ int64_t ledger_balance_count(const ledger_t *ledger);
 void ledger_balances(const ledger_t *ledger, uint8_t *book, uint32_t *account, uint32_t *asset, int64_t *available,
                      int64_t *held);
 
+/* One of them; false and zeros if it was never opened. */
+bool ledger_balance(const ledger_t *ledger, uint8_t book, uint32_t account, uint32_t asset, int64_t *available, int64_t *held);
+
 int64_t ledger_open_order_count(const ledger_t *ledger);
 
 #endif

@@ -92,6 +92,7 @@ class Derivation:
             raise MemoryError("no memory for the books")
         self._ledger = ffi.gc(pointer, lib.ledger_free)
         self._spans = ffi.new("report_span_t[]", PARTITIONS_MAX)
+        self._units = ffi.new("int64_t[2]")
         self._block_first = 0
 
     @property
@@ -139,16 +140,16 @@ class Derivation:
 
         Raises DerivationHalted at a record that it does not understand; everything before that one is derived.
         """
-        buffers = {partition: ffi.from_buffer("report_slot_t[]", slots) for partition, (_, slots) in reports.items()}
-        for partition in range(PARTITIONS_MAX):
+        kept = []
+        for partition, (start, slots) in reports.items():
             span = self._spans[partition]
-            if partition in buffers:
-                span.first, slots = reports[partition]
-                span.slots, span.count = buffers[partition], len(slots) // SLOT_SIZE
-            else:
-                span.slots, span.first, span.count = ffi.NULL, 0, 0
+            span.slots = ffi.from_buffer("report_slot_t[]", slots)
+            span.first, span.count = start, len(slots) // SLOT_SIZE
+            kept.append(span.slots)
         buffer = ffi.from_buffer("log_slot_t[]", records)
         done = lib.ledger_feed(self._ledger, buffer, first, len(records) // SLOT_SIZE, self._spans)
+        for partition in reports:
+            self._spans[partition].count = 0
         if done < 0:
             raise DerivationHalted(self.error or "the derivation failed", position=self.position)
 
@@ -173,6 +174,11 @@ class Derivation:
     def counts(self) -> Counts:
         raw = self._ledger.counts
         return Counts(**{name: int(getattr(raw, name)) for name, _ in ffi.typeof("ledger_counts_t").fields})
+
+    def balance(self, book: int, account: int, asset: int) -> tuple[int, int]:
+        """Return available and held of one ledger account, (0, 0) if it never had any."""
+        lib.ledger_balance(self._ledger, book, account, asset, self._units, self._units + 1)
+        return int(self._units[0]), int(self._units[1])
 
     def balances(self) -> Balances:
         """Return every ledger account as of the last record."""
