@@ -202,13 +202,13 @@ class Process:
             self.feed([owner], LogReader(self.config.journal_dir).batches(owner.position, limit))
 
     def _write_counters(self, runner: Runner) -> None:
-        loop = {
-            "heartbeat_ns": time.time_ns(),
-            "rounds": runner.rounds,
-            "idle_rounds": runner.idle_rounds,
-            "yields": runner.yields,
-            "sleeps": runner.sleeps,
-        }
+        self.write_gauges(
+            rounds=runner.rounds, idle_rounds=runner.idle_rounds, yields=runner.yields, sleeps=runner.sleeps
+        )
+
+    def write_gauges(self, **loop: int) -> None:
+        """Write what `count` was told of, and numbers of the loop, to the counter file."""
+        loop["heartbeat_ns"] = time.time_ns()
         for name, numbers in (("loop", loop), *((name, source()) for name, source in self._sources)):
             for key, value in numbers.items():
                 full = f"{name}.{key}"
@@ -522,6 +522,13 @@ def _listen_error(error: OSError, address: str, key: str) -> CommandError:
     return CommandError(f"cannot listen on {address} ({key}): {error.strerror}", code)
 
 
+def run_ledger(process: Process, ready: Ready) -> None:
+    # Late: what the ledger needs is large, and no other process needs it.
+    from scripts.ledger import process as ledger
+
+    ledger.run_ledger(process, ready)
+
+
 KINDS: dict[Kind, Callable[[Process, Ready], None]] = {
     Kind.JOURNALER: run_journaler,
     Kind.SEQUENCER: run_sequencer,
@@ -529,6 +536,7 @@ KINDS: dict[Kind, Callable[[Process, Ready], None]] = {
     Kind.GATEWAY: run_gateway,
     Kind.ADMIN: run_admin,
     Kind.FUSED: run_fused,
+    Kind.LEDGER: run_ledger,
 }
 
 

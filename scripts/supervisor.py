@@ -22,11 +22,13 @@ from ringbuf import RingbufError, Storage, StorageLevel
 from scripts.config import CHECKOUT, Config
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.node import Node, NodeRings, engine_config, seal_key
-from scripts.placement import CORE_KINDS, Kind, ProcessPlan, place
+from scripts.placement import CORE_KINDS, OBSERVER_KINDS, Kind, ProcessPlan, place
 from scripts.storage import disk_full_text, storage_text
 
 POLL_S = 0.2
 LOG_TAIL_LINES = 5
+# An observer that dies is started again after a pause, which doubles while it dies young.
+OBSERVER_PAUSE_S, OBSERVER_PAUSE_MAX_S, OBSERVER_YOUNG_S = 1.0, 30.0, 20.0
 # What a restart cannot cure.
 FATAL = {ExitCode.CANNOT_CREATE, ExitCode.BUSY, ExitCode.CONFIGURATION, ExitCode.NO_PERMISSION, ExitCode.IO_ERROR}
 LOCK_FILE = "lock"
@@ -92,6 +94,8 @@ class Supervisor:
         self._children: list[Child] = []
         self._rings: NodeRings | None = None
         self._restart_times: deque[float] = deque()
+        self._observer_pauses: dict[str, float] = {}
+        self._observers_due: dict[str, float] = {}
         self._stopping = False
         self._storage = Storage(StorageLevel.OK, slow=False)
 
@@ -117,8 +121,12 @@ class Supervisor:
         time.sleep(POLL_S)
         self._look_at_storage()
         dead = [child for child in self._children if child.process.poll() is not None]
-        if dead and not self._stopping:
-            self._restart(dead)
+        if not self._stopping:
+            self._bury_observers([child for child in dead if child.plan.kind in OBSERVER_KINDS])
+            self._revive_observers()
+            needed = [child for child in dead if child.plan.kind not in OBSERVER_KINDS]
+            if needed:
+                self._restart(needed)
         return not self._stopping
 
     def _look_at_storage(self) -> None:
@@ -137,13 +145,14 @@ class Supervisor:
         self._stopping = True
 
     def stop(self) -> None:
-        """End the processes in order: gateways, sequencer and matchers, journaler. What was answered is kept."""
+        """End the processes in order: gateways, order path, journaler, observers. What was answered is kept."""
         self._stopping = True
         stages: list[set[Kind]] = [
             {Kind.GATEWAY, Kind.ADMIN},
             {Kind.SEQUENCER, Kind.FUSED},
             {Kind.MATCHER},
             {Kind.JOURNALER},
+            OBSERVER_KINDS,
         ]
         for kinds in stages:
             self._end([child for child in self._children if child.plan.kind in kinds])
@@ -190,16 +199,18 @@ class Supervisor:
     def _start(self, plans: tuple[ProcessPlan, ...] | list[ProcessPlan]) -> None:
         """Start processes side by side, so that they can recover together, and wait until all are ready.
 
-        Gateways come last: they take requests as soon as they are there.
+        Gateways come last: they take requests as soon as they are there. Observers are not waited for.
         """
         core = [plan for plan in plans if plan.kind in CORE_KINDS]
-        gateways = [plan for plan in plans if plan.kind not in CORE_KINDS]
+        gateways = [plan for plan in plans if plan.kind not in CORE_KINDS | OBSERVER_KINDS]
         # The journaler first: it takes its place in the rings before anything is published.
         for group in ([plan for plan in core if plan.kind is Kind.JOURNALER],
                       [plan for plan in core if plan.kind is not Kind.JOURNALER], gateways):  # fmt: skip
             started = [self._spawn(plan) for plan in group]
             self._children += started
             self._wait_ready(started)
+        self._children += [self._spawn(plan) for plan in plans if plan.kind in OBSERVER_KINDS]
+        self._observers_due.clear()
         self._write_processes()
 
     def _journal_end(self) -> tuple[int, int]:
@@ -321,6 +332,32 @@ class Supervisor:
             self._children = [child for child in self._children if child not in dead]
             self._start([child.plan for child in dead])
             self._say(f"restarted {', '.join(child.plan.name for child in dead)}")
+
+    def _bury_observers(self, dead: list[Child]) -> None:
+        """Note when the dead are to come back. Trading goes on without them, however often they die."""
+        now = time.monotonic()
+        for child in dead:
+            name = child.plan.name
+            young = now - child.started < OBSERVER_YOUNG_S
+            before = self._observer_pauses.get(name, 0.0) if young else 0.0
+            pause = min(max(2 * before, OBSERVER_PAUSE_S), OBSERVER_PAUSE_MAX_S)
+            self._observer_pauses[name] = pause
+            self._observers_due[name] = now + pause
+            self.restarts[name] = self.restarts.get(name, 0) + 1
+            self._say(f"process died: {self._death(child)}; trading is not affected, it comes back in {pause:g} s")
+            child.ready_pipe.close()
+        if dead:
+            self._children = [child for child in self._children if child not in dead]
+            self._write_processes()
+
+    def _revive_observers(self) -> None:
+        due = [name for name, at in self._observers_due.items() if time.monotonic() >= at]
+        for name in due:
+            del self._observers_due[name]
+            plan = next(plan for plan in self.placement.processes if plan.name == name)
+            self._children.append(self._spawn(plan))
+        if due:
+            self._write_processes()
 
     def _end(self, children: list[Child]) -> None:
         for child in children:

@@ -35,8 +35,11 @@ class ChdbConfig:
     directory: Path
     memory_bytes: int  # of one query
     threads: int
+    reserve_bytes: int = 0  # of the disk's free space that is left alone
 
     def __post_init__(self) -> None:
+        if self.reserve_bytes < 0:
+            raise ValueError(f"reserve_bytes = {self.reserve_bytes}: must not be negative")
         if self.memory_bytes < 1 << 27:
             raise ValueError(f"memory_bytes = {self.memory_bytes}: must be at least {1 << 27}")
         if not 1 <= self.threads <= 256:
@@ -92,6 +95,7 @@ class ChdbStore:
     def insert(self, table: str, columns: Columns) -> None:
         if len(next(iter(columns.values()))) == 0:
             return
+        self._check_space()
         block = pa.table({name: _to_arrow(column) for name, column in columns.items()})
         with self._lock:
             # Found by its name in this very frame; under the lock, since with two queries at once it may not be.
@@ -108,6 +112,18 @@ class ChdbStore:
         if self._directory_lock >= 0:
             os.close(self._directory_lock)
             self._directory_lock = -1
+
+    def _check_space(self) -> None:
+        """The journal may be on the same disk: a full one would stop trading."""
+        if self._config.reserve_bytes == 0:
+            return
+        disk = os.statvfs(self._config.directory)
+        free = disk.f_bavail * disk.f_frsize
+        if free < self._config.reserve_bytes:
+            raise StoreUnavailable(
+                f"{self.place}: {free} bytes are free on its disk, and {self._config.reserve_bytes} are kept free "
+                "(ledger.disk_reserve_bytes)"
+            )
 
     @property
     def _alive(self) -> Any:

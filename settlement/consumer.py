@@ -8,6 +8,7 @@ there, and the state before it is derived anew.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
@@ -126,7 +127,7 @@ class Consumer:
             self._status = replace(self._status, trouble=str(error))
         except DerivationHalted as error:
             # What came before the record is good, and is stored.
-            self._submit()
+            self.flush()
             self._status = replace(self._status, state="halted", trouble=f"the ledger has stopped: {error}")
         except BooksDiffer as error:
             self._status = replace(self._status, state="halted", trouble=str(error))
@@ -134,13 +135,12 @@ class Consumer:
 
     def flush(self) -> None:
         """Hand over what is derived, and wait until it is stored or cannot be for now."""
-        self._submit()
-        self._writer.drain()
+        if self._writer.drain():
+            self._submit()
+            self._writer.drain()
 
     def stop(self) -> None:
-        """Store what is derived if the store takes it at once, and end the writer."""
-        if self._status.state == "running":
-            self.flush()
+        """End the writer; what is not stored is derived again next time."""
         self._writer.stop()
         if self._source is not None:
             self._source.close()
@@ -155,11 +155,16 @@ class Consumer:
         if self._source is None:
             self._source = self._make_source()
             self._status = replace(self._status, state="replaying" if self._writer.stored else "running")
-        batch = self._pending or self._source.read()
+        if self._derivation.rows >= self._config.block_rows and not self._writer.room:
+            return False
+        batch = self._pending = self._pending or self._source.read()
         if batch is None:
             self._check_end()
             return self._flush_if_due()
-        self._pending = batch
+        if self._begins_a_day(batch):
+            if not self._writer.room:
+                return False
+            self._close_day()
         self._take(self._source, *self._head(batch))
         if self._status.trouble:
             self._status = replace(self._status, trouble="")
@@ -187,8 +192,6 @@ class Consumer:
         if first < self._writer.first < first + count:
             cut = self._writer.first - first
         times = record_fields(records)["ts_ns"]
-        if self._last_ts_ns and int(times[0]) // DAY_NS > self._last_ts_ns // DAY_NS:
-            self._close_day()
         midnight = (int(times[0]) // DAY_NS + 1) * DAY_NS
         cut = min(cut, int(np.searchsorted(times, midnight)))
         if cut == count:
@@ -228,11 +231,16 @@ class Consumer:
             return False
         now = self._clock_ns()
         self._oldest_ns = self._oldest_ns or now
-        full = rows >= self._config.block_rows
-        if full or now - self._oldest_ns >= self._config.flush_ms * 1_000_000:
+        if not self._writer.room:
+            return False
+        if rows >= self._config.block_rows or now - self._oldest_ns >= self._config.flush_ms * 1_000_000:
             self._submit()
             return True
         return False
+
+    def _begins_a_day(self, batch: Batch) -> bool:
+        first_ts_ns = int(record_fields(batch[1][:SLOT_SIZE])["ts_ns"][0])
+        return self._last_ts_ns > 0 and first_ts_ns // DAY_NS > self._last_ts_ns // DAY_NS
 
     def _close_day(self) -> None:
         """The next record is of another day: what the books are now is the last one's close."""
@@ -242,7 +250,7 @@ class Consumer:
             self._submit(Close(day, position - 1, self._derivation.balances()))
 
     def _submit(self, close: Close | None = None) -> None:
-        """Give the block to the writer; waits while another one waits there already."""
+        """Give the block to the writer, which has room for it."""
         if self._derivation.position <= self._writer.first and close is None:
             return
         self._oldest_ns = 0
@@ -269,34 +277,30 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._thread.start()
 
-    def put(self, delivery: Delivery) -> None:
-        """Queue a block; waits for room. When all ends a block may be dropped: it is derived again next time."""
-        self._idle.clear()
-        while True:
-            try:
-                self._queue.put(delivery, timeout=QUEUE_POLL_S)
-                return
-            except queue.Full:
-                if self._stopping or self._wait(0):
-                    return
+    @property
+    def room(self) -> bool:
+        """Another block can be put."""
+        return not self._queue.full()
 
-    def drain(self) -> None:
-        """Wait until everything queued is stored, or the store is in trouble."""
+    def put(self, delivery: Delivery) -> None:
+        """Queue a block; there is room, since nobody else puts any."""
+        self._idle.clear()
+        self._queue.put_nowait(delivery)
+
+    def drain(self) -> bool:
+        """Wait until everything queued is stored; False if the store is in trouble."""
         while not self._idle.wait(QUEUE_POLL_S):
             if self.trouble or not self._thread.is_alive():
-                return
+                return False
+        return True
 
     def stop(self) -> None:
+        """End the thread; a store that answers finishes the block at hand."""
         self._stopping = True
-        self.put_nothing()
-        self._thread.join()
-
-    def put_nothing(self) -> None:
-        """Wake the thread so that it sees the end."""
-        try:
+        with contextlib.suppress(queue.Full):
+            # Wakes it, so that it sees the end.
             self._queue.put_nowait(None)
-        except queue.Full:
-            return
+        self._thread.join()
 
     def check_identity(self, cluster: int, insurance_account: int) -> None:
         self._insist(lambda: self._ledger.check_identity(cluster, insurance_account))

@@ -268,6 +268,7 @@ bool ledger_changed(ledger_t *ledger, open_order_t *order, uint64_t event_ns)
 {
     order->updated_ns = event_ns;
     order->sequence = (uint64_t)ledger->position;
+    order->epoch = (uint32_t)ledger->epoch;
     if (order->dirty)
         return true;
     order->dirty = 1;
@@ -296,7 +297,7 @@ bool ledger_put_order_row(ledger_t *ledger, const open_order_t *order, uint16_t 
         .display = order->display,
         .filled = order->filled,
         .amount = order->amount,
-        .epoch = (uint32_t)ledger->epoch,
+        .epoch = order->epoch,
         .account = order->account,
         .instrument = order->instrument,
         .exec_inst = order->exec_inst,

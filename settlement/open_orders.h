@@ -23,6 +23,7 @@ typedef struct open_order {
     uint64_t created_ns;
     uint64_t updated_ns;
     uint64_t sequence; /* of the last record that changed it */
+    uint32_t epoch;    /* likewise */
     int64_t limit;     /* ticks */
     int64_t total;     /* lots, filled included */
     int64_t filled;    /* lots */

@@ -186,6 +186,16 @@ class Transit:
     last_ns: int
 
 
+@dataclass(frozen=True, slots=True)
+class Day:
+    """A closed UTC day."""
+
+    day: int  # since the epoch
+    sequence: int  # the day's last record
+    accounts: int  # ledger accounts with a balance of their own
+    checksum: int  # of the close (settlement/ledger.py)
+
+
 Row = TypeVar("Row")
 
 
@@ -193,7 +203,7 @@ class Reader:
     """Answers from a store; `position` tells how far the books go now."""
 
     def __init__(self, store: Store, position: Callable[[], int]) -> None:
-        self._store = store
+        self.store = store
         self._position = position
 
     @property
@@ -203,12 +213,12 @@ class Reader:
     # --- definitions ------------------------------------------------------------------------------------------------
 
     def assets(self) -> list[Asset]:
-        rows = self._store.select("SELECT asset, symbol, exponent FROM assets FINAL ORDER BY asset")
+        rows = self.store.select("SELECT asset, symbol, exponent FROM assets FINAL ORDER BY asset")
         return [Asset(asset, text(symbol), exponent) for asset, symbol, exponent in _rows(rows, Asset)]
 
     def instruments(self) -> list[Instrument]:
         names = ", ".join(field.name for field in fields(Instrument))
-        rows = self._store.select(f"SELECT {names} FROM instruments FINAL ORDER BY instrument")
+        rows = self.store.select(f"SELECT {names} FROM instruments FINAL ORDER BY instrument")
         return [Instrument(number, text(symbol), *rest) for number, symbol, *rest in _rows(rows, Instrument)]
 
     def instrument(self, number: int) -> Instrument:
@@ -229,7 +239,7 @@ class Reader:
             where += [f"book IN ({Book.CLIENT:d}, {Book.INSURANCE:d})", f"account = {account}"]
         if book is not None:
             where.append(f"book = {book:d}")
-        rows = self._store.select(
+        rows = self.store.select(
             "SELECT book, account, asset, sum(available) AS available_sum, sum(held) AS held_sum FROM postings "
             f"WHERE {' AND '.join(where)} GROUP BY book, account, asset ORDER BY book, account, asset"
         )
@@ -237,7 +247,7 @@ class Reader:
 
     def trial_balance(self, *, before_ns: int = NS_MAX) -> list[TrialRow]:
         """Return the sum of each book in each asset; over all books every asset sums to zero."""
-        rows = self._store.select(
+        rows = self.store.select(
             "SELECT book, asset, sum(available) AS available_sum, sum(held) AS held_sum, "
             f"uniqExact(account) AS accounts FROM postings WHERE sequence < {self.position} AND ts_ns < {before_ns} "
             "GROUP BY book, asset ORDER BY asset, book"
@@ -250,11 +260,11 @@ class Reader:
         """Return opening and closing balance of a period and every posting in it, with the balance after each."""
         where = f"book = {book:d} AND account = {account} AND asset = {asset} AND sequence < {self.position}"
         before = one(
-            self._store.select(
+            self.store.select(
                 f"SELECT sum(available) AS a, sum(held) AS h FROM postings WHERE {where} AND ts_ns < {start_ns}"
             )
         )
-        lines = self._store.select(
+        lines = self.store.select(
             "SELECT sequence, idx, ts_ns, event_ns, code, available, held, fee, instrument, order_id, reference, "
             f"price, quantity FROM postings WHERE {where} AND ts_ns >= {start_ns} AND ts_ns < {end_ns} "
             "ORDER BY sequence, idx"
@@ -270,7 +280,7 @@ class Reader:
     def in_transit(self) -> list[Transit]:
         """Return deposits and withdrawals that are neither final nor voided, oldest first."""
         books = ", ".join(f"{book:d}" for book in _IN_TRANSIT)
-        rows = self._store.select(
+        rows = self.store.select(
             "SELECT book, reference, asset, sum(available) AS units, min(ts_ns) AS first_ns, max(ts_ns) AS last_ns "
             f"FROM postings WHERE book IN ({books}) AND sequence < {self.position} "
             "GROUP BY book, reference, asset HAVING units != 0 ORDER BY first_ns"
@@ -312,7 +322,7 @@ class Reader:
         if from_trade_id is not None:
             where.append(f"reference >= {from_trade_id}")
         direction = " DESC" if newest else ""
-        rows = self._store.select(
+        rows = self.store.select(
             "SELECT sequence, idx, event_ns, asset, code, available, held, fee, instrument, order_id, reference, "
             f"price, quantity FROM postings WHERE {' AND '.join(where)} ORDER BY sequence{direction}, idx{direction} "
             f"LIMIT {2 * bounded(limit)}"
@@ -349,7 +359,7 @@ class Reader:
             where.append(f"status != {wire.OrdStatus.REJECTED:d}")
         direction = " DESC" if newest else ""
         names = ", ".join(field.name for field in fields(AccountOrder))
-        rows = self._store.select(
+        rows = self.store.select(
             f"SELECT {names} FROM orders FINAL WHERE {' AND '.join(where)} "
             f"ORDER BY instrument, order_id{direction} LIMIT {bounded(limit)}"
         )
@@ -375,7 +385,7 @@ class Reader:
         if from_trade_id is not None:
             where.append(f"trade_id >= {from_trade_id}")
         direction = " DESC" if from_trade_id is None and start_ns == 0 else ""
-        rows = self._store.select(
+        rows = self.store.select(
             "SELECT instrument, trade_id, price, quantity, amount, event_ns, maker_side FROM trades "
             f"WHERE {' AND '.join(where)} ORDER BY trade_id{direction} LIMIT {bounded(limit)}"
         )
@@ -408,7 +418,7 @@ class Reader:
             _wide_sum("bought_lots", "quantity", bought),
             _wide_sum("bought_units", "amount", bought),
         )
-        rows = self._store.select(
+        rows = self.store.select(
             f"SELECT {', '.join(columns)} FROM trades WHERE instrument = {instrument} "
             f"AND event_ns >= {max(start_ns, offset_ns)} AND event_ns < {end_ns} AND sequence < {self.position} "
             f"GROUP BY k ORDER BY k{' DESC' if newest else ''} LIMIT {bounded(limit)}"
@@ -458,7 +468,7 @@ class Reader:
             _wide_sum("units", "amount"),
         )
         mine = "" if account is None else f" AND {side} = {account}"
-        rows = self._store.select(
+        rows = self.store.select(
             f"SELECT {keys}, {fee}_asset AS asset, {', '.join(sums)} FROM trades WHERE event_ns >= {start_ns} "
             f"AND event_ns < {end_ns} AND sequence < {self.position}{mine} "
             "GROUP BY by_instrument, by_account, by_tier, asset"
@@ -467,16 +477,16 @@ class Reader:
 
     def closes(self, day: int) -> list[BalanceRow]:
         """Return the balances a UTC day was closed with, empty if it was not. Day = days since the epoch."""
-        rows = self._store.select(
+        rows = self.store.select(
             "SELECT book, account, asset, available, held FROM closes FINAL "
             f"WHERE day = {day} ORDER BY book, account, asset"
         )
         return [BalanceRow(*values) for values in zip(*(column.tolist() for column in rows.values()), strict=True)]
 
-    def days(self) -> list[tuple[int, int, int, int]]:
-        """Return (day, last record, accounts, checksum) of every closed day."""
-        rows = self._store.select("SELECT day, sequence, accounts, checksum FROM days FINAL ORDER BY day")
-        return list(zip(*(column.tolist() for column in rows.values()), strict=True))
+    def days(self) -> list[Day]:
+        """Return every closed day."""
+        rows = self.store.select("SELECT day, sequence, accounts, checksum FROM days FINAL ORDER BY day")
+        return [Day(*values) for values in zip(*(column.tolist() for column in rows.values()), strict=True)]
 
 
 def bounded(limit: int) -> int:

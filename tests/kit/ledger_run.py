@@ -2,17 +2,21 @@
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from engine import ComposedEngine
+from journaler import Journaler, JournalerConfig
+from ringbuf import Ring
 from ringbuf.wire import messages as wire
 from settlement.chart import EXCHANGE_BOOKS, VENUE_ACCOUNT, VENUE_BOOKS
 from settlement.derivation import Block, Columns, Derivation
 
 SLOT_SIZE = 128
 SESSION_ADMIN = 1
+RING_SLOTS = 4096
 
 
 @dataclass
@@ -25,6 +29,20 @@ class Recording:
     @property
     def end(self) -> int:
         return len(self.records) // SLOT_SIZE
+
+    def write(self, directory: Path) -> None:
+        """Write it as the files of a journal, as a journaler would."""
+        log = Ring.private(slot_size=SLOT_SIZE, slot_count=RING_SLOTS, gating={0: "journaler"})
+        with log, Journaler(JournalerConfig(directory, "D0", segment_size_bytes=1 << 20), log, {}) as journaler:
+            for first in range(0, self.end, RING_SLOTS // 2):
+                piece = self.records[first * SLOT_SIZE : (first + RING_SLOTS // 2) * SLOT_SIZE]
+                log.publish(*(bytes(piece[at : at + SLOT_SIZE]) for at in range(0, len(piece), SLOT_SIZE)))
+                while journaler.position.sequence < log.published:
+                    journaler.poll()
+        folder = directory / "reports"
+        folder.mkdir()
+        for partition, slots in self.reports.items():
+            (folder / str(partition)).write_bytes(slots)
 
     def reports_for(self, wanted: dict[int, tuple[int, int]]) -> dict[int, tuple[int, bytes]]:
         """Return what `Derivation.wanted` named."""

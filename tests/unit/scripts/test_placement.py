@@ -3,13 +3,13 @@
 import pytest
 
 from scripts.config import ConfigError, load
-from scripts.placement import NOT_PINNED, Kind, place
+from scripts.placement import NOT_PINNED, OBSERVER_KINDS, Kind, place
 
 
 def test_few_cores_fuse_the_order_path_and_park() -> None:
     placement = place(load(), [0, 1])
 
-    assert [plan.kind for plan in placement.processes] == [Kind.JOURNALER, Kind.FUSED]
+    assert [plan.kind for plan in placement.processes] == [Kind.JOURNALER, Kind.FUSED, Kind.LEDGER]
     assert all(plan.wait == "park" and plan.core == NOT_PINNED for plan in placement.processes)
     assert placement.processes[1].partitions == (1, 2)
 
@@ -51,3 +51,11 @@ def test_choice_is_told_with_its_reason() -> None:
 
     assert "fused (2 cores, stages need 6)" in text
     assert "one fault domain" in text
+
+
+def test_ledger_is_an_observer_and_can_be_left_out() -> None:
+    assert [plan.kind for plan in place(load(), [0, 1]).processes if plan.kind in OBSERVER_KINDS] == [Kind.LEDGER]
+
+    without = place(load(None, {"ledger.enabled": False}), [0, 1])
+
+    assert Kind.LEDGER not in [plan.kind for plan in without.processes]

@@ -294,11 +294,11 @@ def test_closed_days_are_listed_with_their_balances(reader: Reader) -> None:
     days = reader.days()
 
     assert len(days) >= 2
-    for day, sequence, accounts, _ in days:
-        rows = reader.closes(day)
-        assert len(rows) == accounts
+    for day in days:
+        rows = reader.closes(day.day)
+        assert len(rows) == day.accounts
         nothing = [row for row in rows if (row.available, row.held) != (0, 0)]
-        at_end = [row for row in reader.balances(at=sequence + 1) if (row.available, row.held) != (0, 0)]
+        at_end = [row for row in reader.balances(at=day.sequence + 1) if (row.available, row.held) != (0, 0)]
         assert nothing == at_end
     assert reader.closes(1) == []
 
