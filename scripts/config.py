@@ -419,6 +419,9 @@ def _resolve_paths(tables: dict[str, Any], base: Path) -> None:
         value = tables.get(section, {}).get(key)
         if isinstance(value, str) and value:
             tables[section][key] = str(_absolute(value, base))
+    server = tables.get("ledger", {}).get("clickhouse", {})
+    if isinstance(server, dict) and isinstance(server.get("password_file"), str) and server["password_file"]:
+        server["password_file"] = str(_absolute(server["password_file"], base))
     admin = tables.get("gateway", {}).get("admin", {})
     if isinstance(admin, dict) and isinstance(admin.get("socket"), str) and admin["socket"]:
         admin["socket"] = str(_absolute(admin["socket"], base))

@@ -12,12 +12,15 @@ from typing import Any
 from scripts.arguments import add_common, command_parser, config_of, emit, emit_one
 from scripts.config import Config
 from scripts.exit_codes import CommandError, ExitCode
-from scripts.ledger.asking import books_of
+from scripts.ledger.asking import books_of, command_error
 from scripts.ledger.checking import reconcile
 from scripts.ledger.show import Names, account_text, day_text, moment, period, time_text
+from scripts.ledger.store import make_store
 from scripts.supervisor import DataLock
 from settlement.chart import Book
+from settlement.errors import SettlementError
 from settlement.export import FORMATS, TABLES
+from settlement.schema import drop_tables
 from settlement.service import Row
 
 Action = Callable[[Config, argparse.Namespace], int]
@@ -301,6 +304,13 @@ def rebuild_books(config: Config, options: argparse.Namespace) -> int:
             if config.ledger_dir.is_dir():
                 shutil.rmtree(config.ledger_dir)
             emit_one({"removed": str(config.ledger_dir)}, as_json=options.json)
+        else:
+            store = make_store(config)
+            drop_tables(store)
+            emit_one({"removed": store.place}, as_json=options.json)
+            store.close()
+    except SettlementError as error:
+        raise command_error(error) from error
     finally:
         lock.release()
     return ExitCode.OK

@@ -19,7 +19,7 @@ from ringbuf.wire import messages as wire
 from scripts.admin.link import AdminLink
 from scripts.config import Config
 from scripts.exit_codes import CommandError, ExitCode
-from scripts.ledger.store import LateStore, file_source, make_owner, make_store
+from scripts.ledger.store import LateStore, file_source, make_owner, make_replication, make_store
 from scripts.node import LEDGER_FACTS_FILE
 from settlement.answers import answers
 from settlement.bookkeeper import Bookkeeper, BookkeeperConfig
@@ -145,7 +145,7 @@ def _consumer(process: Process, store: LateStore, ended: threading.Event) -> Con
     ledger = config.ledger
     return Consumer(
         lambda: LiveSource(rings.log, rings.reports, config.journal_dir, 0),
-        Ledger(store, make_owner(), time.time_ns),
+        Ledger(store, make_owner(), time.time_ns, make_replication(config)),
         ConsumerConfig(
             block_rows=ledger.block_rows,
             flush_ms=ledger.flush_ms,

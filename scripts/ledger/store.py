@@ -7,18 +7,24 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from scripts.config import Config
+from scripts.exit_codes import CommandError, ExitCode
 from settlement.chdb_store import ChdbConfig, ChdbStore
+from settlement.clickhouse_store import ClickhouseConfig, ClickhouseStore
 from settlement.derivation import Columns
 from settlement.ledger import Owner
+from settlement.schema import Replication
 from settlement.source import FileSource
 from settlement.store import Store, Version
 
 
 def make_store(config: Config) -> Store:
-    """Open the store. Raises StoreUnavailable, StoreRefused."""
+    """Open the store. Raises StoreUnavailable, StoreRefused; CommandError when the password cannot be read."""
     ledger = config.ledger
+    if ledger.store == "clickhouse":
+        return ClickhouseStore(_server(config))
     return ChdbStore(
         ChdbConfig(
             directory=config.ledger_dir,
@@ -27,6 +33,40 @@ def make_store(config: Config) -> Store:
             reserve_bytes=ledger.disk_reserve_bytes,
         )
     )
+
+
+def make_replication(config: Config) -> Replication | None:
+    """Return how the tables are replicated, None for plain ones."""
+    server = config.ledger.clickhouse
+    if config.ledger.store != "clickhouse" or not server.replication_path:
+        return None
+    return Replication(server.replication_path, server.replica, server.quorum)
+
+
+def _server(config: Config) -> ClickhouseConfig:
+    server = config.ledger.clickhouse
+    replication = make_replication(config)
+    return ClickhouseConfig(
+        host=server.host,
+        port=server.port,
+        database=server.database,
+        user=server.user,
+        password=_password(server.password_file),
+        secure=server.secure,
+        timeout_s=server.timeout_s,
+        quorum=0 if replication is None else replication.quorum,
+    )
+
+
+def _password(path: str) -> str:
+    if not path:
+        return ""
+    try:
+        return Path(path).read_text().strip()
+    except OSError as error:
+        raise CommandError(
+            f"cannot read ledger.clickhouse.password_file {path}: {error.strerror}", ExitCode.NO_INPUT
+        ) from error
 
 
 def make_owner() -> Owner:

@@ -11,13 +11,13 @@ import pytest
 
 from ringbuf.wire import messages as wire
 from settlement.chart import Book
-from settlement.chdb_store import ChdbStore
 from settlement.derivation import Derivation
 from settlement.reader import NS_MAX, BalanceRow, Reader, bounded
 from tests.kit.composed_exchange import BASE, PAIR, QUOTE
-from tests.kit.ledger_books import Books, chdb_store
+from tests.kit.ledger_books import Books
 from tests.kit.ledger_market import DAY_NS, record_market
 from tests.kit.ledger_run import SLOT_SIZE, Recording
+from tests.kit.ledger_stores import KINDS, AnyStore, stores_of
 
 ACCOUNTS = (1, 2, 3, 4)
 
@@ -27,18 +27,20 @@ def market() -> Recording:
     return record_market(300, days=3)
 
 
-@pytest.fixture(scope="module")
-def store(market: Recording, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChdbStore]:
-    opened = chdb_store(tmp_path_factory.mktemp("reader") / "store")
-    books = Books(opened, market)
-    books.run()
-    books.stop()
-    yield opened
-    opened.close()
+@pytest.fixture(scope="module", params=KINDS)
+def store(
+    request: pytest.FixtureRequest, market: Recording, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[AnyStore]:
+    with stores_of(request.param, tmp_path_factory.mktemp("reader")) as stores:
+        opened = stores.fresh()
+        books = Books(opened, market)
+        books.run()
+        books.stop()
+        yield opened
 
 
 @pytest.fixture
-def reader(store: ChdbStore, market: Recording) -> Reader:
+def reader(store: AnyStore, market: Recording) -> Reader:
     return Reader(store, lambda: market.end)
 
 
@@ -303,7 +305,7 @@ def test_closed_days_are_listed_with_their_balances(reader: Reader) -> None:
     assert reader.closes(1) == []
 
 
-def test_answers_stop_at_the_position(store: ChdbStore, market: Recording) -> None:
+def test_answers_stop_at_the_position(store: AnyStore, market: Recording) -> None:
     """A reader between two inserts of a block must not see the first one."""
     half = Reader(store, lambda: market.end // 2)
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from ringbuf.wire import messages as wire
-from settlement.chdb_store import ChdbStore
 from settlement.derivation import Columns, Derivation
 from settlement.reconcile import compare_engine, compare_store, first_wrong_record, recount
-from tests.kit.ledger_books import Books, RecordingSource, chdb_store
+from tests.kit.ledger_books import Books, RecordingSource
 from tests.kit.ledger_market import record_market
 from tests.kit.ledger_run import SLOT_SIZE, Recording
+from tests.kit.ledger_stores import KINDS, AnyStore, Stores, mutate, stores_of
 
 BLOCK = 32
 
@@ -26,14 +25,20 @@ def market() -> Recording:
     return record_market(200, partitions=1)
 
 
+@pytest.fixture(scope="module", params=KINDS)
+def stores(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
+    with stores_of(request.param, tmp_path_factory.mktemp("reconcile")) as made:
+        yield made
+
+
 @pytest.fixture
-def store(tmp_path: Path, market: Recording) -> Iterator[ChdbStore]:
-    opened = chdb_store(tmp_path / "store")
+def store(stores: Stores, market: Recording) -> Iterator[AnyStore]:
+    opened = stores.fresh()
     books = Books(opened, market)
     books.run()
     books.stop()
     yield opened
-    opened.close()
+    stores.close()
 
 
 def derived(market: Recording) -> Derivation:
@@ -46,7 +51,7 @@ def no_progress(position: int) -> None:
     assert position > 0
 
 
-def test_sound_store_agrees(store: ChdbStore, market: Recording) -> None:
+def test_sound_store_agrees(store: AnyStore, market: Recording) -> None:
     result = compare_store(store, derived(market).balances())
 
     assert result.good
@@ -57,7 +62,7 @@ def test_sound_store_agrees(store: ChdbStore, market: Recording) -> None:
 # --- faults in the store ----------------------------------------------------------------------------------------------
 
 
-def one_posting(store: ChdbStore) -> Columns:
+def one_posting(store: AnyStore) -> Columns:
     """Return a hold of account 2 in the middle of the books, as columns of one row."""
     return store.select(
         "SELECT * FROM postings WHERE book = 1 AND account = 2 AND code = 10 ORDER BY sequence, idx LIMIT 1 OFFSET 7"
@@ -68,47 +73,47 @@ def where(row: Columns) -> str:
     return f"sequence = {row['sequence'][0]} AND idx = {row['idx'][0]}"
 
 
-def dropped(store: ChdbStore) -> str:
+def dropped(store: AnyStore) -> str:
     row = one_posting(store)
-    store.execute(f"ALTER TABLE postings DELETE WHERE {where(row)}")
+    mutate(store, f"ALTER TABLE postings DELETE WHERE {where(row)}")
     return f"record {row['sequence'][0]} posting {row['idx'][0]}"
 
 
-def doubled(store: ChdbStore) -> str:
+def doubled(store: AnyStore) -> str:
     store.execute("SYSTEM STOP MERGES postings")  # a merge would undo it
     row = one_posting(store)
     store.insert("postings", row)
     return f"record {row['sequence'][0]} posting {row['idx'][0]}"
 
 
-def given_to_another(store: ChdbStore) -> str:
+def given_to_another(store: AnyStore) -> str:
     row = one_posting(store)
-    store.execute(f"ALTER TABLE postings DELETE WHERE {where(row)}")
+    mutate(store, f"ALTER TABLE postings DELETE WHERE {where(row)}")
     row["account"] = np.array([3], np.uint32)
     store.insert("postings", row)
     return f"record {row['sequence'][0]} posting {row['idx'][0]}"
 
 
-def mis_signed(store: ChdbStore) -> str:
+def mis_signed(store: AnyStore) -> str:
     row = one_posting(store)
-    store.execute(f"ALTER TABLE postings UPDATE available = -available, held = -held WHERE {where(row)}")
+    mutate(store, f"ALTER TABLE postings UPDATE available = -available, held = -held WHERE {where(row)}")
     return f"record {row['sequence'][0]} posting {row['idx'][0]}"
 
 
-def a_unit_more(store: ChdbStore) -> str:
+def a_unit_more(store: AnyStore) -> str:
     row = one_posting(store)
-    store.execute(f"ALTER TABLE postings UPDATE available = available + 1 WHERE {where(row)}")
+    mutate(store, f"ALTER TABLE postings UPDATE available = available + 1 WHERE {where(row)}")
     return f"record {row['sequence'][0]} posting {row['idx'][0]}"
 
 
-def lost_block(store: ChdbStore) -> str:
+def lost_block(store: AnyStore) -> str:
     block = store.select("SELECT first, end FROM blocks WHERE postings > 3 ORDER BY end LIMIT 1 OFFSET 2")
     first, end = int(block["first"][0]), int(block["end"][0])
-    store.execute(f"ALTER TABLE postings DELETE WHERE sequence >= {first} AND sequence < {end}")
+    mutate(store, f"ALTER TABLE postings DELETE WHERE sequence >= {first} AND sequence < {end}")
     return "the log says record"
 
 
-def block_delivered_twice(store: ChdbStore) -> str:
+def block_delivered_twice(store: AnyStore) -> str:
     store.execute("SYSTEM STOP MERGES postings")
     block = store.select("SELECT first, end FROM blocks WHERE postings > 3 ORDER BY end LIMIT 1 OFFSET 2")
     first, end = int(block["first"][0]), int(block["end"][0])
@@ -122,7 +127,7 @@ def block_delivered_twice(store: ChdbStore) -> str:
     ids=lambda fault: fault.__name__,
 )
 def test_planted_fault_in_the_store_is_found_and_named(
-    store: ChdbStore, market: Recording, fault: Callable[[ChdbStore], str]
+    store: AnyStore, market: Recording, fault: Callable[[AnyStore], str]
 ) -> None:
     planted = fault(store)
 
@@ -137,7 +142,7 @@ def test_planted_fault_in_the_store_is_found_and_named(
         assert planted in named
 
 
-def test_rows_too_many_are_found_even_where_every_sum_is_right(store: ChdbStore, market: Recording) -> None:
+def test_rows_too_many_are_found_even_where_every_sum_is_right(store: AnyStore, market: Recording) -> None:
     store.execute("SYSTEM STOP MERGES postings")
     row = one_posting(store)
     back = {name: column.copy() for name, column in row.items()}
@@ -152,7 +157,7 @@ def test_rows_too_many_are_found_even_where_every_sum_is_right(store: ChdbStore,
     assert "its blocks were written with" in result.sentence
 
 
-def test_account_without_a_fault_is_said_to_be_sound(store: ChdbStore, market: Recording) -> None:
+def test_account_without_a_fault_is_said_to_be_sound(store: AnyStore, market: Recording) -> None:
     named = first_wrong_record(store, RecordingSource(market), (1, 2, 1), market.end, insurance_account=0)
 
     assert named == "client:2 asset 1: every posting of it is as the log says"
