@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "pool.h"
+
 /* The numbers stand in every row of the store: they are never reused. settlement/chart.py names them. */
 enum book {
     BOOK_CLIENT = 1,
@@ -51,26 +53,31 @@ typedef struct book_entry {
     uint8_t book;
 } book_entry_t;
 
+/* The exchange's account that collects what only rounding made of fees; account 0 is its other one, for fees and rebates. */
+#define ACCOUNT_ROUNDING UINT32_C(0xfffffffe)
+
 typedef struct books {
-    book_entry_t *entries;
-    uint32_t *index; /* open addressing over entries, place + 1, load at most a half */
-    uint64_t mask;
-    uint32_t count;
-    uint32_t capacity;
+    pool_t accounts; /* of book_entry_t; none is ever removed */
 } books_t;
 
-#define BOOKS_NONE UINT32_MAX
+#define BOOKS_NONE PLACE_NONE
+#define ASSET_MAX 65535
 
 void books_free(books_t *books);
 
-/* The slot of the account, opened if need be; BOOKS_NONE when memory is short. */
+static inline book_entry_t *books_entry(const books_t *books, uint32_t slot)
+{
+    return (book_entry_t *)(void *)books->accounts.items + slot;
+}
+
+/* The slot of the account, opened if need be; BOOKS_NONE when memory is short. Moves the entries. */
 uint32_t books_open(books_t *books, uint8_t book, uint32_t account, uint32_t asset);
 
 /* BOOKS_NONE if it was never opened. */
 uint32_t books_find(const books_t *books, uint8_t book, uint32_t account, uint32_t asset);
 
 /* The hash a HashMark carries, from our own balances: the sum over all balances of the exchange's account table of
- * mark_term(account, asset, available, held), modulo 2^128. The venue's balance (account 0) is fees + rebates + dust. */
+ * mark_term(account, asset, available, held), modulo 2^128. Account 0 has fees + rebates there, ACCOUNT_ROUNDING the dust. */
 void books_mark_hash(const books_t *books, uint64_t out[2]);
 
 #endif

@@ -44,11 +44,23 @@ class Code(IntEnum):
     DUST = lib.CODE_DUST
 
 
-# Accounts of the exchange's own table, so what is compared with it; the venue's balance there (account 0) is in three
-# books here.
+# Accounts of clients in the exchange's own table, under their number there.
 EXCHANGE_BOOKS = frozenset({Book.CLIENT, Book.INSURANCE})
-VENUE_BOOKS = frozenset({Book.FEES, Book.REBATES, Book.DUST})
+# The venue's books, and its account there: fees less rebates are in one, what rounding made of fees in the other.
 VENUE_ACCOUNT = 0
+ROUNDING_ACCOUNT: int = lib.ACCOUNT_ROUNDING
+VENUE_ACCOUNTS = {Book.FEES: VENUE_ACCOUNT, Book.REBATES: VENUE_ACCOUNT, Book.DUST: ROUNDING_ACCOUNT}
+
+
+def exchange_account(book: int, account: int) -> int | None:
+    """Return the account of the exchange's own table that a ledger account is part of; None: the ledger's alone."""
+    return account if book in EXCHANGE_BOOKS else VENUE_ACCOUNTS.get(Book(book))
+
+
+def books_of(account: int) -> list[tuple[Book, int]]:
+    """Return the ledger accounts (book, account) that an account of the exchange's own table is made of."""
+    venue = [(book, 0) for book, number in VENUE_ACCOUNTS.items() if number == account]
+    return venue or [(book, account) for book in sorted(EXCHANGE_BOOKS)]
 
 
 def account_name(book: Book, account: int) -> str:

@@ -13,11 +13,11 @@ bool ledger_close_block(ledger_t *ledger, block_counts_t *counts)
     const uint32_t *places = ledger->dirty.rows;
 
     for (int64_t i = 0; i < ledger->dirty.count; i++) {
-        open_order_t *order = &ledger->orders.pool[places[i]];
+        open_order_t *order = open_order_at(&ledger->open, places[i]);
         /* Ended since, or its place taken by another order that stands in the list again; or half changed by a record that failed. */
         if (!order->dirty || (ledger->failed && order->sequence == (uint64_t)ledger->position))
             continue;
-        order->dirty = 0;
+        order->dirty = false;
         if (!ledger_put_order_row(ledger, order, 0))
             return false;
     }
@@ -45,7 +45,7 @@ static int by_account(const void *left, const void *right, void *context)
 static void place_accounts(ledger_t *ledger)
 {
     uint32_t *slots = ledger->touched.rows;
-    book_entry_t *entries = ledger->books.entries;
+    book_entry_t *entries = books_entry(&ledger->books, 0);
     uint32_t next = 0;
 
     if (ledger->touched.count == 0)
@@ -89,7 +89,7 @@ static bool take_postings(ledger_t *ledger, const posting_columns_t *out)
         return ledger_fail(ledger, "memory is short");
     place_accounts(ledger);
     for (int64_t i = 0; i < count; i++)
-        from[ledger->books.entries[rows[i].slot].offset++] = (uint32_t)i;
+        from[books_entry(&ledger->books, rows[i].slot)->offset++] = (uint32_t)i;
     /* Row by row and not column by column: a row's fields lie together where it is read. */
     for (int64_t i = 0; i < count; i++)
         write_posting(&rows[from[i]], i, out);
@@ -229,9 +229,9 @@ void ledger_drop_block(ledger_t *ledger)
     const uint32_t *slots = ledger->touched.rows;
 
     for (int64_t i = 0; i < ledger->dirty.count; i++)
-        ledger->orders.pool[places[i]].dirty = 0;
+        open_order_at(&ledger->open, places[i])->dirty = false;
     for (int64_t i = 0; i < ledger->touched.count; i++)
-        ledger->books.entries[slots[i]].rows = 0;
+        books_entry(&ledger->books, slots[i])->rows = 0;
     ledger->dirty.count = 0;
     ledger->touched.count = 0;
     ledger->postings.count = 0;
@@ -248,14 +248,14 @@ int64_t ledger_row_count(const ledger_t *ledger)
 
 int64_t ledger_balance_count(const ledger_t *ledger)
 {
-    return ledger->books.count;
+    return ledger->books.accounts.used;
 }
 
 void ledger_balances(const ledger_t *ledger, uint8_t *book, uint32_t *account, uint32_t *asset, int64_t *available,
                      int64_t *held)
 {
-    for (uint32_t i = 0; i < ledger->books.count; i++) {
-        const book_entry_t *entry = &ledger->books.entries[i];
+    for (uint32_t i = 0; i < ledger->books.accounts.used; i++) {
+        const book_entry_t *entry = books_entry(&ledger->books, i);
         book[i] = entry->book;
         account[i] = entry->account;
         asset[i] = entry->asset;
@@ -268,12 +268,12 @@ bool ledger_balance(const ledger_t *ledger, uint8_t book, uint32_t account, uint
 {
     uint32_t slot = books_find(&ledger->books, book, account, asset);
 
-    *available = slot == BOOKS_NONE ? 0 : ledger->books.entries[slot].available;
-    *held = slot == BOOKS_NONE ? 0 : ledger->books.entries[slot].held;
+    *available = slot == BOOKS_NONE ? 0 : books_entry(&ledger->books, slot)->available;
+    *held = slot == BOOKS_NONE ? 0 : books_entry(&ledger->books, slot)->held;
     return slot != BOOKS_NONE;
 }
 
 int64_t ledger_open_order_count(const ledger_t *ledger)
 {
-    return ledger->orders.count;
+    return ledger->open.orders.count;
 }

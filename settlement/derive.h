@@ -10,12 +10,14 @@
 
 #include "books.h"
 #include "open_orders.h"
+#include "orders.h"
 #include "rows.h"
 #include "slots.h"
 
 #define PARTITIONS_MAX 64
 #define ERROR_TEXT_MAX 256
 #define LEDGER_FAILED (-1)
+#define INSTRUMENT_MAX 65535
 
 /* Reports of one partition, from report sequence `first` on. */
 typedef struct report_span {
@@ -56,6 +58,18 @@ typedef struct half_trade {
     uint8_t open;
 } half_trade_t;
 
+/* The command that is being taken: one record, or several that are linked (docs/MATCHING.md, section 2). */
+typedef struct group {
+    bool linked;    /* the next record belongs to it */
+    bool covered;   /* its orders follow an admitted cancel, which leaves `extra` to hold at once */
+    bool due;       /* legs of a list whose time has come */
+    uint8_t quote_flags;
+    int64_t extra;
+    uint32_t list;  /* place + 1 of the list it began or that is due, 0 = none */
+    uint32_t quote; /* likewise of the quote */
+    char client_text[CLIENT_TEXT_SIZE]; /* of the OrderDetails before the next order */
+} group_t;
+
 typedef struct ledger_counts {
     uint64_t records;
     uint64_t reports;
@@ -69,7 +83,7 @@ typedef struct ledger_counts {
 
 typedef struct ledger {
     books_t books;
-    open_orders_t orders;
+    open_orders_t open;
     ledger_instrument_t *instruments;
     house_sums_t *sums;        /* by asset */
     uint32_t instruments_used; /* highest id + 1 */
@@ -85,7 +99,7 @@ typedef struct ledger {
     int64_t settled[PARTITIONS_MAX];
     entry_t entry;
     half_trade_t half;
-    char details_text[CLIENT_TEXT_SIZE]; /* of the OrderDetails linked before the next order */
+    group_t group;
     uint8_t failed;
     row_list_t postings;       /* posting_t */
     row_list_t trades;         /* trade_t */
@@ -128,13 +142,52 @@ bool ledger_end_entry(ledger_t *ledger);
 
 const ledger_instrument_t *ledger_instrument(ledger_t *ledger, uint32_t id);
 
-/* Units held for `lots` open at `limit`. False beyond 2^62 or below 0. */
-bool ledger_hold_for(const ledger_instrument_t *instrument, uint8_t side, int64_t limit, int64_t lots, int64_t *units);
+/* Units of the base asset (SIDE_SELL) or, at `limit`, of the quote asset that `lots` are. False beyond 2^62 or below 0. */
+bool ledger_worth(const ledger_instrument_t *instrument, uint8_t side, int64_t limit, int64_t lots, int64_t *units);
+
+/* What all of an order may cost at worst, of what it pays with. */
+bool ledger_need(ledger_t *ledger, const open_order_t *order, int64_t *units);
+
+/* Move `units` from available to held for an order, in the entry that is open. */
+bool ledger_hold(ledger_t *ledger, open_order_t *order, int64_t units, uint64_t event_ns);
 
 /* Note that an order has changed, so that the block gets a row of it. */
 bool ledger_changed(ledger_t *ledger, open_order_t *order, uint64_t event_ns);
 
+/* The order is gone, and leaves its list. */
+void ledger_forget_order(ledger_t *ledger, open_order_t *order);
+
+/* It is gone, with a last row. */
+bool ledger_end_order(ledger_t *ledger, open_order_t *order, uint64_t event_ns, uint16_t reason);
+
 bool ledger_put_order_row(ledger_t *ledger, const open_order_t *order, uint16_t reason);
+
+/* Account and book, for an order or an adjustment. */
+uint8_t ledger_book_of(const ledger_t *ledger, uint32_t account);
+
+/* ---- derive_orders.c: records of orders */
+
+bool ledger_new_order(ledger_t *ledger, const log_slot_t *slot);
+bool ledger_cancel_order(ledger_t *ledger, const log_slot_t *slot);
+bool ledger_replace_order(ledger_t *ledger, const log_slot_t *slot);
+bool ledger_amend_order(ledger_t *ledger, const log_slot_t *slot);
+bool ledger_order_details(ledger_t *ledger, const log_slot_t *slot);
+
+/* ---- derive_groups.c: records of lists and quotes */
+
+bool ledger_begin_list(ledger_t *ledger, const log_slot_t *slot);
+/* Of a list's group: the order just opened is its next leg. */
+bool ledger_add_leg(ledger_t *ledger, const log_slot_t *slot, open_order_t *order);
+/* Legs of a list whose time has come, admitted or refused. */
+bool ledger_take_due(ledger_t *ledger, const log_slot_t *slot, bool first);
+bool ledger_end_list(ledger_t *ledger, const log_slot_t *slot);
+bool ledger_begin_quote(ledger_t *ledger, const log_slot_t *slot);
+bool ledger_quote_side(ledger_t *ledger, const log_slot_t *slot);
+/* An order that belongs to a list has ended. */
+void ledger_leave_list(ledger_t *ledger, const open_order_t *order);
+
+/* An order on its way, with nothing held yet. NULL, and the derivation has failed, if it cannot be. */
+open_order_t *ledger_open_order(ledger_t *ledger, const log_slot_t *slot, const new_order_single_t *request);
 
 bool ledger_settle_report(ledger_t *ledger, uint8_t partition, int64_t report_seq, const report_slot_t *report);
 

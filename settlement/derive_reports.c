@@ -1,7 +1,8 @@
 /* Reports of the matchers, in the order in which a mark books them: fills, what is given back, what an order has become.
  *
- * Nothing is held for an order but limit x open quantity, except while replaces of it are on their way: then only fills take
- * from the hold (docs/MONEY.md). Whether an order has ended is told by the status in its report. */
+ * Nothing is held for an order but limit x open quantity, except while replaces of it are on their way, while part of its hold is
+ * its predecessor's, and for orders by amount: then only fills take from the hold (docs/LEDGER.md). Whether an order has
+ * ended is told by the status in its report. */
 #include <string.h>
 
 #include "derive.h"
@@ -23,7 +24,7 @@ static bool complain(ledger_t *ledger, origin_t from, const char *what, uint64_t
 
 static open_order_t *order_of(ledger_t *ledger, origin_t from, uint64_t order_id, uint32_t account)
 {
-    open_order_t *order = open_orders_find(&ledger->orders, from.partition, order_id);
+    open_order_t *order = open_orders_find(&ledger->open, from.partition, order_id);
 
     if (order == NULL) {
         complain(ledger, from, "the order is not open", order_id);
@@ -42,17 +43,48 @@ static bool ended(uint8_t status)
            status == ORD_STATUS_EXPIRED || status == ORD_STATUS_EXPIRED_IN_MATCH;
 }
 
+static int64_t *hold_of(ledger_t *ledger, open_order_t *order)
+{
+    return order->paired ? &order_list_at(&ledger->open, order->list - 1)->hold : &order->hold;
+}
+
+static bool open_need(ledger_t *ledger, const open_order_t *order, int64_t *units)
+{
+    return ledger_worth(&ledger->instruments[order->instrument], order->side, order->limit, order->total - order->filled,
+                        units);
+}
+
+/* The larger need of those legs of a pair that go on. Between the fill of one and the end of the other it may be more than is held. */
+static bool pair_surplus(ledger_t *ledger, const open_order_t *order, int64_t *units)
+{
+    const order_list_t *list = order_list_at(&ledger->open, order->list - 1);
+    int64_t most = 0;
+
+    for (uint8_t i = 0; i < list->legs; i++) {
+        const open_order_t *leg = open_orders_find(&ledger->open, list->partition, list->order_id[i]);
+        int64_t need = 0;
+        if (leg == NULL || !leg->paired || (leg == order && ended(order->status)))
+            continue;
+        if (!open_need(ledger, leg, &need))
+            return false;
+        most = need > most ? need : most;
+    }
+    *units = list->hold > most ? list->hold - most : 0;
+    return true;
+}
+
 /* What of the hold is no longer needed. False if the hold does not cover what is open. */
 static bool surplus_of(ledger_t *ledger, const open_order_t *order, int64_t *units)
 {
-    const ledger_instrument_t *instrument = &ledger->instruments[order->instrument];
     int64_t need = 0;
 
     *units = 0;
+    if (order->paired)
+        return pair_surplus(ledger, order, units);
     if (!ended(order->status)) {
-        if (order->version_count > 0)
+        if (order->version_count > 0 || order->by_amount || order->covered)
             return true;
-        if (!ledger_hold_for(instrument, order->side, order->limit, order->total - order->filled, &need))
+        if (!open_need(ledger, order, &need))
             return false;
     }
     *units = order->hold - need;
@@ -62,14 +94,23 @@ static bool surplus_of(ledger_t *ledger, const open_order_t *order, int64_t *uni
 /* The order has changed; if this was its last report it is gone now. */
 static bool conclude(ledger_t *ledger, open_order_t *order, uint64_t event_ns, uint16_t reason)
 {
-    if (!ledger_changed(ledger, order, event_ns))
-        return false;
-    if (!ended(order->status))
+    return ended(order->status) ? ledger_end_order(ledger, order, event_ns, reason) : ledger_changed(ledger, order, event_ns);
+}
+
+static bool release(ledger_t *ledger, open_order_t *order, int64_t units, uint64_t event_ns)
+{
+    posting_t posting = {.code = CODE_RELEASE,
+                         .slot = order->pays,
+                         .available = units,
+                         .held = -units,
+                         .instrument = order->instrument,
+                         .order_id = order->id,
+                         .event_ns = event_ns};
+
+    if (units == 0)
         return true;
-    if (!ledger_put_order_row(ledger, order, reason))
-        return false;
-    open_orders_remove(&ledger->orders, order);
-    return true;
+    *hold_of(ledger, order) -= units;
+    return ledger_post(ledger, &posting);
 }
 
 /* Give back what is no longer held for, end the order if it has ended. */
@@ -79,19 +120,7 @@ static bool follow_up(ledger_t *ledger, origin_t from, open_order_t *order, uint
 
     if (!surplus_of(ledger, order, &surplus))
         return complain(ledger, from, "more is open than was held for", order->id);
-    if (surplus > 0) {
-        posting_t posting = {.code = CODE_RELEASE,
-                             .slot = order->pays,
-                             .available = surplus,
-                             .held = -surplus,
-                             .instrument = order->instrument,
-                             .order_id = order->id,
-                             .event_ns = event_ns};
-        order->hold -= surplus;
-        if (!ledger_post(ledger, &posting))
-            return false;
-    }
-    return conclude(ledger, order, event_ns, reason);
+    return release(ledger, order, surplus, event_ns) && conclude(ledger, order, event_ns, reason);
 }
 
 /* ---- trades ----------------------------------------------------------------------------------------------------------- */
@@ -156,8 +185,8 @@ typedef struct fill_amounts {
 
 static bool amounts_of(const ledger_instrument_t *instrument, const order_executed_t *fill, fill_amounts_t *out)
 {
-    return fill->last_qty > 0 && ledger_hold_for(instrument, SIDE_SELL, fill->last_px, fill->last_qty, &out->base) &&
-           ledger_hold_for(instrument, SIDE_BUY, fill->last_px, fill->last_qty, &out->quote);
+    return fill->last_qty > 0 && ledger_worth(instrument, SIDE_SELL, fill->last_px, fill->last_qty, &out->base) &&
+           ledger_worth(instrument, SIDE_BUY, fill->last_px, fill->last_qty, &out->quote);
 }
 
 static uint8_t code_of(const order_executed_t *fill)
@@ -184,7 +213,7 @@ typedef struct fill_moves {
 /* The two postings of a fill, one an asset. A fee stands with the asset it is paid in. */
 static bool post_fill(ledger_t *ledger, const open_order_t *order, const order_executed_t *fill, const fill_moves_t *moves)
 {
-    bool fee_from_got = fill->fee_asset_id == ledger->books.entries[order->gets].asset;
+    bool fee_from_got = fill->fee_asset_id == books_entry(&ledger->books, order->gets)->asset;
     posting_t out = {
         .code = code_of(fill),
         .slot = order->pays,
@@ -234,15 +263,16 @@ static bool executed(ledger_t *ledger, origin_t from, const order_executed_t *fi
         return false;
     bool sell = order->side == SIDE_SELL;
     fill_moves_t moves = {.paid = sell ? amounts.base : amounts.quote, .got = sell ? amounts.quote : amounts.base};
-    if (moves.paid > order->hold)
+    int64_t *hold = hold_of(ledger, order);
+    if (moves.paid > *hold)
         return complain(ledger, from, "it costs more than is held for the order", order->id);
-    order->hold -= moves.paid;
+    *hold -= moves.paid;
     order->filled += fill->last_qty;
     order->amount += amounts.quote;
     order->status = fill->ord_status;
     if (!surplus_of(ledger, order, &moves.given_back))
         return complain(ledger, from, "more is open than was held for", order->id);
-    order->hold -= moves.given_back;
+    *hold -= moves.given_back;
     if (!post_fill(ledger, order, fill, &moves))
         return false;
     if (fill->fee != 0 && !ledger_charge(ledger, fill->fee_asset_id, fill->fee, fill->fee_rounding))
@@ -260,6 +290,21 @@ static void pop_version(open_order_t *order)
     memmove(&order->versions[0], &order->versions[1], order->version_count * sizeof(order_version_t));
 }
 
+/* An order that follows another one is a whole order now: what that one held has come back, all that this one needs is held. */
+static bool complete_hold(ledger_t *ledger, origin_t from, open_order_t *order, uint64_t event_ns)
+{
+    int64_t need = 0;
+
+    if (!ledger_need(ledger, order, &need))
+        return false;
+    order->covered = false;
+    if (need > order->hold)
+        return ledger_hold(ledger, order, need - order->hold, event_ns);
+    if (!surplus_of(ledger, order, &need))
+        return complain(ledger, from, "more is open than was held for", order->id);
+    return release(ledger, order, need, event_ns);
+}
+
 static bool accepted(ledger_t *ledger, origin_t from, const order_accepted_t *report)
 {
     open_order_t *order = order_of(ledger, from, report->order_id, report->account_id);
@@ -268,7 +313,43 @@ static bool accepted(ledger_t *ledger, origin_t from, const order_accepted_t *re
         return false;
     order->status = report->ord_status;
     order->time_in_force = report->time_in_force; /* a market order with GTC is IOC */
+    if (order->covered && !complete_hold(ledger, from, order, report->transact_time))
+        return false;
     return ledger_changed(ledger, order, report->transact_time);
+}
+
+/* The answer to a quote: which of its sides stand. */
+static bool quoted(ledger_t *ledger, origin_t from, const quote_ack_t *report)
+{
+    uint64_t key = open_quote_key(report->account_id, report->instrument_id, report->quote_set_id);
+    uint32_t place = pool_find(&ledger->open.quotes, key);
+    open_quote_t *quote = place == PLACE_NONE ? NULL : open_quote_at(&ledger->open, place);
+    const uint64_t standing[2] = {report->bid_order_id, report->ask_order_id};
+
+    if (quote == NULL || quote->count == 0)
+        return complain(ledger, from, "an answer to no quote", 0);
+    for (int side = 0; side < 2; side++) {
+        uint64_t id = quote->coming[0][side];
+        open_order_t *order = id == 0 ? NULL : order_of(ledger, from, id, report->account_id);
+        if (id == 0)
+            continue;
+        if (order == NULL)
+            return false;
+        if (id == standing[side]) {
+            order->status = ORD_STATUS_NEW;
+            order->unseen = false;
+            if (!complete_hold(ledger, from, order, report->transact_time) ||
+                !ledger_changed(ledger, order, report->transact_time))
+                return false;
+            continue;
+        }
+        if (!release(ledger, order, order->hold, report->transact_time))
+            return false;
+        ledger_forget_order(ledger, order);
+    }
+    quote->count--;
+    memmove(quote->coming[0], quote->coming[1], quote->count * sizeof quote->coming[0]);
+    return true;
 }
 
 static bool rejected(ledger_t *ledger, origin_t from, const order_rejected_t *report)
@@ -295,27 +376,36 @@ static bool canceled(ledger_t *ledger, origin_t from, const order_canceled_t *re
     return follow_up(ledger, from, order, report->transact_time, report->cancel_reason);
 }
 
-/* The oldest replace on its way is answered: these are the terms now. */
+/* Its limit is not the client's, and in no report. */
+static bool has_protection_price(const open_order_t *order)
+{
+    return order->order_type == ORD_TYPE_MARKET || order->order_type == ORD_TYPE_STOP ||
+           order->order_type == ORD_TYPE_TAKE_PROFIT;
+}
+
+/* The oldest change on its way is answered: these are the terms now. Or of a quote that stays, less of it is left. */
 static bool replaced(ledger_t *ledger, origin_t from, const order_replaced_t *report)
 {
     open_order_t *order = order_of(ledger, from, report->order_id, report->account_id);
 
     if (order == NULL)
         return false;
-    if (report->restate_reason == RESTATE_REASON_CLIENT)
-        pop_version(order);
     if (report->cum_qty != order->filled)
         return complain(ledger, from, "the filled quantity is not what its fills add up to", order->id);
-    order->limit = report->price;
     order->total = report->order_qty;
     order->client_id = report->cl_ord_id;
     order->status = report->ord_status;
+    if (report->restate_reason == RESTATE_REASON_CLIENT) {
+        pop_version(order);
+        if (!has_protection_price(order))
+            order->limit = report->price;
+    }
     return follow_up(ledger, from, order, report->transact_time, 0);
 }
 
 static bool change_refused(ledger_t *ledger, origin_t from, const cancel_replace_reject_t *report)
 {
-    open_order_t *order = open_orders_find(&ledger->orders, from.partition, report->order_id);
+    open_order_t *order = open_orders_find(&ledger->open, from.partition, report->order_id);
 
     /* The order may have ended before the answer: its hold went back then. */
     if (order == NULL || report->response_to != RESPONSE_TO_REPLACE)
@@ -330,9 +420,11 @@ static bool prevented(ledger_t *ledger, origin_t from, const order_prevented_t *
 
     if (order == NULL)
         return false;
-    if (report->prevented_qty < 0 || report->prevented_qty > order->total - order->filled)
-        return complain(ledger, from, "more is prevented than is open", order->id);
-    order->total -= report->prevented_qty;
+    if (!order->by_amount) { /* of an amount it takes nothing away that was held for */
+        if (report->prevented_qty < 0 || report->prevented_qty > order->total - order->filled)
+            return complain(ledger, from, "more is prevented than is open", order->id);
+        order->total -= report->prevented_qty;
+    }
     order->status = report->ord_status;
     return follow_up(ledger, from, order, report->transact_time, 0);
 }
@@ -371,6 +463,8 @@ bool ledger_settle_report(ledger_t *ledger, uint8_t partition, int64_t report_se
         return prevented(ledger, from, block);
     case TEMPLATE_ORDER_TRIGGERED:
         return triggered(ledger, from, block);
+    case TEMPLATE_QUOTE_ACK:
+        return quoted(ledger, from, block);
     case TEMPLATE_MASS_CANCEL_REPORT:
     case TEMPLATE_BUSINESS_REJECT:
     case TEMPLATE_SESSION_BOUND:

@@ -46,7 +46,7 @@ static bool add(int64_t *to, int64_t units)
 /* The block's list of accounts with postings, and how many each has: what taking the block sorts by. */
 static bool touch(ledger_t *ledger, uint32_t slot)
 {
-    if (ledger->books.entries[slot].rows++ > 0)
+    if (books_entry(&ledger->books, slot)->rows++ > 0)
         return true;
     uint32_t *place = row_list_push(&ledger->touched, sizeof(uint32_t));
     if (place == NULL)
@@ -57,7 +57,7 @@ static bool touch(ledger_t *ledger, uint32_t slot)
 
 bool ledger_post(ledger_t *ledger, posting_t *posting)
 {
-    book_entry_t *account = &ledger->books.entries[posting->slot];
+    book_entry_t *account = books_entry(&ledger->books, posting->slot);
     house_sums_t *sums = sums_of(ledger, account->asset);
 
     if (sums == NULL)

@@ -7,7 +7,7 @@ from the log, and the rows in the store.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from engine import EngineConfig, Matcher, ReplayError, Sequencer, feed_composed
 from ringbuf import Ring
 from ringbuf.wire import messages as wire
-from settlement.chart import EXCHANGE_BOOKS, VENUE_ACCOUNT, VENUE_BOOKS, Book, account_name
+from settlement.chart import account_name, books_of, exchange_account
 from settlement.definitions import BLOCK_OFFSET, record_fields
 from settlement.derivation import SLOT_SIZE, Balances, Block, Columns, Derivation
 from settlement.errors import DerivationHalted
@@ -251,10 +251,9 @@ class SideBySide:
         """Compare every account the ledger knows."""
         assert self._engine is not None
         keys = self.derivation.balances().as_dict()
-        pairs = sorted({(account, asset) for book, account, asset in keys if book in EXCHANGE_BOOKS})
-        pairs += sorted({(VENUE_ACCOUNT, asset) for book, _, asset in keys if book == Book.FEES})
+        pairs = _exchange_accounts(keys)
         differing = [
-            Difference((_book_of(account), account, asset), self._engine.balance(account, asset), found)
+            Difference((*books_of(account)[0], asset), self._engine.balance(account, asset), found)
             for account, asset in pairs
             if (found := exchange_balance(self.derivation, account, asset)) != self._engine.balance(account, asset)
         ]
@@ -280,7 +279,7 @@ class SideBySide:
             return _different(first, f"record {first}: the exchange's own core, run again, differs: {error}")
         if not derivation.rows:
             return None
-        for account, asset in sorted(_touched(derivation.take().postings)):
+        for account, asset in _touched(derivation.take().postings):
             expected, found = engine.balance(account, asset), exchange_balance(derivation, account, asset)
             if found != expected:
                 return _different(
@@ -313,15 +312,9 @@ def compare_engine(
 
 
 def exchange_balance(derivation: Derivation, account: int, asset: int) -> Units:
-    """Return what the books say the exchange has in an account: the venue's three books together are its account 0."""
-    if account == VENUE_ACCOUNT:
-        return sum(derivation.balance(book, 0, asset)[0] for book in VENUE_BOOKS), 0
-    units = [derivation.balance(book, account, asset) for book in EXCHANGE_BOOKS]
+    """Return what the books say the exchange has in an account; of its own accounts several books are one."""
+    units = [derivation.balance(book, number, asset) for book, number in books_of(account)]
     return sum(available for available, _ in units), sum(held for _, held in units)
-
-
-def _book_of(account: int) -> int:
-    return Book.FEES if account == VENUE_ACCOUNT else Book.CLIENT
 
 
 def _different(position: int, sentence: str) -> Result:
@@ -336,13 +329,12 @@ def _groups(records: bytes) -> Iterator[tuple[int, int]]:
         start = end
 
 
-def _touched(rows: Columns) -> set[tuple[int, int]]:
+def _touched(rows: Columns) -> list[tuple[int, int]]:
     """Return (account, asset) as the exchange has them of what was posted."""
-    touched = set()
-    columns = (rows[name].tolist() for name in ("book", "account", "asset"))
-    for book, account, asset in zip(*columns, strict=True):
-        if book in EXCHANGE_BOOKS:
-            touched.add((account, asset))
-        elif book in VENUE_BOOKS:
-            touched.add((VENUE_ACCOUNT, asset))
-    return touched
+    return _exchange_accounts(zip(*(rows[name].tolist() for name in ("book", "account", "asset")), strict=True))
+
+
+def _exchange_accounts(ledger_accounts: Iterable[tuple[int, int, int]]) -> list[tuple[int, int]]:
+    """Return the exchange's (account, asset) that these (book, account, asset) are parts of, in order."""
+    found = {(exchange_account(book, account), asset) for book, account, asset in ledger_accounts}
+    return sorted((account, asset) for account, asset in found if account is not None)

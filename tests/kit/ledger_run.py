@@ -11,7 +11,7 @@ from engine import ComposedEngine
 from journaler import Journaler, JournalerConfig
 from ringbuf import Ring
 from ringbuf.wire import messages as wire
-from settlement.chart import EXCHANGE_BOOKS, VENUE_ACCOUNT, VENUE_BOOKS
+from settlement.chart import exchange_account
 from settlement.derivation import Block, Columns, Derivation
 
 SLOT_SIZE = 128
@@ -95,26 +95,27 @@ class LedgerRun:
 
     def differences(self, accounts: range, assets: range) -> list[str]:
         """Return where the ledger's balances are not the engine's, one sentence each."""
+        # What a tick caused is booked by the engine at once, its mark is written before the next command.
+        self.tick()
         own = exchange_balances(self.derivation)
         found = []
         for account in accounts:
             for asset in assets:
                 expected = self.engine.balance(account, asset)
                 if own.get((account, asset), (0, 0)) != expected:
-                    found.append(f"account {account} asset {asset}: {own.get((account, asset))}, engine {expected}")
+                    found.append(f"account {account} asset {asset}: {own.get((account, asset), (0, 0))}, engine {expected}")
         return found
 
 
 def exchange_balances(derivation: Derivation) -> dict[tuple[int, int], tuple[int, int]]:
-    """Return (account, asset) -> (available, held) as the exchange has them: the venue's three books together."""
+    """Return (account, asset) -> (available, held) as the exchange has them: several books of the venue are one there."""
     found: dict[tuple[int, int], tuple[int, int]] = {}
-    venue: dict[int, int] = defaultdict(int)
-    for (book, account, asset), (available, held) in derivation.balances().as_dict().items():
-        if book in EXCHANGE_BOOKS:
-            found[account, asset] = (available, held)
-        elif book in VENUE_BOOKS:
-            venue[asset] += available
-    return found | {(VENUE_ACCOUNT, asset): (units, 0) for asset, units in venue.items()}
+    for (book, number, asset), (available, held) in derivation.balances().as_dict().items():
+        account = exchange_account(book, number)
+        if account is not None:
+            before = found.get((account, asset), (0, 0))
+            found[account, asset] = (before[0] + available, before[1] + held)
+    return found
 
 
 def joined(blocks: list[Block], kind: str) -> Columns:

@@ -18,7 +18,7 @@ from tests.kit.composed_exchange import BASE, QUOTE, Exchange, make_exchange
 from tests.kit.ledger_run import LedgerRun, exchange_balances, joined
 from tests.oracle.adapter import EngineTarget
 from tests.oracle.compare import Lockstep
-from tests.oracle.generator import Generator
+from tests.oracle.generator_market import make_generator
 from tests.oracle.world import Command, World, setup
 
 TICK_NS = 20_000_000
@@ -36,7 +36,7 @@ class RandomMarket:
         self.blocks: list[Block] = []
         for command in setup(world):
             self.lockstep.run(command)
-        self.generator = Generator(seed, world, self.lockstep.model)
+        self.generator = make_generator(seed, world, self.lockstep.model)
         self.bursts = bursts
 
     def step(self) -> None:
@@ -69,6 +69,7 @@ def test_ledger_is_the_engines_accounts_after_every_command(partitions: int, bur
             assert sums(market.blocks) == nonzero(market.run.derivation)
 
     counts = market.run.derivation.counts()
+    print(counts)
     assert counts.marks_compared >= steps // 200
     assert counts.marks_differing == 0
     assert counts.trades > steps // 20
