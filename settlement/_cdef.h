@@ -109,12 +109,15 @@ typedef struct trade_columns {
     uint8_t *maker_side;
     uint8_t *buyer_tier;
     uint8_t *seller_tier;
+    uint8_t *buyer_rounding;
+    uint8_t *seller_rounding;
 } trade_columns_t;
 
 typedef struct order_columns {
     uint64_t *sequence;
     uint64_t *order_id;
     uint64_t *client_id;
+    uint64_t *list_id;
     uint64_t *created_ns;
     uint64_t *updated_ns;
     int64_t *price;

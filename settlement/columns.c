@@ -149,6 +149,8 @@ static void write_trade(const trade_t *row, int64_t i, const trade_columns_t *ou
     out->maker_side[i] = row->maker_side;
     out->buyer_tier[i] = row->buyer_tier;
     out->seller_tier[i] = row->seller_tier;
+    out->buyer_rounding[i] = row->buyer_rounding;
+    out->seller_rounding[i] = row->seller_rounding;
 }
 
 static bool take_trades(ledger_t *ledger, const trade_columns_t *out)
@@ -177,6 +179,7 @@ static void write_order(const order_row_t *row, int64_t i, const order_columns_t
     out->sequence[i] = row->sequence;
     out->order_id[i] = row->order_id;
     out->client_id[i] = row->client_id;
+    out->list_id[i] = row->list_id;
     out->created_ns[i] = row->created_ns;
     out->updated_ns[i] = row->updated_ns;
     out->price[i] = row->price;

@@ -184,9 +184,12 @@ static open_order_t *order_to_change(ledger_t *ledger, uint32_t instrument_id, u
 
 static order_version_t newest_version(const open_order_t *order)
 {
+    order_version_t version = {.limit = order->limit, .total = order->total};
+
     if (order->version_count > 0)
-        return order->versions[order->version_count - 1];
-    return (order_version_t){order->limit, order->total};
+        version = order->versions[order->version_count - 1];
+    version.display = QTY_OPT_NULL;
+    return version;
 }
 
 /* What its versions on their way could need at most, above what is held already, is held too. */
@@ -203,10 +206,11 @@ bool ledger_replace_order(ledger_t *ledger, const log_slot_t *slot)
         newest.limit = request->price;
     if (request->order_qty != QTY_OPT_NULL)
         newest.total = request->order_qty;
+    newest.display = request->display_qty;
     order->versions[order->version_count++] = newest;
     if (order->paired || order->by_amount)
         return true; /* of these nothing can grow */
-    order_version_t most = {order->limit, order->total};
+    order_version_t most = {.limit = order->limit, .total = order->total};
     for (uint8_t i = 0; i < order->version_count; i++) {
         most.limit = order->versions[i].limit > most.limit ? order->versions[i].limit : most.limit;
         most.total = order->versions[i].total > most.total ? order->versions[i].total : most.total;
@@ -257,6 +261,7 @@ bool ledger_put_order_row(ledger_t *ledger, const open_order_t *order, uint16_t 
         .sequence = order->sequence,
         .order_id = order->id,
         .client_id = order->client_id,
+        .list_id = order->list == 0 ? 0 : order_list_at(&ledger->open, order->list - 1)->id,
         .created_ns = order->created_ns,
         .updated_ns = order->updated_ns,
         .price = order->limit,

@@ -133,12 +133,14 @@ static void put_side(trade_t *trade, const open_order_t *order, const order_exec
         trade->buyer_fee = fill->fee;
         trade->buyer_fee_asset = fill->fee_asset_id;
         trade->buyer_tier = order->tier;
+        trade->buyer_rounding = fill->fee_rounding;
     } else {
         trade->seller = order->account;
         trade->seller_order = order->id;
         trade->seller_fee = fill->fee;
         trade->seller_fee_asset = fill->fee_asset_id;
         trade->seller_tier = order->tier;
+        trade->seller_rounding = fill->fee_rounding;
     }
     if (fill->liquidity == LIQUIDITY_MAKER)
         trade->maker_side = order->side;
@@ -249,6 +251,8 @@ static bool check_fill(ledger_t *ledger, origin_t from, const open_order_t *orde
         return complain(ledger, from, "a fill that is no amount of money", order->id);
     if (fill->fee != 0 && fill->fee_asset_id != instrument->base_asset && fill->fee_asset_id != instrument->quote_asset)
         return complain(ledger, from, "a fee in an asset that is not the pair's", order->id);
+    if (fill->fee_rounding > 1)
+        return complain(ledger, from, "a fee that is rounded by more than a unit", order->id);
     if (order->filled + fill->last_qty != fill->cum_qty)
         return complain(ledger, from, "the filled quantity is not what its fills add up to", order->id);
     return true;
@@ -282,12 +286,17 @@ static bool executed(ledger_t *ledger, origin_t from, const order_executed_t *fi
 
 /* ---- everything else about orders ------------------------------------------------------------------------------------- */
 
-static void pop_version(open_order_t *order)
+/* The oldest change on its way; the zero version if there is none. */
+static order_version_t pop_version(open_order_t *order)
 {
+    order_version_t oldest = {.display = QTY_OPT_NULL};
+
     if (order->version_count == 0)
-        return;
+        return oldest;
+    oldest = order->versions[0];
     order->version_count--;
     memmove(&order->versions[0], &order->versions[1], order->version_count * sizeof(order_version_t));
+    return oldest;
 }
 
 /* An order that follows another one is a whole order now: what that one held has come back, all that this one needs is held. */
@@ -396,7 +405,8 @@ static bool replaced(ledger_t *ledger, origin_t from, const order_replaced_t *re
     order->client_id = report->cl_ord_id;
     order->status = report->ord_status;
     if (report->restate_reason == RESTATE_REASON_CLIENT) {
-        pop_version(order);
+        order_version_t granted = pop_version(order);
+        order->display = granted.display == QTY_OPT_NULL ? order->display : granted.display;
         if (!has_protection_price(order))
             order->limit = report->price;
     }
@@ -410,7 +420,7 @@ static bool change_refused(ledger_t *ledger, origin_t from, const cancel_replace
     /* The order may have ended before the answer: its hold went back then. */
     if (order == NULL || report->response_to != RESPONSE_TO_REPLACE)
         return true;
-    pop_version(order);
+    (void)pop_version(order);
     return follow_up(ledger, from, order, report->transact_time, 0);
 }
 

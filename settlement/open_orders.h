@@ -19,6 +19,7 @@
 typedef struct order_version {
     int64_t limit;
     int64_t total;
+    int64_t display; /* QTY_OPT_NULL = as it was */
 } order_version_t;
 
 typedef struct open_order {

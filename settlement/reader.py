@@ -106,6 +106,7 @@ class AccountOrder:
     order_id: int
     client_id: int
     client_text: str
+    list_id: int  # 0 = in no list
     account: int
     side: int
     order_type: int
@@ -169,6 +170,7 @@ class FeeRow:
     asset: int  # the fees'
     fees: int
     rebates: int  # above 0: paid out
+    rounding: int  # part of `fees` that only rounding made
     fills: int
     quantity: int  # lots of the instrument; sums over several instruments mean nothing
     amount: int
@@ -463,6 +465,7 @@ class Reader:
         sums = (
             _wide_sum("fees", fee, f"{fee} > 0"),
             _wide_sum("rebates", f"-{fee}", f"{fee} < 0"),
+            f"sum({side}_rounding) AS rounding",
             "count() AS fills",
             _wide_sum("lots", "quantity"),
             _wide_sum("units", "amount"),

@@ -15,7 +15,7 @@ import numpy as np
 from engine import EngineConfig, Matcher, ReplayError, Sequencer, feed_composed
 from ringbuf import Ring
 from ringbuf.wire import messages as wire
-from settlement.chart import account_name, books_of, exchange_account
+from settlement.chart import Book, account_name, books_of, exchange_account
 from settlement.definitions import BLOCK_OFFSET, record_fields
 from settlement.derivation import SLOT_SIZE, Balances, Block, Columns, Derivation
 from settlement.errors import DerivationHalted

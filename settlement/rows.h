@@ -51,6 +51,8 @@ typedef struct trade {
     uint8_t maker_side; /* SIDE_..., 0 in an auction */
     uint8_t buyer_tier;
     uint8_t seller_tier;
+    uint8_t buyer_rounding; /* part of the fee that only rounding made */
+    uint8_t seller_rounding;
 } trade_t;
 
 /* An order as it stood when the block ended, or when it ended itself. */
@@ -58,6 +60,7 @@ typedef struct order_row {
     uint64_t sequence; /* of the last record that changed it: the newest row of an order is the true one */
     uint64_t order_id;
     uint64_t client_id;
+    uint64_t list_id; /* 0 = none */
     uint64_t created_ns;
     uint64_t updated_ns;
     int64_t price;    /* limit; of market orders the protection price */

@@ -74,7 +74,7 @@ _TRADES = Table(
     "epoch UInt32, sequence UInt64, event_ns UInt64, trade_id UInt64, instrument UInt32, price Int64, "
     "quantity Int64, amount Int64, buyer UInt32, seller UInt32, buyer_order UInt64, seller_order UInt64, "
     "buyer_fee Int64, seller_fee Int64, buyer_fee_asset UInt32, seller_fee_asset UInt32, maker_side UInt8, "
-    "buyer_tier UInt8, seller_tier UInt8",
+    "buyer_tier UInt8, seller_tier UInt8, buyer_rounding UInt8, seller_rounding UInt8",
     key="instrument, trade_id",
     newest="epoch",
     partition=f"intDiv(event_ns, {PARTITION_NS})",
@@ -82,7 +82,7 @@ _TRADES = Table(
 _ORDERS = Table(
     "orders",
     "epoch UInt32, sequence UInt64, account UInt32, instrument UInt32, order_id UInt64, client_id UInt64, "
-    "client_text FixedString(36), created_ns UInt64, updated_ns UInt64, price Int64, stop_price Int64, "
+    "list_id UInt64, client_text FixedString(36), created_ns UInt64, updated_ns UInt64, price Int64, stop_price Int64, "
     "quantity Int64, display Int64, filled Int64, amount Int64, exec_inst UInt32, expire_s UInt32, reason UInt16, "
     "trailing UInt16, side UInt8, order_type UInt8, time_in_force UInt8, status UInt8, tier UInt8",
     key="account, instrument, order_id",

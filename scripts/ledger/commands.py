@@ -225,6 +225,7 @@ def _fee_row(row: Row, by: list[str], names: Names) -> Row:
     found["asset"] = names.asset(row["asset"])
     found["fees"] = names.amount(row["fees"], row["asset"])
     found["rebates"] = names.amount(row["rebates"], row["asset"])
+    found["rounding"] = names.amount(row["rounding"], row["asset"])
     found["fills"] = row["fills"]
     if "instrument" in by:
         pair = names.instruments[row["instrument"]]

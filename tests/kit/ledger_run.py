@@ -101,14 +101,14 @@ class LedgerRun:
         found = []
         for account in accounts:
             for asset in assets:
-                expected = self.engine.balance(account, asset)
-                if own.get((account, asset), (0, 0)) != expected:
-                    found.append(f"account {account} asset {asset}: {own.get((account, asset), (0, 0))}, engine {expected}")
+                expected, units = self.engine.balance(account, asset), own.get((account, asset), (0, 0))
+                if units != expected:
+                    found.append(f"account {account} asset {asset}: {units}, engine {expected}")
         return found
 
 
 def exchange_balances(derivation: Derivation) -> dict[tuple[int, int], tuple[int, int]]:
-    """Return (account, asset) -> (available, held) as the exchange has them: several books of the venue are one there."""
+    """Return (account, asset) -> (available, held) as the exchange has them: its own are of several books."""
     found: dict[tuple[int, int], tuple[int, int]] = {}
     for (book, number, asset), (available, held) in derivation.balances().as_dict().items():
         account = exchange_account(book, number)

@@ -271,12 +271,16 @@ def test_fees_add_up_to_the_houses_books(reader: Reader) -> None:
     for groups in ((), ("instrument",), ("account",), ("tier", "account"), ("instrument", "account", "tier")):
         fees: dict[int, int] = defaultdict(int)
         rebates: dict[int, int] = defaultdict(int)
+        rounding: dict[int, int] = defaultdict(int)
         for row in reader.fees(groups):
             fees[row.asset] += row.fees
             rebates[row.asset] += row.rebates
+            rounding[row.asset] += row.rounding
         for asset in (BASE, QUOTE):
-            assert fees[asset] == house[Book.FEES, asset]
+            assert fees[asset] - rounding[asset] == house.get((Book.FEES, asset), 0)
+            assert rounding[asset] == house.get((Book.DUST, asset), 0)
             assert rebates[asset] == -house.get((Book.REBATES, asset), 0)
+        assert sum(rounding.values()) > 0
 
 
 def test_fees_of_an_account_are_those_of_its_fills(reader: Reader, market: Recording) -> None:
