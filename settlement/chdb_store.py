@@ -53,6 +53,7 @@ class ChdbStore:
         self._config = config
         self._lock = threading.Lock()
         self._session: Any = None
+        self._merges_held = False
         self._directory_lock = _lock(config.directory)
         try:
             # Late: the import takes half a second and some hundred megabytes, and most commands need neither.
@@ -104,6 +105,11 @@ class ChdbStore:
             except RuntimeError as error:
                 raise _store_error(error, self.place) from error
         del block
+
+    def hold_merges(self, *, held: bool) -> None:
+        if held != self._merges_held:
+            self.execute(f"SYSTEM {'STOP' if held else 'START'} MERGES")
+            self._merges_held = held
 
     def close(self) -> None:
         if self._session is not None:

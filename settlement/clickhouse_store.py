@@ -94,6 +94,9 @@ class ClickhouseStore:
         values = [_to_driver(column) for column in columns.values()]
         self._ask(lambda client: client.execute(sql, values, columnar=True))
 
+    def hold_merges(self, *, held: bool) -> None:
+        """A server has cores of its own, and would remember it longer than we live."""
+
     def close(self) -> None:
         with self._lock:
             if self._client is not None:

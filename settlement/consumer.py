@@ -33,6 +33,10 @@ from settlement.source import Batch, Source
 DAY_NS = 86_400_000_000_000
 QUEUE_POLL_S = 0.1
 AHEAD_MAX_NS = 2_000_000_000
+# So far behind that what counts is to catch up: blocks are larger, and the store's merges wait.
+BEHIND_NS = 5_000_000_000
+BEHIND_BLOCKS = 4
+IDLE_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,12 +159,12 @@ class Consumer:
         if self._source is None:
             self._source = self._make_source()
             self._status = replace(self._status, state="replaying" if self._writer.stored else "running")
-        if self._derivation.rows >= self._config.block_rows and not self._writer.room:
+        if self._derivation.rows >= self._block_rows and not self._writer.room:
             return False
         batch = self._pending = self._pending or self._source.read()
         if batch is None:
             self._check_end()
-            return self._flush_if_due()
+            return self._flush_if_due(more=False)
         if self._begins_a_day(batch):
             if not self._writer.room:
                 return False
@@ -224,7 +228,15 @@ class Consumer:
             self._writer.check_last_record(self._last_record)
             self._status = replace(self._status, state="running")
 
-    def _flush_if_due(self) -> bool:
+    @property
+    def _behind(self) -> bool:
+        return self._clock_ns() - self._derivation.last_ts_ns > BEHIND_NS
+
+    @property
+    def _block_rows(self) -> int:
+        return self._config.block_rows * (BEHIND_BLOCKS if self._behind else 1)
+
+    def _flush_if_due(self, *, more: bool = True) -> bool:
         rows = self._derivation.rows
         if rows == 0:
             self._oldest_ns = 0
@@ -233,8 +245,9 @@ class Consumer:
         self._oldest_ns = self._oldest_ns or now
         if not self._writer.room:
             return False
-        if rows >= self._config.block_rows or now - self._oldest_ns >= self._config.flush_ms * 1_000_000:
-            self._submit()
+        old = now - self._oldest_ns >= self._config.flush_ms * 1_000_000
+        if rows >= self._block_rows or (old and not (more and self._behind)):
+            self._submit(behind=more and self._behind)
             return True
         return False
 
@@ -249,13 +262,13 @@ class Consumer:
         if position >= self._writer.first:
             self._submit(Close(day, position - 1, self._derivation.balances()))
 
-    def _submit(self, close: Close | None = None) -> None:
+    def _submit(self, close: Close | None = None, *, behind: bool = False) -> None:
         """Give the block to the writer, which has room for it."""
         if self._derivation.position <= self._writer.first and close is None:
             return
         self._oldest_ns = 0
         block: Block = self._derivation.take()
-        self._writer.put(Delivery(block, self._last_record, self._definitions.take(), close))
+        self._writer.put(Delivery(block, self._last_record, self._definitions.take(), close, behind))
 
 
 class Writer:
@@ -315,7 +328,12 @@ class Writer:
         self.ready = True
         self._idle.set()
         while not self._stopping:
-            delivery = self._queue.get()
+            try:
+                delivery = self._queue.get(timeout=IDLE_S)
+            except queue.Empty:
+                if not self._insist(lambda: self._ledger.hold_merges(held=False)):
+                    return
+                continue
             if delivery is None or not self._insist(partial(self._append, delivery)):
                 return
             self.stored = self._ledger.position

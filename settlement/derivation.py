@@ -101,6 +101,11 @@ class Derivation:
         return int(self._ledger.position)
 
     @property
+    def last_ts_ns(self) -> int:
+        """The last record's stamp, 0 before the first."""
+        return int(self._ledger.last_ts_ns)
+
+    @property
     def epoch(self) -> int:
         return int(self._ledger.epoch)
 
@@ -164,7 +169,7 @@ class Derivation:
         structs = [_struct(kind, arrays) for (kind, _), arrays in zip(kinds, columns, strict=True)]
         self._check(lib.ledger_take_block(self._ledger, *structs))
         first, self._block_first = self._block_first, self.position
-        return Block(first, self.position, self.epoch, int(self._ledger.last_ts_ns), *columns)
+        return Block(first, self.position, self.epoch, self.last_ts_ns, *columns)
 
     def drop(self) -> None:
         """Forget the rows since the last block: a replay up to what a store has already."""

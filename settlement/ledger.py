@@ -21,6 +21,8 @@ from settlement.store import Store, one
 
 MUTATION_POLL_S = 0.05
 MUTATION_TIMEOUT_S = 600.0
+# A table with more parts than this is slow to read, and one with some thousands takes no more.
+HELD_BLOCKS_MAX = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class Delivery:
     last_record: bytes  # the log's record block.end - 1
     definitions: Mapping[str, Columns] = field(default_factory=dict)
     close: Close | None = None
+    behind: bool = False  # more waits: what the store can do later it should do later
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +67,13 @@ class Ledger:
         self._identity: tuple[int, int] | None = None
         self._sure = False
         self._claimed = False
+        self._blocks_held = 0
         self.position = 0  # the next record; everything below is in the store
         self.closed_day = 0  # the last day that has been closed
 
     def open(self) -> int:
         """Migrate, claim, cut off what an interrupted block left; return the position. Again after a StoreError."""
+        self.hold_merges(held=False)  # cutting needs them
         migrate(self.store, self._replication, now_ns=self._clock_ns())
         rows = self.store.select("SELECT cluster, insurance_account FROM identity")
         if len(rows["cluster"]):
@@ -133,6 +138,7 @@ class Ledger:
         if not self._sure:
             raise StoreUnavailable(f"{self.store.place}: an earlier block was interrupted; open the books again")
         self._sure = False
+        self.hold_merges(held=delivery.behind)
         if block.end > self.position:
             self._insert_rows(delivery)
         if close is not None:
@@ -142,6 +148,13 @@ class Ledger:
             self.store.insert("blocks", _block_row(delivery))
         self.position = block.end
         self._sure = True
+
+    def hold_merges(self, *, held: bool) -> None:
+        """Merges of rows cost more than inserting them: while much waits they wait too. Raises StoreError."""
+        if not held:
+            self._blocks_held = 0
+        self.store.hold_merges(held=held and self._blocks_held < HELD_BLOCKS_MAX)
+        self._blocks_held += held
 
     def _insert_rows(self, delivery: Delivery) -> None:
         block = delivery.block

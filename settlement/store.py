@@ -33,6 +33,9 @@ class Store(Protocol):
     def insert(self, table: str, columns: Columns) -> None:
         """Append rows. All or none of those that fall into one partition of the table are there, whatever happens."""
 
+    def hold_merges(self, *, held: bool) -> None:
+        """Put off, or take up again, what the store does to its rows of itself; not over a restart. A hint."""
+
     def close(self) -> None:
         """Let go of it. Idempotent."""
 

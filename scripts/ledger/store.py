@@ -104,6 +104,9 @@ class LateStore:
     def insert(self, table: str, columns: Columns) -> None:
         self._opened().insert(table, columns)
 
+    def hold_merges(self, *, held: bool) -> None:
+        self._opened().hold_merges(held=held)
+
     def close(self) -> None:
         with self._lock:
             if self._store is not None:

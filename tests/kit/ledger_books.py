@@ -53,10 +53,16 @@ class FaultyStore:
     before: Callable[[str, int], None] = lambda what, number: None
     after: Callable[[str, int], None] = lambda what, number: None
     calls: int = field(default=0)
+    held: list[bool] = field(default_factory=list)
 
     @property
     def place(self) -> str:
         return self.store.place
+
+    def hold_merges(self, *, held: bool) -> None:
+        if held != (self.held or [False])[-1]:
+            self.held.append(held)
+        self.store.hold_merges(held=held)
 
     @property
     def version(self) -> Version:
@@ -87,13 +93,13 @@ class FaultyStore:
 class Books:
     """A consumer over a recording and a store, driven by hand."""
 
-    def __init__(self, store: Store, recording: Recording, *, token: int = 1) -> None:
-        self.now_ns = 0
+    def __init__(self, store: Store, recording: Recording, *, token: int = 1, now_ns: int = 0, batch: int = 64) -> None:
+        self.now_ns = now_ns
         self.ended = threading.Event()
         self.ledger = Ledger(store, Owner(token, "host", 1), self._clock)
         config = ConsumerConfig(block_rows=40, flush_ms=1, retry_ms=1, insurance_account=0)
         self.consumer = Consumer(
-            lambda: RecordingSource(recording), self.ledger, config, clock_ns=self._clock, wait=self.ended.wait
+            lambda: RecordingSource(recording, batch), self.ledger, config, clock_ns=self._clock, wait=self.ended.wait
         )
         self._end = recording.end
 

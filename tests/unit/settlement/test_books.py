@@ -14,15 +14,16 @@ from ringbuf.wire import messages as wire
 from settlement.chart import Book, Code
 from settlement.derivation import Block, Derivation
 from settlement.errors import StoreRefused, StoreUnavailable
-from settlement.ledger import Delivery, Ledger, Owner, digest
+from settlement.ledger import HELD_BLOCKS_MAX, Delivery, Ledger, Owner, digest
 from settlement.reader import Reader
 from settlement.schema import MIGRATIONS, NEWEST, migrate
 from settlement.store import one
 from tests.kit.composed_exchange import BASE, make_exchange
 from tests.kit.ledger_books import Books, FaultyStore, chdb_store
-from tests.kit.ledger_market import DAY_NS, record_market
+from tests.kit.ledger_market import DAY_NS, START_NS, record_market
 from tests.kit.ledger_run import SLOT_SIZE, LedgerRun, Recording
 from tests.kit.ledger_stores import KINDS, AnyStore, Stores, mutate, stores_of
+from tests.kit.waiting import eventually
 
 TABLES = ("postings", "trades", "orders", "blocks", "assets", "instruments", "accounts", "closes", "days")
 
@@ -113,6 +114,35 @@ def test_a_new_consumer_goes_on_where_the_books_end(store: AnyStore, market: Rec
     whole.run()
     whole.stop()
     assert content(fresh) == between
+
+
+def test_far_behind_blocks_are_larger_and_merges_wait(store: AnyStore, market: Recording, stores: Stores) -> None:
+    Books(store, market, batch=8).run()
+    small = one(store.select("SELECT count() AS n FROM blocks"))["n"]
+    before = content(store)
+
+    faulty = FaultyStore(stores.fresh())
+    behind = Books(faulty, market, now_ns=START_NS + DAY_NS, batch=8)
+    behind.run()
+
+    assert one(faulty.store.select("SELECT count() AS n FROM blocks"))["n"] < small / 2
+    assert content(faulty.store) == before
+    eventually(lambda: faulty.held == [True, False])
+    behind.stop()
+
+
+def test_merges_wait_for_so_many_blocks_and_no_more(store: AnyStore, market: Recording) -> None:
+    faulty = FaultyStore(store)
+    ledger = Ledger(faulty, Owner(1, "host", 1), lambda: 1)
+    ledger.open()
+
+    for _ in range(HELD_BLOCKS_MAX):
+        ledger.hold_merges(held=True)
+    assert faulty.held == [True]
+    ledger.hold_merges(held=True)
+    assert faulty.held == [True, False]
+    ledger.hold_merges(held=True)
+    assert faulty.held == [True, False]
 
 
 def test_block_delivered_again_changes_nothing(store: AnyStore, market: Recording) -> None:
