@@ -96,7 +96,7 @@ verdict_t admit_position(const sequencer_t *sequencer, uint32_t account, uint32_
     const instrument_t *instrument = &sequencer->registry.instruments[instrument_id];
     int64_t most = instrument->filters.position_max;
 
-    if (most == 0 || more_lots <= 0)
+    if (most == 0)
         return ADMITTED;
     const balance_t *balance = accounts_find(&sequencer->accounts, account, instrument->base_asset);
     const exposure_t exposure = exposures_get(&sequencer->exposures, account, instrument_id);
@@ -118,7 +118,8 @@ verdict_t admit_stp(const sequencer_t *sequencer, uint32_t account, const instru
 bool client_id_is_open(const sequencer_t *sequencer, uint32_t account, uint32_t instrument, uint64_t client_id)
 {
     const orders_t *orders = &sequencer->orders[partition_of(sequencer, instrument)];
-    return client_id != 0 && orders_find_client(orders, account, instrument, client_id) != NULL;
+    const order_line_t *line = client_id == 0 ? NULL : orders_find_client(orders, account, instrument, client_id);
+    return line != NULL && (line->flags & LINE_FINAL) == 0;
 }
 
 /* ---- an order that is judged ------------------------------------------------------------------------------------------------ */
@@ -253,9 +254,7 @@ static verdict_t check_quantity(const candidate_t *candidate)
     const new_order_single_t *order = &candidate->order;
     verdict_t verdict;
 
-    if (candidate->amount && order->order_qty <= 0)
-        return refuse_at(REJECT_CODE_INVALID_QTY, candidate->instrument->min_lots);
-    if (candidate->amount)
+    if (candidate->amount && order->order_qty > 0)
         return order->order_qty < AMOUNT_LIMIT ? ADMITTED : refuse_at(REJECT_CODE_MAX_QTY, AMOUNT_LIMIT - 1);
     if (!candidate->market &&
         (verdict = filter_free(candidate->sequencer, candidate->instrument, order->price, order->order_qty)).rejected)

@@ -111,12 +111,8 @@ static prospect_t prospect_of(const sequencer_t *sequencer, const order_line_t *
     const order_terms_t *terms = orders_terms(orders, line);
     int64_t display = terms == NULL ? 0 : terms->display_lots;
 
-    /* What hides nothing makes an ordinary order of it. */
-    for (uint32_t i = 0; replaces != NULL && i < replaces->count; i++) {
-        const replace_version_t *version = &replaces->versions[i];
-        if (version->display_lots != QTY_NULL)
-            display = version->display_lots < version->total_lots - line->filled_lots ? version->display_lots : 0;
-    }
+    for (uint32_t i = 0; replaces != NULL && i < replaces->count; i++)
+        display = replaces->versions[i].display_lots != QTY_NULL ? replaces->versions[i].display_lots : display;
     return (prospect_t){.sequencer = sequencer,
                         .orders = orders,
                         .instrument = instrument,
@@ -194,8 +190,8 @@ static verdict_t check_new_terms(prospect_t *prospect, const order_replace_reque
     }
     if ((verdict = check_new_display(prospect, request->display_qty)).rejected)
         return verdict;
-    if (request->display_qty != QTY_NULL)
-        prospect->display_lots = request->display_qty;
+    if (request->display_qty != QTY_NULL) /* what hides nothing makes an ordinary order of it */
+        prospect->display_lots = request->display_qty < prospect->lots ? request->display_qty : 0;
     if (!market && (verdict = filter_free(prospect->sequencer, instrument, prospect->ticks, prospect->lots)).rejected)
         return verdict;
     if ((verdict = filter_notional(instrument, prospect->ticks, prospect->lots, market)).rejected)
@@ -216,7 +212,7 @@ static verdict_t check_change(const prospect_t *prospect, uint64_t ts_ns, uint64
     if ((verdict = admit_order_rates(account, ts_ns, 0)).rejected)
         return verdict;
     int64_t more = buys ? prospect->lots - line->filled_lots - line_buys(prospect->orders, line) : 0;
-    if ((verdict = admit_position(prospect->sequencer, line->account, line->instrument, 0, more)).rejected)
+    if (more > 0 && (verdict = admit_position(prospect->sequencer, line->account, line->instrument, 0, more)).rejected)
         return verdict;
     if (!orders_can_replace(prospect->orders, line))
         return refuse_at(REJECT_CODE_PENDING_REQUEST, REPLACES_IN_FLIGHT_MAX);
@@ -231,7 +227,7 @@ static verdict_t check_new_cover(const prospect_t *prospect, const order_replace
     const instrument_t *instrument = prospect->instrument;
     int64_t extra;
 
-    if (request->display_qty != QTY_NULL && (line->flags & LINE_EXTRA) == 0 &&
+    if (prospect->display_lots > 0 && (line->flags & LINE_EXTRA) == 0 &&
         prospect->orders->extras >= prospect->orders->extras_max)
         return refuse(REJECT_CODE_ALGO_CAPACITY);
     if (!replace_needs(prospect->sequencer, line, request->price, request->order_qty, &extra))
@@ -347,7 +343,8 @@ verdict_t admit_mass_cancel(const sequencer_t *sequencer, const session_t *sessi
     const account_t *owner = &sequencer->registry.accounts[account];
     if (request->scope == MASS_CANCEL_SCOPE_FIRM && owner->firm == 0)
         return refuse(REJECT_CODE_INVALID_COMBINATION);
-    if (account != 0 && (verdict = admit_rate(owner, RATE_CANCELS_10S, slot->ts_ns, 0)).rejected)
+    /* An operator's word counts for nobody. */
+    if (request->scope <= MASS_CANCEL_SCOPE_ACCOUNT && (verdict = admit_rate(owner, RATE_CANCELS_10S, slot->ts_ns, 0)).rejected)
         return verdict;
     request->account_id = account;
     slot->partition = PARTITION_ALL;

@@ -68,9 +68,9 @@ static verdict_t check_counts(const candidate_t *candidate, uint64_t ts_ns)
     if (cap != 0 && (uint64_t)exposure.orders + candidate->placed > cap)
         return refuse_at(REJECT_CODE_OPEN_ORDER_LIMIT, cap);
     verdict_t verdict = admit_order_rates(account, ts_ns, 0);
-    return verdict.rejected
-               ? verdict
-               : admit_position(candidate->sequencer, quote->account_id, quote->instrument_id, 0, quote->bid_qty);
+    if (verdict.rejected || quote->bid_qty == 0)
+        return verdict;
+    return admit_position(candidate->sequencer, quote->account_id, quote->instrument_id, 0, quote->bid_qty);
 }
 
 /* The set's own orders of a side, standing or on their way: `client_id` may be theirs, and what they hold may be used again. */

@@ -62,10 +62,12 @@ static void apply_replace(sequencer_t *sequencer, const log_slot_t *slot)
     version.limit_ticks = request->price != PX_NULL ? request->price : version.limit_ticks;
     version.total_lots = request->order_qty != QTY_NULL ? request->order_qty : version.total_lots;
     version.display_lots = request->display_qty;
+    if (version.display_lots != QTY_NULL && version.display_lots >= version.total_lots)
+        version.display_lots = 0; /* it hides nothing */
     version.client_id = request->cl_ord_id;
     apply_version(sequencer, orders, line, &version);
     line_hold(sequencer, line, extra);
-    if (request->display_qty != QTY_NULL && (line->flags & LINE_EXTRA) == 0) {
+    if (version.display_lots != QTY_NULL && version.display_lots > 0 && (line->flags & LINE_EXTRA) == 0) {
         line->flags |= LINE_EXTRA;
         orders->extras++;
     }
@@ -100,7 +102,7 @@ static void apply_mass_cancel(sequencer_t *sequencer, const log_slot_t *slot)
     const mass_cancel_request_t *request = (const mass_cancel_request_t *)slot->block;
     account_t *account = &sequencer->registry.accounts[request->account_id];
 
-    if (request->account_id != 0)
+    if (request->scope <= MASS_CANCEL_SCOPE_ACCOUNT)
         count_cancel(account, slot->ts_ns);
     if ((request->mass_flags & MASS_CANCEL_FLAGS_LOCK_ENTRY) != 0)
         account->locked = 1;

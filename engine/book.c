@@ -182,16 +182,18 @@ static const char *check_accounts(const book_store_t *store, uint32_t live)
 static const char *check_unseen(const book_store_t *store, uint32_t index)
 {
     const book_t *book = store->books + index;
-    state_hash_t unseen = {0, 0};
-    state_hash_t waiting = {0, 0};
+    state_hash_t hidden = {0, 0};
+    state_hash_t terms = {0, 0};
     for (uint32_t slot = 1; slot <= store->order_mask + 1; slot++) {
         const order_t *order = store->orders + slot;
         const extra_t *extra = extra_of(store, order);
-        if (order->id != 0 && order->book == index && extra != NULL)
-            state_hash_add((order->flags & ORDER_OFF_BOOK) != 0 ? &waiting : &unseen, unseen_term(order, extra));
+        if (order->id == 0 || order->book != index || extra == NULL)
+            continue;
+        state_hash_add(&hidden, hidden_term(order, extra));
+        state_hash_add(&terms, terms_term(order, extra));
     }
-    bool agree = unseen.low == book->unseen.low && unseen.high == book->unseen.high && waiting.low == book->waiting.low &&
-                 waiting.high == book->waiting.high;
+    bool agree = hidden.low == book->hidden.low && hidden.high == book->hidden.high && terms.low == book->terms.low &&
+                 terms.high == book->terms.high;
     return agree ? NULL : "what is unseen is not the sum over the orders";
 }
 

@@ -68,10 +68,9 @@ typedef struct market_clock {
     schedule_entry_t schedule[SCHEDULE_ENTRIES];
     uint64_t last_tick_ns;
     uint64_t next_change_ns; /* of a volatility sequence, 0 = none under way */
-    uint64_t reference_ns;   /* the volatility reference is renewed at the first tick from here on */
     uint64_t indicative_ns;  /* the last indicative price was published then, of this book: */
     uint64_t indicative_digest;
-    uint64_t indicative_unseen; /* low halves, as they were then */
+    uint64_t indicative_hidden; /* low halves, as they were then */
     int64_t reference; /* the volatility band's, a price; valid with has_reference */
     uint32_t up_bps, down_bps, reference_ms, halt_ms, auction_ms;
     bool has_reference;
@@ -81,8 +80,8 @@ typedef struct market_clock {
 typedef struct book {
     levels_t side[2]; /* bids, asks */
     state_hash_t digest;  /* visible orders */
-    state_hash_t unseen;  /* what no digest shows of orders in levels: hidden quantities */
-    state_hash_t waiting; /* orders off the book: where, and with how much, they wait */
+    state_hash_t hidden;  /* hidden quantities */
+    state_hash_t terms;   /* what else side entries say: where, and with how much, orders wait, their slices, peers, dates */
     uint64_t update_id; /* last one given out, as are the next two */
     uint64_t trade_id;
     uint64_t prevented_id;
@@ -183,36 +182,40 @@ static inline int64_t order_open(const book_store_t *store, const order_t *order
     return LIKELY((order->flags & ORDER_EXTRA) == 0) ? order->leaves : order->leaves + store->extras[order->extra].hidden;
 }
 
-/* The part of an order that no digest shows: hidden quantity; where, and with how much, it waits. Taken out of the book's hash
- * before one of these changes, and put back after it. */
-static inline uint128_t unseen_term(const order_t *order, const extra_t *extra)
+/* What no digest shows of an order with a side entry, in two terms: its hidden quantity, and what else decides its future. Taken out
+ * of the book's hashes before anything of it changes, and put back after it. */
+static inline uint128_t hidden_term(const order_t *order, const extra_t *extra)
 {
-    uint64_t waiting = (order->flags & ORDER_OFF_BOOK) != 0 ? (uint64_t)order->leaves : 0;
-    return state_hash_mix(order->id, (uint64_t)extra->hidden, (uint64_t)extra->stop_price,
-                          waiting ^ (uint64_t)(extra->flags & (EXTRA_OFF_BOOK | EXTRA_UP | EXTRA_AUCTION_ONLY)) << 56);
+    return extra->hidden == 0 ? 0 : state_hash_mix(order->id, (uint64_t)extra->hidden, 0, 0);
 }
 
-static inline state_hash_t *unseen_of(book_t *book, const order_t *order)
+static inline uint128_t terms_term(const order_t *order, const extra_t *extra)
 {
-    return (order->flags & ORDER_OFF_BOOK) != 0 ? &book->waiting : &book->unseen;
+    uint64_t waiting = (order->flags & ORDER_OFF_BOOK) != 0 ? (uint64_t)order->leaves : 0;
+    uint64_t flags = (uint64_t)(extra->flags & (EXTRA_OFF_BOOK | EXTRA_UP | EXTRA_AUCTION_ONLY)) << 56;
+    return state_hash_mix(order->id, (uint64_t)extra->stop_price, (uint64_t)extra->display, waiting ^ flags) +
+           state_hash_mix(order->id, (uint64_t)extra->first_display, extra->peer,
+                          (uint64_t)extra->trailing_delta << 32 | extra->expire);
 }
 
 static inline void book_unseen_remove(book_t *book, const order_t *order, const extra_t *extra)
 {
-    state_hash_remove(unseen_of(book, order), unseen_term(order, extra));
+    state_hash_remove(&book->hidden, hidden_term(order, extra));
+    state_hash_remove(&book->terms, terms_term(order, extra));
 }
 
 static inline void book_unseen_add(book_t *book, const order_t *order, const extra_t *extra)
 {
-    state_hash_add(unseen_of(book, order), unseen_term(order, extra));
+    state_hash_add(&book->hidden, hidden_term(order, extra));
+    state_hash_add(&book->terms, terms_term(order, extra));
 }
 
 /* All that decides the book's future. */
 static inline state_hash_t book_hash(const book_t *book)
 {
     state_hash_t hash = book->digest;
-    state_hash_add(&hash, (uint128_t)book->unseen.high << 64 | book->unseen.low);
-    state_hash_add(&hash, (uint128_t)book->waiting.high << 64 | book->waiting.low);
+    state_hash_add(&hash, (uint128_t)book->hidden.high << 64 | book->hidden.low);
+    state_hash_add(&hash, (uint128_t)book->terms.high << 64 | book->terms.low);
     return hash;
 }
 

@@ -26,11 +26,11 @@ verdict_t filter_stop_price(const instrument_t *instrument, int64_t ticks, bool 
 {
     if (ticks == PX_NULL)
         return ADMITTED;
-    if (market && ticks < 0)
-        return refuse_at(REJECT_CODE_INVALID_STOP_PX, 0);
     if (ticks < instrument->min_ticks)
         return refuse_at(REJECT_CODE_INVALID_STOP_PX, instrument->min_ticks);
-    return ticks > instrument->max_ticks ? refuse_at(REJECT_CODE_INVALID_STOP_PX, instrument->max_ticks) : ADMITTED;
+    if (ticks > instrument->max_ticks)
+        return refuse_at(REJECT_CODE_INVALID_STOP_PX, instrument->max_ticks);
+    return market && ticks < 0 ? refuse_at(REJECT_CODE_INVALID_STOP_PX, 0) : ADMITTED;
 }
 
 verdict_t filter_quantity(const instrument_t *instrument, int64_t lots, bool market)

@@ -273,7 +273,7 @@ static void publish_indicative(matcher_t *matcher, book_t *book, const auction_p
     event->event_flags = EVENT_FLAGS_END_OF_EVENT;
     book->clock.indicative_ns = now;
     book->clock.indicative_digest = book->digest.low;
-    book->clock.indicative_unseen = book->unseen.low;
+    book->clock.indicative_hidden = book->hidden.low;
 }
 
 bool matcher_indicative(matcher_t *matcher)

@@ -280,7 +280,7 @@ static bool tick_expire(matcher_t *matcher, const book_t *book, uint64_t now_ns)
 static void tick_indicative(matcher_t *matcher, const book_t *book, uint64_t now_ns)
 {
     const market_clock_t *clock = &book->clock;
-    bool changed = clock->indicative_digest != book->digest.low || clock->indicative_unseen != book->unseen.low;
+    bool changed = clock->indicative_digest != book->digest.low || clock->indicative_hidden != book->hidden.low;
     if (book->state == MARKET_STATE_AUCTION && changed && now_ns >= clock->indicative_ns + INDICATIVE_NS)
         indicative_begin(matcher, book);
 }
@@ -288,10 +288,9 @@ static void tick_indicative(matcher_t *matcher, const book_t *book, uint64_t now
 static void tick_reference(book_t *book, uint64_t now_ns)
 {
     market_clock_t *clock = &book->clock;
-    if (!is_watched(clock) || clock->reference_ms == 0 || now_ns < clock->reference_ns)
-        return;
     uint64_t interval = clock->reference_ms * NS_PER_MS;
-    clock->reference_ns = now_ns / interval * interval + interval;
+    if (!is_watched(clock) || interval == 0 || now_ns / interval == clock->last_tick_ns / interval)
+        return;
     if (book->has_last_price)
         volatility_set_reference(book, book->last_price);
 }

@@ -59,6 +59,15 @@ static void end_alone(matcher_t *matcher, order_t *order, ending_t ending)
     matcher_free_order(matcher, order);
 }
 
+static void forget_peer(const book_store_t *store, const order_t *order)
+{
+    extra_t *extra = extra_of(store, order);
+    book_t *book = book_of(store, order);
+    book_unseen_remove(book, order, extra);
+    extra->peer = 0;
+    book_unseen_add(book, order, extra);
+}
+
 /* The other leg, if it is still there; afterwards neither knows of the other. */
 static order_t *part_from_peer(const matcher_t *matcher, extra_t *extra)
 {
@@ -67,10 +76,10 @@ static order_t *part_from_peer(const matcher_t *matcher, extra_t *extra)
     if (id == 0)
         return NULL;
     order_t *peer = store->orders + order_slot(store, id);
-    extra->peer = 0;
+    forget_peer(store, store->orders + extra->owner);
     if (peer->id != id)
         return NULL;
-    store->extras[peer->extra].peer = 0;
+    forget_peer(store, peer);
     return peer;
 }
 

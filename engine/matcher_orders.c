@@ -498,8 +498,10 @@ static void set_display(matcher_t *matcher, order_t *order, int64_t display)
         extra = book_take_extra(store, slot_of(store, order));
         book_unseen_add(book_of(store, order), order, extra);
     }
+    book_unseen_remove(book_of(store, order), order, extra);
     extra->display = display;
     extra->first_display = 0;
+    book_unseen_add(book_of(store, order), order, extra);
 }
 
 static void replace_order(matcher_t *matcher, order_t *order, const terms_t *old, const terms_t *new, uint64_t cl_ord_id)

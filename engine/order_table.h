@@ -72,7 +72,7 @@ _Static_assert(sizeof(order_terms_t) == 72, "no padding: hashed and stored as it
 typedef struct replace_version {
     int64_t limit_ticks;
     int64_t total_lots;
-    int64_t display_lots; /* QTY_NULL = stays */
+    int64_t display_lots; /* QTY_NULL = stays, 0 = no iceberg */
     uint64_t client_id;
 } replace_version_t;
 

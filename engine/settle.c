@@ -85,7 +85,7 @@ static void settle_replaced(sequencer_t *sequencer, orders_t *orders, order_line
         if ((line->flags & LINE_MARKET) == 0)
             line->limit_ticks = report->price;
         if (version.display_lots != QTY_NULL)
-            line_terms(orders, line)->display_lots = version.display_lots < report->leaves_qty ? version.display_lots : 0;
+            line_terms(orders, line)->display_lots = version.display_lots;
         if (version.client_id != 0) {
             orders_forget_client(orders, line, line->client_id);
             line->client_id = version.client_id;

@@ -129,9 +129,9 @@ def rounding_of(received: int, rate: int) -> int:
     return int(received * rate % RATE_SCALE != 0)
 
 
-def rebate_of(received: int, rate: int, taker_fee: int) -> int:
-    """Round a rebate down, and never pay more than the taker's fee of the same trade."""
-    return min(floor_div(received * -rate, RATE_SCALE), taker_fee)
+def rebate_of(received: int, rate: int, taker_rate: int) -> int:
+    """Round a rebate down, and never pay more than the taker's fee of the same trade without its rounding."""
+    return min(floor_div(received * -rate, RATE_SCALE), floor_div(received * taker_rate, RATE_SCALE))
 
 
 def charged_fee(received: int, asset_id: int, rate: int) -> Fee:
@@ -149,5 +149,5 @@ def trade_fees(
     maker_received, maker_asset = seller if taker_side == Side.BUY else buyer
     taker_fee = charged_fee(taker_received, taker_asset, taker_rate)
     if maker_rate < 0:
-        return Fee(-rebate_of(taker_received, maker_rate, taker_fee.units), taker_asset), taker_fee
+        return Fee(-rebate_of(taker_received, maker_rate, taker_rate), taker_asset), taker_fee
     return charged_fee(maker_received, maker_asset, maker_rate), taker_fee

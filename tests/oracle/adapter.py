@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
@@ -25,7 +24,6 @@ SLOT_FLAG_MORE = 1 << 0
 SLOT_BYTES, BLOCK_OFFSET = 128, 32
 # Answers to binding, and marks: not part of what the model tells.
 IGNORED_REPORTS = {"SessionBound", "SessionNegotiated", "BookHash", "AccountPosition"}
-IGNORED_EVENTS = {"BookDigest"}
 # What describe_line calls a value -> what the engine's order table calls it.
 ENGINE_COLUMNS = {
     "order_id": "order_id",
@@ -152,7 +150,6 @@ class EngineTarget:
         self.encode = import_module("engine.engine").encode_command
         self.engine: Any = package.ComposedEngine(config)
         self.time_ns = time_ns
-        self.digests: Counter[int] = Counter()  # of each instrument so far
         self.engine.set_time(time_ns)
         self.engine.start()
         self.engine.market_events()
@@ -168,8 +165,10 @@ class EngineTarget:
     def run(self, commands: list[Numbered], *, tick: bool = False) -> Outcome:
         """Put all commands into the ingress ring before the engine runs. Whether it ticks is its own decision."""
         if not commands:
-            # A query is not logged, but lets the engine run.
-            outputs = self.engine.submit(ADMIN_SESSION, BalanceQuery(account_id=1), seq_num=0)
+            # A query is not logged, but lets the engine run: first it writes the marks that are due, then it ticks.
+            outputs = []
+            for _ in range(2):
+                outputs += self.engine.submit(ADMIN_SESSION, BalanceQuery(account_id=1), seq_num=0)
             self.engine.replies()
             return self.outcome(outputs)
         slots = [
@@ -192,7 +191,10 @@ class EngineTarget:
         return Outcome(
             reports=[report for report in reports if report.name not in IGNORED_REPORTS],
             replies=[self.reply(reply) for reply in self.engine.replies()],
-            market_events=list(self.market_events()),
+            market_events=[
+                self.market_event(event.partition, event.update_id, event.message)
+                for event in self.engine.market_events()
+            ],
             log=self.log(),
         )
 
@@ -222,15 +224,6 @@ class EngineTarget:
         message = getattr(reply, "message", reply)
         values = {item.name: getattr(message, item.name) for item in fields(message)}
         return getattr(reply, "session", 0), type(message).__name__, values
-
-    def market_events(self) -> Iterator[MarketEvent]:
-        """Yield events without digests, which come when the engine marks its state, and count as events."""
-        for event in self.engine.market_events():
-            instrument = event.message.instrument_id
-            if type(event.message).__name__ in IGNORED_EVENTS:
-                self.digests[instrument] += 1
-                continue
-            yield self.market_event(event.partition, event.update_id - self.digests[instrument], event.message)
 
     def market_event(self, partition: int, update_id: int, message: Any) -> MarketEvent:
         values = {item.name: getattr(message, item.name) for item in fields(message)}

@@ -132,12 +132,12 @@ class Admission(Tables):
 
     def check_identity(self, request: OrderRequest) -> None:
         message = request.message
-        self.check_client_id(request.account.account_id, message.instrument_id, message.cl_ord_id)
-        if message.cl_ord_id and message.cl_ord_id in (leg.message.cl_ord_id for leg in request.earlier):
-            raise Refusal(RejectCode.DUPLICATE_CL_ORD_ID)
         text = "" if request.details is None else request.details.client_text
         if (text and message.cl_ord_id == 0) or not CLIENT_TEXT.fullmatch(text):
             raise Refusal(RejectCode.INVALID_CL_ORD_ID)
+        self.check_client_id(request.account.account_id, message.instrument_id, message.cl_ord_id)
+        if message.cl_ord_id and message.cl_ord_id in (leg.message.cl_ord_id for leg in request.earlier):
+            raise Refusal(RejectCode.DUPLICATE_CL_ORD_ID)
 
     def check_room(self, request: OrderRequest) -> None:
         partition = request.instrument.definition.assigned_partition

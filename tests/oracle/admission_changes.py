@@ -20,6 +20,7 @@ from tests.oracle.choices import MONEY_LIMIT, REPLACE_MAY_REPEAT_OWN_CL_ORD_ID, 
 from tests.oracle.filters import ICEBERG_TYPES, RESTING_TIFS, Refusal
 from tests.oracle.lines import OrderLine, Session, Version
 from tests.oracle.records import ALL_MATCHERS, Record
+from tests.oracle.tables import ADMIN_ACCOUNT
 
 MASS_FLAGS_KNOWN = MassCancelFlags.LOCK_ENTRY | MassCancelFlags.UNLOCK_ENTRY
 
@@ -202,7 +203,8 @@ class ChangeAdmission(Admission):
             self.reject_mass_cancel(session, seq_num, message, refusal.code)
             return
         account = self.accounts[account_id]
-        account.cancels.add(stamp_ns)
+        if message.scope <= MassCancelScope.ACCOUNT:
+            account.cancels.add(stamp_ns)
         if message.mass_flags:
             account.is_locked = bool(message.mass_flags & MassCancelFlags.LOCK_ENTRY)
         record = Record(ALL_MATCHERS, stamp_ns, session.session_id, seq_num, message, account_id)
@@ -217,14 +219,20 @@ class ChangeAdmission(Admission):
             or message.mass_flags & ~int(MASS_FLAGS_KNOWN)
         ):
             raise Refusal(RejectCode.INVALID_COMBINATION)
-        account = self.account_for(session, message.account_id)
+        of_everybody = message.scope > MassCancelScope.FIRM and session.is_privileged
+        account = self.accounts[ADMIN_ACCOUNT] if of_everybody else self.account_for(session, message.account_id)
         if message.scope > MassCancelScope.ACCOUNT and not session.is_privileged:
             raise Refusal(RejectCode.PERMISSION_DENIED)
+        if message.scope == MassCancelScope.FIRM and account.firm_id == 0:
+            raise Refusal(RejectCode.INVALID_COMBINATION)
         if message.mass_flags == MASS_FLAGS_KNOWN:
             raise Refusal(RejectCode.INVALID_COMBINATION)
         if message.mass_flags and message.scope != MassCancelScope.ACCOUNT:
             raise Refusal(RejectCode.INVALID_COMBINATION)
-        if message.instrument_id != 0:
+        if message.instrument_id != 0 or message.scope == MassCancelScope.INSTRUMENT:
             self.instrument_for(message.instrument_id)
-        self.check_cancel_rate(account, stamp_ns)
+        if message.scope == MassCancelScope.FIRM and account.firm_id == 0:
+            raise Refusal(RejectCode.INVALID_COMBINATION)
+        if message.scope <= MassCancelScope.ACCOUNT:
+            self.check_cancel_rate(account, stamp_ns)
         return account.account_id

@@ -195,9 +195,13 @@ class ListAdmission(ChangeAdmission):
     # -- pending legs ----------------------------------------------------------------------------------------------
 
     def admit_due(self, stamp_ns: int) -> None:
-        """Admit the pending legs of lists whose working leg was filled, in the order in which that was settled."""
+        """Start pending legs whose working leg was filled, end lists, in the order in which that was settled."""
         while self.due:
             order_list = self.due.popleft()
+            if order_list.is_ending:
+                self.cancel_pending(order_list)
+                self.finish_list(order_list)
+                continue
             lines = order_list.pending
             for line in lines:
                 line.request = replace(line.request, is_due=True, earlier=[], seq_num=0, stamp_ns=stamp_ns)

@@ -116,7 +116,9 @@ class Auctions(MatcherReports):
         """Let the two front orders trade; the younger one counts as the taker."""
         maker, taker = self.by_age(bid, ask)
         if self.is_self_trade(taker, maker):
+            market.auction_px = price
             self.prevent(market, taker, maker)
+            market.auction_px = None
         else:
             self.auction_trade(market, bid, ask, price)
 
@@ -150,7 +152,7 @@ class Auctions(MatcherReports):
 
     def publish_indicative(self, market: Market) -> None:
         """Tell where the book would uncross now."""
-        market.indicative_changes, market.indicative_ns = market.book_changes, self.now_ns
+        market.indicative_book, market.indicative_ns = market.book.contents(), self.now_ns
         found = clearing(market.book, self.auction_reference(market))
         shown = {
             "indicative_px": None if found is None else found.price,

@@ -61,6 +61,11 @@ class Book:
                 return
             yield maker
 
+    def contents(self) -> frozenset[tuple[int, ...]]:
+        """Return what is in the book: order id, price, visible and whole quantity of each order."""
+        orders = (*self.bids, *self.asks)
+        return frozenset((order.order_id, order.price, order.visible, order.leaves) for order in orders)
+
     def is_crossed(self) -> bool:
         return bool(self.bids and self.asks and self.bids[0].price >= self.asks[0].price)
 

@@ -128,8 +128,6 @@ class Changes(Matching):
 
     def reduce_to(self, market: Market, order: LiveOrder, total: int) -> None:
         """Make an order smaller in its place. Hidden quantity goes first: the slice is cut only to the whole rest."""
-        if total != order.total:
-            market.book_changes += 1
         order.total = total
         if order.is_resting and order.visible > order.leaves:
             order.visible = order.leaves
@@ -138,7 +136,6 @@ class Changes(Matching):
     def leave_level(self, market: Market, order: LiveOrder, price: int, total: int) -> None:
         """Take a resting order out of its level. Market data hears of it at the end of the order's course."""
         market.book.remove(order)
-        market.book_changes += 1
         order.is_resting, order.visible = False, 0
         order.price, order.total, order.first_display = price, total, None
 

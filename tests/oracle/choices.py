@@ -17,12 +17,9 @@ MARKET_UNFILLED_IS_NO_LIQUIDITY: Final = True
 NEW_REFERENCE_REPLACES_LAST_TRADE: Final = False
 # Pending legs that a mark makes due are admitted and matched in the step that made the mark.
 DUE_ORDERS_RUN_AT_ONCE: Final = True
-# What an order could trade at once (fill-or-kill, minimum quantity) is counted to the volatility band only:
-# counted beyond it, the halt would leave a fill-or-kill order filled in part.
-COUNT_ENDS_AT_VOLATILITY_BAND: Final = True
 # Fees are credited to account 0; what only rounding made goes to an account of its own.
 HOUSE_ACCOUNT: Final = 0
-DUST_ACCOUNT: Final = -1
+DUST_ACCOUNT: Final = 4_294_967_294
 # At most this many replaces and amends of one order, and quotes of one set, may be unanswered.
 REPLACES_IN_FLIGHT_MAX: Final = 4
 # Money and notional stay below this.

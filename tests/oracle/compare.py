@@ -32,6 +32,7 @@ OPEN_FIELDS = {
 }
 OPEN_ADMIN_FIELDS = {"limit"}
 TEMPLATES_WITH_RESULT = {330, 331, 334, 338}
+DIGEST_ID, DIGEST_RANK, DIGEST_QUANTITY = 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93, 0xA0761D6478BD642F
 STATE_EVENTS = ("InstrumentStatus", "AuctionIndicative")
 
 
@@ -140,6 +141,21 @@ class Replica:
             entry[2] -= values["last_qty"]
             if entry[2] == 0:
                 self.take(event)
+        elif event.name == "BookDigest":
+            self.check_digest(event)
+
+    def check_digest(self, event: MarketEvent) -> None:
+        """Compare a digest with that of the book as rebuilt so far (docs/PROTOCOL.md, section 14)."""
+        digest, count = 0, 0
+        for side, entries in self.sides.items():
+            for order_id, price, quantity in entries:
+                rank = price if side == Side.SELL else -1 - price
+                key = (order_id * DIGEST_ID % (1 << 64)) ^ (rank * DIGEST_RANK % (1 << 64))
+                digest = (digest + key * (quantity + DIGEST_QUANTITY)) % (1 << 128)
+                count += 1
+        told = event.fields["digest_low"] | event.fields["digest_high"] << 64
+        if (digest, count) != (told, event.fields["order_count"]):
+            raise Mismatch("digest of the book and number of orders", (digest, count), (told, event))
 
     def insert(self, side: int, order_id: int, price: int, quantity: int) -> None:
         entries = self.sides[side]
@@ -222,7 +238,8 @@ class Lockstep:
     # -- visible output --------------------------------------------------------------------------------------------
 
     def compare(self, got: Outcome, expected: Outcome, *, ends_many: bool, ticked: bool) -> None:
-        for partition in range(self.world.partitions + 1):
+        # What the matchers said comes first: it is what partition 0 goes by.
+        for partition in (*range(1, self.world.partitions + 1), SEQUENCER):
             wanted = [report for report in expected.reports if report.partition == partition]
             seen = [report for report in got.reports if report.partition == partition]
             if ends_many:
@@ -277,6 +294,7 @@ class Lockstep:
             raise Mismatch("replies", wanted, seen)
 
     def compare_market(self, wanted: list[MarketEvent], seen: list[MarketEvent], *, many: bool) -> None:
+        all_seen, seen = seen, [event for event in seen if event.name != "BookDigest"]
         if bool(wanted) != bool(seen):
             raise Mismatch("market data", wanted, seen)
         # Only a partition has an order of its own.
@@ -295,7 +313,8 @@ class Lockstep:
         final = {event.instrument_id: event.last for event in seen}
         if not all(final.values()):
             raise Mismatch("last events of instruments", "end-of-event on each", seen)
-        for event in seen:
+        # Digests have a number too, and must fit the book.
+        for event in all_seen:
             self.replicas[event.instrument_id].apply(event)
         for instrument_id in {event.instrument_id for event in wanted + seen}:
             rebuilt, book = self.replicas[instrument_id].book(), self.model.book(instrument_id)

@@ -196,7 +196,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("fee rounded down", on(accounts, "fee_of", lambda received, rate: floor_div(received * rate, RATE_SCALE))),
     Fault(
         "rebate rounded up",
-        on(accounts, "rebate_of", lambda units, rate, fee: min(ceil_div(units * -rate, RATE_SCALE), fee)),
+        on(accounts, "rebate_of", lambda units, rate, taker_rate: ceil_div(units * -rate, RATE_SCALE)),
     ),
     Fault("maker pays the taker's rate", on(Matcher, "rates_of", lambda self, order: (777, 777))),
     Fault(

@@ -105,12 +105,10 @@ def _expire_late(self: Matcher, market: Market) -> None:
 
 
 def _expire_youngest_first(self: Matcher, market: Market) -> None:
-    places = {order: order.dated_number for order in self.orders.values()}
-    for order, place in places.items():
-        order.dated_number = -place
+    orders = self.orders
+    self.orders = dict(reversed(orders.items()))
     _expire(self, market)
-    for order, place in places.items():
-        order.dated_number = place
+    self.orders = {order_id: order for order_id, order in orders.items() if order_id in self.orders}
 
 
 def _day_ends_at_midnight(request: OrderRequest) -> int | None:
@@ -381,8 +379,12 @@ def _pending_legs_cannot_be_canceled(self: Sequencer, session: Session, message:
     return _checked_cancel(self, session, message, stamp_ns, in_group=in_group)
 
 
-def _due_however_it_ends(self: Sequencer, order_list: OrderList) -> None:
-    self.due.append(order_list)
+_working_ended = Sequencer.working_ended
+
+
+def _due_however_it_ends(self: Sequencer, order_list: OrderList, *, is_filled: bool) -> None:
+    del is_filled
+    _working_ended(self, order_list, is_filled=True)
 
 
 LIST_FAULTS = (
@@ -390,7 +392,7 @@ LIST_FAULTS = (
     Fault("the peer of an executed leg lives on", on(Matcher, "peer_ends", _peers_live_on)),
     Fault("a canceled leg's peer ends as executed", on(Matcher, "peer_ends", _peers_only_execute)),
     Fault("pending legs cannot be canceled", on(Sequencer, "checked_cancel", _pending_legs_cannot_be_canceled)),
-    Fault("pending legs are due however the working leg ends", on(Sequencer, "cancel_pending", _due_however_it_ends)),
+    Fault("pending legs are due however the working leg ends", on(Sequencer, "working_ended", _due_however_it_ends)),
     Fault("price relations of a pair unchecked", on(Sequencer, "relation_price", nothing)),
 )
 

@@ -74,6 +74,11 @@ class GroupGenerator(OrderGenerator):
         if instrument.instrument_id > 2 and self.random.random() < 0.8:
             # Where bands are narrow hardly any list passes.
             instrument = self.exchange.sequencer.instruments[pick((1, 2))]
+        capped = [line for line in self.exchange.sequencer.lines.values()
+                  if line.order_list is not None and line.instrument.rules.order_lists_max]  # fmt: skip
+        if capped and self.random.random() < 0.5:
+            line = pick(capped)
+            session, instrument = line.session, line.instrument
         list_type = pick((ListType.OCO, ListType.OTO, ListType.OTOCO))
         quantity = self.quantity(instrument)
         if list_type == ListType.OCO:

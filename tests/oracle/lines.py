@@ -148,6 +148,8 @@ class OrderList:
     account_id: int
     legs: list[OrderLine]
     was_refused: bool = False
+    # Its working leg ended without being filled, or all of it is over: it is due to end.
+    is_ending: bool = False
 
     @property
     def working(self) -> OrderLine | None:

@@ -62,7 +62,6 @@ class MatcherLists(MatcherReports):
             if order.visible:
                 market.book.remove(order)
                 self.event(market, "OrderDelete", order_id=order.order_id, side=order.side)
-            market.book_changes += 1
             order.is_resting, order.visible = False, 0
 
     def end(self, order: LiveOrder, *, reason: int, status: int, **request: int) -> None:

@@ -60,8 +60,9 @@ class Matcher(Quotes):
             self.tick(message.now)
         else:
             self.control(record, message)
-        for index, event in enumerate(self.market_events[first_event:], first_event):
-            event.last = index == len(self.market_events) - 1
+        final = {event.instrument_id: event for event in self.market_events[first_event:]}
+        for event in final.values():
+            event.last = True
 
     def control(self, record: Record, message: object) -> None:
         """Take what operators do, and mass cancels."""

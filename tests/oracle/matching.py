@@ -14,9 +14,9 @@ from ringbuf.wire.messages import (
 )
 from tests.oracle.accounts import Fee, trade_fees
 from tests.oracle.book import crosses, opposite
-from tests.oracle.choices import COUNT_ENDS_AT_VOLATILITY_BAND, MARKET_UNFILLED_IS_NO_LIQUIDITY
+from tests.oracle.choices import MARKET_UNFILLED_IS_NO_LIQUIDITY
 from tests.oracle.lists import MatcherLists
-from tests.oracle.orders import DATED, IMMEDIATE, WAITING_TYPES, LiveOrder, Market
+from tests.oracle.orders import IMMEDIATE, WAITING_TYPES, LiveOrder, Market
 from tests.oracle.prevention import Prevention
 from tests.oracle.records import OrderTerms
 from tests.oracle.triggers import Triggers
@@ -90,15 +90,8 @@ class Matching(Prevention, Triggers, Volatility, MatcherLists):
         """Report an order as accepted: New, or Untriggered if it waits."""
         order.is_waiting = order.terms.ord_type in WAITING_TYPES
         self.order_accepted(order)
-        if order.terms.time_in_force in DATED:
-            self.becomes_dated(market, order)
         if order.is_waiting:
             self.wait(market, order)
-
-    def becomes_dated(self, market: Market, order: LiveOrder) -> None:
-        """Give the order its place among those that expire at the same second."""
-        market.last_dated += 1
-        order.dated_number = market.last_dated
 
     def enter(self, market: Market, order: LiveOrder) -> None:
         """Let an order that waits for nothing into the market: trade, then rest or end."""
@@ -124,7 +117,7 @@ class Matching(Prevention, Triggers, Volatility, MatcherLists):
         return True
 
     def is_fillable(self, market: Market, order: LiveOrder, quantity: int) -> bool:
-        """Return True if this quantity could trade at once: whole orders count, hidden quantity included."""
+        """Return True if this quantity could trade at once: whole orders count, to the limit and the band."""
         found = 0
         volatility_px = market.volatility_px
         for maker in market.book.within(order.side, order.price):
@@ -132,7 +125,7 @@ class Matching(Prevention, Triggers, Volatility, MatcherLists):
                 if order.terms.stp_mode == StpMode.CANCEL_MAKER:
                     continue
                 break
-            if COUNT_ENDS_AT_VOLATILITY_BAND and is_outside_band(market, volatility_px, maker.price):
+            if is_outside_band(market, volatility_px, maker.price):
                 break
             if volatility_px is None:
                 # The first trade will be what the next ones are measured by.
@@ -262,7 +255,6 @@ class Matching(Prevention, Triggers, Volatility, MatcherLists):
         self.show(order)
         order.is_resting = True
         market.book.add(order)
-        market.book_changes += 1
         self.event(market, "OrderAdd", order_id=order.order_id, price=order.price, qty=order.visible, side=order.side)
 
     def show(self, order: LiveOrder) -> None:
@@ -276,7 +268,6 @@ class Matching(Prevention, Triggers, Volatility, MatcherLists):
     def take_slice(self, market: Market, order: LiveOrder, quantity: int) -> None:
         """Take a traded quantity off what an order shows; with nothing visible left it leaves the level."""
         order.visible -= quantity
-        market.book_changes += 1
         if order.visible == 0:
             market.book.remove(order)
 

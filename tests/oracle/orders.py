@@ -52,8 +52,6 @@ class LiveOrder:
     is_active: bool = False
     activation: int = 0
     extreme: int | None = None
-    # Place among the dated orders of its market.
-    dated_number: int = 0
     pair: OcoPair | None = None
     quote: QuoteSet | None = None
 
@@ -130,9 +128,9 @@ class QuoteSet:
 
 @dataclass(slots=True)
 class VolatilityHalt:
-    """The way back from a volatility halt: when the current part of it began."""
+    """The way back from a volatility halt: when the current part of it is over, as the band said when it began."""
 
-    since_ns: int
+    until_ns: int
     is_auction: bool = False
 
 
@@ -152,16 +150,16 @@ class Market:
     waiting: list[LiveOrder] = field(default_factory=list)
     queue: list[LiveOrder] = field(default_factory=list)
     last_activation: int = 0
-    last_dated: int = 0
     quotes: dict[tuple[int, int], QuoteSet] = field(default_factory=dict)
     volatility: InstrumentVolatility | None = None
     volatility_px: int | None = None
     halt: VolatilityHalt | None = None
     schedule: dict[int, InstrumentSchedule] = field(default_factory=dict)
-    # Counts the changes of the book; the count and the time of the last indicative price.
-    book_changes: int = 0
-    indicative_changes: int = 0
+    # What was in the book when the last indicative price was published, and when that was.
+    indicative_book: frozenset[tuple[int, ...]] = frozenset()
     indicative_ns: int = 0
+    # While it uncrosses: what everything is done at.
+    auction_px: int | None = None
 
     @property
     def instrument_id(self) -> int:

@@ -78,9 +78,10 @@ class Prevention(MatcherReports):
         return both and taker.terms.account_id != maker.terms.account_id
 
     def transfer(self, market: Market, taker: LiveOrder, maker: LiveOrder) -> None:
-        """Move the smaller open quantity at the maker's price, without fees. It is no trade."""
+        """Move the smaller open quantity at the maker's price or the auction's, without fees. It is no trade."""
         quantity = self.meeting_quantity(market, taker, maker)
-        terms = {"trade_id": 0, "last_px": maker.price, "last_qty": quantity}
+        price = maker.price if market.auction_px is None else market.auction_px
+        terms = {"trade_id": 0, "last_px": price, "last_qty": quantity}
         definition = market.definition
         for order in (maker, taker):
             asset_id = definition.base_asset_id if order.side == Side.BUY else definition.quote_asset_id
@@ -97,7 +98,6 @@ class Prevention(MatcherReports):
         if not order.is_resting:
             return
         order.visible -= quantity
-        market.book_changes += 1
         if order.visible == 0:
             market.book.remove(order)
             self.event(market, "OrderDelete", order_id=order.order_id, side=order.side)

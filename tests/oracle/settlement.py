@@ -134,10 +134,12 @@ class Settlement(Administration):
             order_list.was_refused = True
         self.finish(line)
         if order_list is not None and is_working:
-            if is_filled:
-                self.due.append(order_list)
-            else:
-                self.cancel_pending(order_list)
+            self.working_ended(order_list, is_filled=is_filled)
+
+    def working_ended(self, order_list: OrderList, *, is_filled: bool) -> None:
+        """What comes of the list now is due: its pending legs start, or all of it ends."""
+        order_list.is_ending = not is_filled
+        self.due.append(order_list)
 
     def finish(self, line: OrderLine) -> None:
         """End a line: its hold goes back, its client ids are free, its list may be over."""
@@ -153,8 +155,10 @@ class Settlement(Administration):
             line.quote.lines.remove(line)
         if line.is_pending_leg:
             self.free(line)
-        if line.order_list is not None and line.order_list.is_over:
-            self.finish_list(line.order_list)
+        order_list = line.order_list
+        if order_list is not None and order_list.is_over and not order_list.is_ending:
+            order_list.is_ending = True
+            self.due.append(order_list)
 
     def finish_list(self, order_list: OrderList) -> None:
         last = ListOrderStatus.REJECT if order_list.was_refused else ListOrderStatus.ALL_DONE

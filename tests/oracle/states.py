@@ -80,7 +80,7 @@ class MarketStates(Auctions):
         return [state for _, _, state in sorted(passed)]
 
     def expire(self, market: Market) -> None:
-        """End the orders whose time is up: by time, then in the order in which they became subject to it."""
+        """End the orders whose time is up: by time, then in order of acceptance."""
         over = [
             order
             for order in self.orders.values()
@@ -88,7 +88,8 @@ class MarketStates(Auctions):
             and order.terms.expire_s is not None
             and order.terms.expire_s * SECOND_NS <= self.now_ns
         ]
-        for order in sorted(over, key=lambda order: (order.terms.expire_s, order.dated_number)):
+        # Orders are kept in order of acceptance, and sorting is stable.
+        for order in sorted(over, key=lambda order: order.terms.expire_s or 0):
             if order.order_id in self.orders:
                 self.end(order, reason=CancelReason.EXPIRED, status=OrdStatus.EXPIRED)
 
@@ -96,7 +97,7 @@ class MarketStates(Auctions):
         """Publish the auction's price again if the book has changed, at most every 100 ms."""
         if (
             market.state == MarketState.AUCTION
-            and market.book_changes != market.indicative_changes
+            and market.book.contents() != market.indicative_book
             and self.now_ns - market.indicative_ns >= INDICATIVE_INTERVAL_NS
         ):
             self.publish_indicative(market)

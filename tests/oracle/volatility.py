@@ -23,7 +23,7 @@ class Volatility(MarketStates):
 
     def halt(self, market: Market) -> None:
         """Stop the market instead of a trade outside the band."""
-        market.halt = VolatilityHalt(self.now_ns)
+        market.halt = VolatilityHalt(self.now_ns + market.volatility.halt_ms * MILLISECOND_NS)
         self.set_state(market, MarketState.HALTED)
 
     def volatility_step(self, market: Market) -> None:
@@ -31,14 +31,13 @@ class Volatility(MarketStates):
         halt, band = market.halt, market.volatility
         if halt is None or band is None:
             return
-        wait_ms = band.auction_ms if halt.is_auction else band.halt_ms
-        if self.now_ns < halt.since_ns + wait_ms * MILLISECOND_NS:
+        if self.now_ns < halt.until_ns:
             return
         if halt.is_auction:
             market.halt = None
             self.set_state(market, MarketState.CONTINUOUS)
         else:
-            market.halt = VolatilityHalt(self.now_ns, is_auction=True)
+            market.halt = VolatilityHalt(self.now_ns + band.auction_ms * MILLISECOND_NS, is_auction=True)
             self.set_state(market, MarketState.AUCTION)
 
     def volatility_reference(self, market: Market, before_ns: int | None) -> None:
