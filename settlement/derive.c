@@ -29,6 +29,7 @@ void ledger_free(ledger_t *ledger)
 {
     books_free(&ledger->books);
     open_orders_free(&ledger->open);
+    pool_free(&ledger->transfers);
     free(ledger->instruments);
     free(ledger->sums);
     free(ledger->entry_assets);
@@ -101,45 +102,9 @@ const ledger_instrument_t *ledger_instrument(ledger_t *ledger, uint32_t id)
     return &ledger->instruments[id];
 }
 
-/* ---- money in and out ------------------------------------------------------------------------------------------------- */
-
 uint8_t ledger_book_of(const ledger_t *ledger, uint32_t account)
 {
     return ledger->insurance_account != 0 && account == ledger->insurance_account ? BOOK_INSURANCE : BOOK_CLIENT;
-}
-
-typedef struct contra {
-    uint8_t book;
-    uint8_t code;
-} contra_t;
-
-/* Where the other side of an adjustment stands. With a reference there is a transfer behind it that is not final yet: it waits in
- * transit, and the opposite sign under the same reference voids it. */
-static contra_t contra_of(const balance_adjust_t *adjust)
-{
-    bool in = adjust->amount > 0, transit = adjust->reference != 0;
-
-    if (adjust->kind == BALANCE_KIND_DEPOSIT)
-        return transit ? (contra_t){BOOK_DEPOSITS, in ? CODE_DEPOSIT_PENDING : CODE_DEPOSIT_VOIDED}
-                       : (contra_t){BOOK_TREASURY, CODE_DEPOSIT};
-    if (adjust->kind == BALANCE_KIND_WITHDRAWAL)
-        return transit ? (contra_t){BOOK_WITHDRAWALS, in ? CODE_WITHDRAWAL_VOIDED : CODE_WITHDRAWAL_PENDING}
-                       : (contra_t){BOOK_TREASURY, CODE_WITHDRAWAL};
-    return (contra_t){BOOK_ADJUSTMENTS, CODE_ADJUSTMENT};
-}
-
-static bool adjust_balance(ledger_t *ledger, const log_slot_t *slot)
-{
-    const balance_adjust_t *adjust = (const balance_adjust_t *)slot->block;
-    contra_t contra = contra_of(adjust);
-    posting_t posting = {
-        .code = contra.code, .available = adjust->amount, .reference = adjust->reference, .event_ns = slot->ts_ns};
-
-    ledger_begin_entry(ledger, (uint64_t)ledger->position, slot->ts_ns);
-    if (!ledger_post_to(ledger, ledger_book_of(ledger, adjust->account_id), adjust->account_id, adjust->asset_id, &posting))
-        return false;
-    posting.available = -adjust->amount;
-    return ledger_post_to(ledger, contra.book, 0, adjust->asset_id, &posting) && ledger_end_entry(ledger);
 }
 
 /* ---- marks ------------------------------------------------------------------------------------------------------------ */
@@ -264,7 +229,7 @@ static bool request(ledger_t *ledger, const log_slot_t *slot)
     case TEMPLATE_QUOTE_LEG:
         return ledger_quote_side(ledger, slot);
     case TEMPLATE_BALANCE_ADJUST:
-        return adjust_balance(ledger, slot);
+        return ledger_adjust_balance(ledger, slot);
     case TEMPLATE_ASSET_ADD:
         return add_asset(ledger, (const asset_add_t *)slot->block);
     case TEMPLATE_INSTRUMENT_ADD:

@@ -84,6 +84,7 @@ typedef struct ledger_counts {
 typedef struct ledger {
     books_t books;
     open_orders_t open;
+    pool_t transfers;          /* of transfer_t: in transit */
     ledger_instrument_t *instruments;
     house_sums_t *sums;        /* by asset */
     uint32_t instruments_used; /* highest id + 1 */
@@ -164,6 +165,10 @@ bool ledger_put_order_row(ledger_t *ledger, const open_order_t *order, uint16_t 
 
 /* Account and book, for an order or an adjustment. */
 uint8_t ledger_book_of(const ledger_t *ledger, uint32_t account);
+
+/* ---- derive_transfers.c: money in and out */
+
+bool ledger_adjust_balance(ledger_t *ledger, const log_slot_t *slot);
 
 /* ---- derive_orders.c: records of orders */
 

@@ -159,7 +159,7 @@ adjustments = st.lists(
     st.tuples(
         st.integers(1, 2),
         st.sampled_from([BASE, QUOTE]),
-        st.integers(-400_000, 400_000).filter(bool),
+        st.integers(-400_000, 400_000) | st.just(0),
         st.sampled_from(list(wire.BalanceKind)),
         st.sampled_from([0, 7, 8]),
     ),
@@ -169,12 +169,9 @@ adjustments = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(adjustments, st.lists(st.tuples(st.booleans(), st.integers(90, 110), st.integers(1, 500)), max_size=20))
-def test_any_sequence_conserves_every_asset(
-    moves: list[tuple[int, int, int, wire.BalanceKind, int]], orders: list[tuple[bool, int, int]]
-) -> None:
+def test_any_sequence_conserves_every_asset(moves: list[Move], orders: list[tuple[bool, int, int]]) -> None:
     exchange, run = small_exchange()
-    for account, asset, amount, kind, reference in moves:
-        adjust(exchange, account, asset, amount, kind, reference)
+    accepted = [adjust(exchange, *move).code == wire.RejectCode.NONE for move in moves]
     for buy, price, quantity in orders:
         exchange.order(1 if buy else 2, wire.Side.BUY if buy else wire.Side.SELL, price, quantity)
     run.tick()
@@ -183,8 +180,34 @@ def test_any_sequence_conserves_every_asset(
     for (_, _, asset), (available, held) in run.derivation.balances().as_dict().items():
         sums[asset] += available + held
     assert set(sums.values()) == {0}
+    assert in_transit(run.derivation) == still_pending(moves, accepted)
     assert run.differences(range(0, 3), range(1, 3)) == []
     exchange.engine.close()
+
+
+Move = tuple[int, int, int, wire.BalanceKind, int]
+
+
+def in_transit(derivation: Derivation) -> dict[tuple[Book, int], int]:
+    return {
+        (Book(book), asset): available
+        for (book, _, asset), (available, _) in derivation.balances().as_dict().items()
+        if book in (Book.DEPOSITS, Book.WITHDRAWALS) and available
+    }
+
+
+def still_pending(moves: list[Move], accepted: list[bool]) -> dict[tuple[Book, int], int]:
+    """What was announced under a reference and neither voided nor, by amount 0, said to be final."""
+    pending: dict[tuple[Book, int, int, int], int] = defaultdict(int)
+    for (account, asset, amount, kind, reference), good in zip(moves, accepted, strict=True):
+        if good and reference and kind != wire.BalanceKind.ADJUSTMENT:
+            book = Book.DEPOSITS if kind == wire.BalanceKind.DEPOSIT else Book.WITHDRAWALS
+            key = (book, asset, account, reference)
+            pending[key] = pending[key] - amount if amount else 0
+    sums: dict[tuple[Book, int], int] = defaultdict(int)
+    for (book, asset, _, _), units in pending.items():
+        sums[book, asset] += units
+    return {key: units for key, units in sums.items() if units}
 
 
 def adjust(
@@ -262,6 +285,36 @@ def test_money_in_and_out_has_its_other_side(
     adjust(exchange, 1, BASE, amount, kind, reference)
 
     assert posted(run) == [(Book.CLIENT, 1, BASE, code, amount, 0, 0), (contra, 0, BASE, code, -amount, 0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "amount", "book", "code"),
+    [
+        (wire.BalanceKind.WITHDRAWAL, -50, Book.WITHDRAWALS, Code.WITHDRAWAL_POSTED),
+        (wire.BalanceKind.DEPOSIT, 50, Book.DEPOSITS, Code.DEPOSIT_POSTED),
+    ],
+)
+def test_pending_transfer_is_posted_once(kind: wire.BalanceKind, amount: int, book: Book, code: Code) -> None:
+    exchange, run = small_exchange()
+    adjust(exchange, 1, BASE, amount, kind, 9)
+    adjust(exchange, 1, BASE, 3 * amount, kind, 10)
+    posted(run)
+
+    answers = [adjust(exchange, 1, BASE, 0, kind, reference).code for reference in (9, 9, 11)]
+
+    assert answers == [wire.RejectCode.NONE] * 3
+    assert posted(run) == [(book, 0, BASE, code, amount, 0, 0), (Book.TREASURY, 0, BASE, code, -amount, 0, 0)]
+    assert run.derivation.balances().as_dict()[book, 0, BASE] == (-3 * amount, 0)
+    assert run.differences(range(0, 3), range(1, 3)) == []
+
+
+@pytest.mark.parametrize(("kind", "reference"), [(wire.BalanceKind.WITHDRAWAL, 0), (wire.BalanceKind.ADJUSTMENT, 9)])
+def test_amount_zero_is_refused_where_nothing_can_be_in_transit(kind: wire.BalanceKind, reference: int) -> None:
+    exchange, run = small_exchange()
+    posted(run)
+
+    assert adjust(exchange, 1, BASE, 0, kind, reference).code == wire.RejectCode.OUT_OF_RANGE
+    assert posted(run) == []
 
 
 def test_refused_adjustment_is_not_posted() -> None:

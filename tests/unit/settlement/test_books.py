@@ -252,11 +252,11 @@ def test_day_is_closed_although_the_books_ended_exactly_there(store: AnyStore) -
     assert days["sequence"].tolist()[0] == midnight - 1
 
 
-def test_money_in_transit_is_listed_until_it_is_voided(store: AnyStore) -> None:
+def test_money_in_transit_is_listed_until_it_is_voided_or_posted(store: AnyStore) -> None:
     exchange = make_exchange()
     run = LedgerRun(exchange.engine)
     account = exchange.account(base=1000)
-    for amount, reference in ((-300, 7), (-200, 8), (300, 7)):
+    for amount, reference in ((-300, 7), (-200, 8), (300, 7), (-50, 9), (0, 9)):
         exchange.admin(
             wire.BalanceAdjust(
                 amount=amount, account_id=account, asset_id=BASE, reference=reference, kind=wire.BalanceKind.WITHDRAWAL
@@ -272,7 +272,13 @@ def test_money_in_transit_is_listed_until_it_is_voided(store: AnyStore) -> None:
 
     assert [(row.book, row.reference, row.asset, row.units) for row in found] == [(Book.WITHDRAWALS, 8, BASE, 200)]
     codes = store.select("SELECT code FROM postings WHERE book = 21 ORDER BY sequence")["code"].tolist()
-    assert codes == [Code.WITHDRAWAL_PENDING, Code.WITHDRAWAL_PENDING, Code.WITHDRAWAL_VOIDED]
+    assert codes == [
+        Code.WITHDRAWAL_PENDING,
+        Code.WITHDRAWAL_PENDING,
+        Code.WITHDRAWAL_VOIDED,
+        Code.WITHDRAWAL_PENDING,
+        Code.WITHDRAWAL_POSTED,
+    ]
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------

@@ -297,8 +297,10 @@ def test_numbers_of_books_and_codes_never_change() -> None:
         "DEPOSITS": 20, "WITHDRAWALS": 21, "TREASURY": 22,
     }  # fmt: skip
     assert {code.name: code.value for code in Code} == {
-        "DEPOSIT": 1, "WITHDRAWAL": 2, "ADJUSTMENT": 3, "DEPOSIT_PENDING": 4, "DEPOSIT_VOIDED": 6,
-        "WITHDRAWAL_PENDING": 7, "WITHDRAWAL_VOIDED": 9, "HOLD": 10, "RELEASE": 11, "FILL_MAKER": 20, "FILL_TAKER": 21,
+        "DEPOSIT": 1, "WITHDRAWAL": 2, "ADJUSTMENT": 3, "DEPOSIT_PENDING": 4,
+        "DEPOSIT_POSTED": 5, "DEPOSIT_VOIDED": 6,
+        "WITHDRAWAL_PENDING": 7, "WITHDRAWAL_POSTED": 8, "WITHDRAWAL_VOIDED": 9, "HOLD": 10, "RELEASE": 11,
+        "FILL_MAKER": 20, "FILL_TAKER": 21,
         "FILL_AUCTION": 22, "TRANSFER": 23, "FEE": 30, "REBATE": 31, "DUST": 32,
     }  # fmt: skip
     assert account_name(Book.CLIENT, 42) == "client:42"
