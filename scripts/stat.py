@@ -15,6 +15,7 @@ from ringbuf import CounterReader, CountersSnapshot, RingbufError
 from scripts.arguments import command_parser, config_of, table
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.node import LEDGER_FACTS_FILE, Node, NodeRings, counter_path
+from scripts.placement import OBSERVER_KINDS
 from scripts.storage import storage_text
 from scripts.supervisor import PROCESSES_FILE
 
@@ -72,11 +73,14 @@ def observe(node: Node, interval_s: float) -> dict[str, Any]:
         epoch, storage = rings.log.epoch, rings.log.storage
     finally:
         rings.close()
-    alive = [process for process in processes if process["pid"] in second.cpu_s]
+    # Trading does not need the observers: one that is being started again is no reason to call the exchange incomplete.
+    observers = {plan.name for plan in node.plans if plan.kind in OBSERVER_KINDS}
+    needed = [process for process in processes if process["name"] not in observers]
+    alive = [process for process in needed if process["pid"] in second.cpu_s]
     return {
         "name": node.config.node.name,
         "data": str(node.config.data_dir),
-        "running": bool(alive) and len(alive) == len(processes),
+        "running": bool(alive) and len(alive) == len(needed),
         "mode": node.config.node.mode,
         "epoch": epoch,
         "storage": {"level": storage.level.name.lower(), "slow": storage.slow, "text": storage_text(storage)},
