@@ -1,115 +1,19 @@
-"""Debian's ClickHouse server on loopback, in a folder of the test's own."""
+"""Debian's ClickHouse server on loopback, in a folder of the test's own; without it the test is skipped."""
 
-from __future__ import annotations
-
-import os
-import shutil
-import signal
-import socket
-import subprocess
 from pathlib import Path
 
 import pytest
-from clickhouse_driver import Client
 
-from settlement.clickhouse_store import ClickhouseConfig
-from tests.kit.ports import free_port
-from tests.kit.waiting import eventually
+from scripts.bench._clickhouse import DATABASE, LocalServer, server_program
 
-START_S = 60.0
-DATABASE = "bullring"
-_CONFIG = """<?xml version="1.0"?>
-<yandex>
-  <logger><level>warning</level><log>{folder}/log</log><errorlog>{folder}/errors</errorlog></logger>
-  <tcp_port>{port}</tcp_port><http_port>{http}</http_port><interserver_http_port>{interserver}</interserver_http_port>
-  <listen_host>127.0.0.1</listen_host>
-  <interserver_http_host>127.0.0.1</interserver_http_host>
-  <path>{folder}/data/</path><tmp_path>{folder}/tmp/</tmp_path><format_schema_path>{folder}/formats/</format_schema_path>
-  <users_config>users.xml</users_config><default_profile>default</default_profile>
-  <default_database>default</default_database><mark_cache_size>67108864</mark_cache_size><timezone>UTC</timezone>
-  <mlock_executable>false</mlock_executable>
-</yandex>
-"""
-_USERS = """<?xml version="1.0"?>
-<yandex>
-  <profiles><default><max_memory_usage>2000000000</max_memory_usage><max_threads>2</max_threads></default></profiles>
-  <users><default><password></password><networks><ip>127.0.0.1</ip></networks><profile>default</profile>
-  <quota>default</quota></default></users>
-  <quotas><default><interval><duration>3600</duration><queries>0</queries><errors>0</errors>
-  <result_rows>0</result_rows><read_rows>0</read_rows><execution_time>0</execution_time></interval></default></quotas>
-</yandex>
-"""
+__all__ = ["DATABASE", "ClickhouseServer"]
 
 
-def server_binary() -> str:
-    """Return the server's program, or skip the test and say how to have it."""
-    found = shutil.which("clickhouse-server", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if found is None:
-        pytest.skip(
-            "no ClickHouse server here: ./scripts/test as root installs it, or: apt-get install clickhouse-server"
-        )
-    return found
-
-
-class ClickhouseServer:
-    """One server; `kill` and `start` as often as you like, the data stays."""
-
-    def __init__(self, folder: Path) -> None:
-        self._binary = server_binary()
-        self._folder = folder
-        self.port = free_port()
-        folder.mkdir(parents=True, exist_ok=True)
-        config = _CONFIG.format(folder=folder, port=self.port, http=free_port(), interserver=free_port())
-        (folder / "config.xml").write_text(config)
-        (folder / "users.xml").write_text(_USERS)
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with (self._folder / "console").open("ab") as console:
-            self._process = subprocess.Popen(
-                [self._binary, f"--config-file={self._folder / 'config.xml'}"],
-                cwd=self._folder,
-                stdout=console,
-                stderr=console,
-                stdin=subprocess.DEVNULL,
+class ClickhouseServer(LocalServer):
+    def __init__(self, folder: Path, more: str = "") -> None:
+        program = server_program()
+        if program is None:
+            pytest.skip(
+                "no ClickHouse server here: ./scripts/test as root installs it, or: apt-get install clickhouse-server"
             )
-        eventually(self._answers, deadline_s=START_S, what=f"the server listens on {self.port}")
-
-    def kill(self) -> None:
-        """kill -9."""
-        self.signal(signal.SIGKILL)
-        assert self._process is not None
-        self._process.wait()
-
-    def signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
-
-    def stop(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
-            self._process.wait(START_S)
-
-    def config(self, *, timeout_s: int = 20) -> ClickhouseConfig:
-        return ClickhouseConfig(
-            host="127.0.0.1",
-            port=self.port,
-            database=DATABASE,
-            user="default",
-            password="",
-            secure=False,
-            timeout_s=timeout_s,
-        )
-
-    def query(self, sql: str) -> None:
-        """Run a statement outside any store."""
-        client = Client("127.0.0.1", port=self.port)
-        client.execute(sql)
-        client.disconnect()
-
-    def _answers(self) -> bool:
-        assert self._process is not None
-        if self._process.poll() is not None:
-            raise AssertionError((self._folder / "console").read_text()[-2000:])
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        super().__init__(program, folder, more)
