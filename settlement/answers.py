@@ -8,6 +8,7 @@ from typing import Any
 
 from settlement.chart import Book, Code
 from settlement.export import export_table
+from settlement.overview import overview
 from settlement.reader import NS_MAX, Reader, Statement
 from settlement.service import Handler, Row
 
@@ -33,6 +34,7 @@ def answers(reader: Reader, status: Callable[[], Mapping[str, Any]]) -> dict[str
         "balances": asked(reader.balances),
         "trial_balance": asked(reader.trial_balance),
         "statement": lambda **given: statement_rows(reader.statement(**plain(given))),
+        "entry": asked(reader.entry),
         "in_transit": asked(reader.in_transit),
         "account_trades": asked(reader.account_trades),
         "account_orders": asked(reader.account_orders),
@@ -41,6 +43,8 @@ def answers(reader: Reader, status: Callable[[], Mapping[str, Any]]) -> dict[str
         "fees": asked(reader.fees),
         "closes": asked(reader.closes),
         "days": asked(reader.days),
+        "reconciliations": asked(reader.reconciliations),
+        "overview": lambda: [overview(reader, status())],
         "export": lambda **given: [export_table(reader, **plain(given))],
     }
 

@@ -7,7 +7,7 @@ for all records stamped before T.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -56,6 +56,25 @@ class BalanceRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Posting:
+    """One change of one ledger account."""
+
+    sequence: int
+    idx: int
+    ts_ns: int
+    book: int
+    account: int
+    asset: int
+    code: int
+    available: int
+    held: int
+    fee: int
+    instrument: int
+    order_id: int
+    reference: int
+
+
+@dataclass(frozen=True, slots=True)
 class Statement:
     """One ledger account in one asset over a period. `lines` are columns, in order of the log."""
 
@@ -96,6 +115,7 @@ class AccountTrade:
     time_ns: int
     is_buyer: bool
     is_maker: bool
+    list_id: int = 0  # of the order, 0 = in no list
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +218,18 @@ class Day:
     checksum: int  # of the close (settlement/ledger.py)
 
 
+@dataclass(frozen=True, slots=True)
+class Reconciliation:
+    """One comparison of the store with the log."""
+
+    ts_ns: int
+    kind: str
+    position: int
+    compared: int
+    differences: int
+    first_difference: str
+
+
 Row = TypeVar("Row")
 
 
@@ -279,6 +311,14 @@ class Reader:
             closing = (int(lines["available_after"][-1]), int(lines["held_after"][-1]))
         return Statement(book, account, asset, start_ns, end_ns, opening, closing, lines)
 
+    def entry(self, sequence: int) -> list[Posting]:
+        """Return the postings of one record of the log, in order; they sum to zero in every asset."""
+        names = ", ".join(field.name for field in fields(Posting))
+        rows = self.store.select(
+            f"SELECT {names} FROM postings WHERE sequence = {sequence} AND sequence < {self.position} ORDER BY idx"
+        )
+        return [Posting(*values) for values in _rows(rows, Posting)]
+
     def in_transit(self) -> list[Transit]:
         """Return deposits and withdrawals that are neither final nor voided, oldest first."""
         books = ", ".join(f"{book:d}" for book in _IN_TRANSIT)
@@ -329,8 +369,23 @@ class Reader:
             f"price, quantity FROM postings WHERE {' AND '.join(where)} ORDER BY sequence{direction}, idx{direction} "
             f"LIMIT {2 * bounded(limit)}"
         )
-        fills = list(_fills(rows, known, account))
+        lists = self._lists_of(account, {int(number) for number in rows["order_id"]})
+        fills = [
+            replace(fill, list_id=lists.get((fill.instrument, fill.order_id), 0))
+            for fill in _fills(rows, known, account)
+        ]
         return fills[::-1] if newest else fills
+
+    def _lists_of(self, account: int, orders: set[int]) -> dict[tuple[int, int], int]:
+        """Return (instrument, order id) -> list of those orders that are in one."""
+        if not orders:
+            return {}
+        rows = self.store.select(
+            f"SELECT instrument, order_id, max(list_id) AS list FROM orders WHERE account = {account} AND list_id != 0 "
+            f"AND order_id >= {min(orders)} AND order_id <= {max(orders)} GROUP BY instrument, order_id"
+        )
+        columns = (rows[name].tolist() for name in ("instrument", "order_id", "list"))
+        return {(instrument, order_id): number for instrument, order_id, number in zip(*columns, strict=True)}
 
     def account_orders(
         self,
@@ -490,6 +545,15 @@ class Reader:
         """Return every closed day."""
         rows = self.store.select("SELECT day, sequence, accounts, checksum FROM days FINAL ORDER BY day")
         return [Day(*values) for values in zip(*(column.tolist() for column in rows.values()), strict=True)]
+
+    def reconciliations(self, limit: int = 100) -> list[Reconciliation]:
+        """Return the newest comparisons of the store with the log, newest first."""
+        names = ", ".join(field.name for field in fields(Reconciliation))
+        rows = self.store.select(f"SELECT {names} FROM reconciliations ORDER BY ts_ns DESC LIMIT {bounded(limit)}")
+        return [
+            Reconciliation(ts_ns, text(kind), position, compared, differences, text(first))
+            for ts_ns, kind, position, compared, differences, first in _rows(rows, Reconciliation)
+        ]
 
 
 def bounded(limit: int) -> int:
