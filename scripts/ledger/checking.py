@@ -1,4 +1,4 @@
-"""`bullring ledger reconcile`: store, log and exchange compared, with the first difference named."""
+"""`bullring ledger reconcile` and `order-records`: what goes through the whole journal."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import argparse
 import sys
 import time
 
-from scripts.arguments import emit
+from journaler import LogReader
+from scripts.arguments import emit, emit_one
 from scripts.config import Config
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.ledger.asking import RunningBooks, StoredBooks, books_of, command_error
+from scripts.ledger.show import period
 from scripts.ledger.store import file_source
 from settlement.errors import SettlementError
+from settlement.order_records import OrderRecords, Window, write_order_records
 from settlement.reconcile import Result, compare, compare_engine, first_wrong_record, recount
-from settlement.service import Row
+from settlement.service import Row, ServiceClient, ServiceError
 
 BAR_WIDTH = 30
 PROGRESS_S = 0.5
@@ -54,6 +57,43 @@ def reconcile(config: Config, options: argparse.Namespace) -> int:
             rows.append(_exchange(config, position))
     emit(rows, as_json=options.json)
     return ExitCode.OK if all(row["differences"] == 0 for row in rows) else ExitCode.NEGATIVE
+
+
+def order_records(config: Config, options: argparse.Namespace) -> int:
+    """Write the file; print its statement of completeness. Exit 1 if what it has is not sound."""
+    given = period(options)
+    window = Window(start_ns=given.get("start_ns", 0), end_ns=given.get("end_ns"), pair=options.pair or "")
+    end = _durable_end(config)
+    source = file_source(config)
+    try:
+        records = OrderRecords(
+            source, window, end=end, insurance_account=config.ledger.insurance_account, venue=options.mic
+        )
+        statement = write_order_records(options.path.absolute(), records, Progress("order records", end))
+    except SettlementError as error:
+        raise command_error(error) from error
+    except LookupError as error:
+        raise CommandError(str(error), ExitCode.BAD_INPUT) from error
+    except OSError as error:
+        raise CommandError(str(error), ExitCode.CANNOT_CREATE) from error
+    finally:
+        source.close()
+    emit_one(statement, as_json=options.json)
+    return ExitCode.OK if statement["complete"] else ExitCode.NEGATIVE
+
+
+def _durable_end(config: Config) -> int:
+    """Return how far the journal may be read: of a running exchange as far as the books are, which is durable."""
+    try:
+        client = ServiceClient(config.ledger_socket)
+    except OSError:
+        return LogReader(config.journal_dir).end
+    try:
+        return int(next(client.call("status"))["stored"])
+    except ServiceError as error:
+        raise CommandError(str(error), ExitCode.UNAVAILABLE) from error
+    finally:
+        client.close()
 
 
 def _recount(config: Config, books: RunningBooks | StoredBooks, position: int) -> Row:

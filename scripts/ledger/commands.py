@@ -1,4 +1,4 @@
-"""`bullring ledger status|statement|balance|trial-balance|fees|transit|closes|reconcile|export|rebuild`."""
+"""`bullring ledger status|statement|balance|trial-balance|fees|transit|closes|overview|reconcile|export|...`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from scripts.arguments import add_common, command_parser, config_of, emit, emit_
 from scripts.config import Config
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.ledger.asking import books_of, command_error
-from scripts.ledger.checking import reconcile
+from scripts.ledger.changing import changing_parsers
+from scripts.ledger.checking import order_records, reconcile
 from scripts.ledger.show import Names, account_text, day_text, moment, period, time_text
 from scripts.ledger.store import make_store
 from scripts.supervisor import DataLock
@@ -29,7 +30,7 @@ Action = Callable[[Config, argparse.Namespace], int]
 def run(arguments: Sequence[str]) -> int:
     parser = command_parser("ledger", "The double-entry books derived from the log.")
     actions = parser.add_subparsers(dest="action", required=True)
-    for make in (_reading_parsers, _checking_parsers):
+    for make in (_reading_parsers, _checking_parsers, changing_parsers):
         make(actions)
     for action in actions.choices.values():
         add_common(action, nested=True)
@@ -64,6 +65,8 @@ def _reading_parsers(actions: Any) -> None:
     closes = actions.add_parser("closes", help="closed days, or the balances one was closed with")
     closes.add_argument("day", nargs="?", metavar="DATE", help="for instance 2026-11-25")
     closes.set_defaults(handler=show_closes)
+    page = actions.add_parser("overview", help="what the operator's page shows, as JSON")
+    page.set_defaults(handler=show_overview)
 
 
 def _checking_parsers(actions: Any) -> None:
@@ -79,6 +82,12 @@ def _checking_parsers(actions: Any) -> None:
     export.add_argument("--account", type=int, metavar="N", help="one account")
     _add_period(export)
     export.set_defaults(handler=export_books)
+    orders = actions.add_parser("order-records", help="each event of each order, for a regulator, from the journal")
+    orders.add_argument("path", type=Path, metavar="FILE", help="must not exist; JSON")
+    orders.add_argument("--pair", metavar="SYMBOL", help="one pair; all by default")
+    orders.add_argument("--mic", default="XXXX", metavar="CODE", help="the venue's market identifier code (ISO 10383)")
+    _add_period(orders)
+    orders.set_defaults(handler=order_records)
     rebuild = actions.add_parser("rebuild", help="forget the store; the next start derives it from the journal again")
     rebuild.add_argument("--yes", action="store_true", help="really")
     rebuild.set_defaults(handler=rebuild_books)
@@ -100,6 +109,14 @@ def show_status(config: Config, options: argparse.Namespace) -> int:
     else:
         emit_one({name: value for name, value in facts.items() if value not in ("", [], None)}, as_json=False)
     return ExitCode.NEGATIVE if facts.get("differences") else ExitCode.OK
+
+
+def show_overview(config: Config, options: argparse.Namespace) -> int:
+    """JSON with or without --json. Exit 1 if an asset does not sum to zero, or a difference is known."""
+    with books_of(config) as books:
+        facts = dict(next(books.call("overview")))
+    print(json.dumps(facts) if options.json else json.dumps(facts, indent=2))
+    return ExitCode.OK if facts["balanced"] and not facts["status"].get("differences") else ExitCode.NEGATIVE
 
 
 def show_statement(config: Config, options: argparse.Namespace) -> int:
