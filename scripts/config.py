@@ -188,7 +188,7 @@ class GatewayConfig(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class ClickhouseConfig(Section):
-    host: str = _text(r"[^/\\s]+", "a host name or address")
+    host: str = _text(r"[^/\s]+", "a host name or address")
     port: int = _number(1, PORT_MAX)
     database: str = _text(r"[A-Za-z_][A-Za-z0-9_]{0,62}", "a name of letters, digits and _")
     user: str = _text(r".+", "a name")
