@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "asset": ("scripts.admin.asset", "add and list assets"),
     "client": ("gateway.clients.commands", "log on and trade from the command line"),
     "feed": ("scripts.feed.command", "market data: watch, record, tokens"),
+    "ledger": ("scripts.ledger.commands", "the books: statements, balances, reports, reconciliation, export"),
     "journal": ("scripts.journal", "verify, show, export, repair, trim journal files"),
     "replay-flow": ("scripts.replay_flow", "send recorded order flow, compare every execution and checkpoint"),
     "drill": ("scripts.drill", "inject a fault and judge what came of it: drill NAME, one of scripts/drills/"),

@@ -23,6 +23,7 @@ DEFAULTS_PATH = Path(__file__).with_name("bullring.toml")
 CHECKOUT = Path(__file__).resolve().parent.parent
 UNIX_SOCKET_PATH_MAX = 107
 ADMIN_SOCKET = "admin.sock"
+LEDGER_SOCKET = "ledger.sock"
 STAGES_CORES_MIN = 6
 PORT_MAX = 65535
 FEED_PORT_OFFSET = 100  # replay; + 1 re-requests, + 2 snapshots
@@ -243,6 +244,40 @@ class GatewayConfig(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClickhouseConfig(Section):
+    host: str = _text(r"[^/\s]+", "a host name or address")
+    port: int = _number(1, PORT_MAX)
+    database: str = _text(r"[A-Za-z_][A-Za-z0-9_]{0,62}", "a name of letters, digits and _")
+    user: str = _text(r".+", "a name")
+    password_file: str = _text(r".*", "a path or empty")
+    secure: bool = field()
+    timeout_s: int = _number(1, 3600)
+    replication_path: str = _text(r"(/[^/\s]+)*", "a path that begins with /, or empty")
+    replica: str = _text(r"[^\s/]+", "a name or a macro such as {replica}")
+    quorum: int = _number(1, 31)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerConfig(Section):
+    enabled: bool = field()
+    store: str = _choice("chdb", "clickhouse")
+    directory: str = _text(r".*", "a path or empty")
+    socket: str = _text(r".*", "a path or empty")
+    block_rows: int = _number(1000, 10_000_000)
+    flush_ms: int = _number(10, 60_000)
+    retry_ms: int = _number(10, 600_000)
+    threads: int = _number(1, 256)
+    memory_bytes: int = _number(1 << 28, 1 << 40)
+    disk_reserve_bytes: int = _number(0, 1 << 50)
+    nice: int = _number(0, 19)
+    insurance_account: int = _number(0, 2**32 - 1)
+    reconcile_s: int = _number(0, 86_400)
+    reconcile_rows_max: int = _number(0, 1 << 40)
+    on_difference: str = _choice("alarm", "cancel-only")
+    clickhouse: ClickhouseConfig
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config(Section):
     """The whole configuration. Paths are absolute, derived names filled in."""
 
@@ -253,6 +288,15 @@ class Config(Section):
     placement: PlacementConfig
     supervisor: SupervisorConfig
     gateway: GatewayConfig
+    ledger: LedgerConfig
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ledger.enabled and not self.journal.archive:
+            raise ConfigError(
+                "journal.archive = false: the ledger reads reports from the archive; switch it off too "
+                "(ledger.enabled = false), or keep the archive"
+            )
 
     @property
     def data_dir(self) -> Path:
@@ -269,6 +313,15 @@ class Config(Section):
     @property
     def admin_socket(self) -> Path:
         return Path(self.gateway.admin.socket)
+
+    @property
+    def ledger_dir(self) -> Path:
+        """The embedded store of the books; can be made again from the journal."""
+        return Path(self.ledger.directory)
+
+    @property
+    def ledger_socket(self) -> Path:
+        return Path(self.ledger.socket)
 
     @property
     def keys_dir(self) -> Path:
@@ -442,10 +495,13 @@ def _is_list(value: Any, kind: type) -> bool:
 
 
 def _resolve_paths(tables: dict[str, Any], base: Path) -> None:
-    for section, key in (("node", "data_dir"), ("node", "run_dir")):
+    for section, key in (("node", "data_dir"), ("node", "run_dir"), ("ledger", "directory"), ("ledger", "socket")):
         value = tables.get(section, {}).get(key)
         if isinstance(value, str) and value:
             tables[section][key] = str(_absolute(value, base))
+    server = tables.get("ledger", {}).get("clickhouse", {})
+    if isinstance(server, dict) and isinstance(server.get("password_file"), str) and server["password_file"]:
+        server["password_file"] = str(_absolute(server["password_file"], base))
     admin = tables.get("gateway", {}).get("admin", {})
     if isinstance(admin, dict) and isinstance(admin.get("socket"), str) and admin["socket"]:
         admin["socket"] = str(_absolute(admin["socket"], base))
@@ -457,7 +513,7 @@ def _absolute(value: str, base: Path) -> Path:
 
 def _derive(tables: dict[str, Any]) -> dict[str, Any]:
     """Fill in what "" asks for."""
-    node, admin = tables["node"], tables["gateway"]["admin"]
+    node, admin, ledger = tables["node"], tables["gateway"]["admin"], tables["ledger"]
     if not isinstance(node["data_dir"], str):
         return tables
     digest = hashlib.sha256(os.path.realpath(node["data_dir"]).encode()).hexdigest()[:8]
@@ -465,16 +521,19 @@ def _derive(tables: dict[str, Any]) -> dict[str, Any]:
         node["ring_prefix"] = f"bullring.{digest}"
     if node["run_dir"] == "":
         run_dir = Path(node["data_dir"]) / "run"
-        if len(os.fsencode(run_dir / ADMIN_SOCKET)) > UNIX_SOCKET_PATH_MAX:
+        if len(os.fsencode(run_dir / LEDGER_SOCKET)) > UNIX_SOCKET_PATH_MAX:
             run_dir = Path(f"/tmp/bullring-{os.getuid()}-{digest}")
         node["run_dir"] = str(run_dir)
     if admin["socket"] == "":
         admin["socket"] = str(Path(node["run_dir"]) / ADMIN_SOCKET)
     _derive_feed(tables["gateway"])
-    if len(os.fsencode(admin["socket"])) > UNIX_SOCKET_PATH_MAX:
-        raise ConfigError(
-            f"gateway.admin.socket = {admin['socket']!r}: a Unix socket's path may have {UNIX_SOCKET_PATH_MAX} bytes"
-        )
+    if ledger["socket"] == "":
+        ledger["socket"] = str(Path(node["run_dir"]) / LEDGER_SOCKET)
+    if ledger["directory"] == "":
+        ledger["directory"] = str(Path(node["data_dir"]) / "ledger")
+    for key, path in (("gateway.admin.socket", admin["socket"]), ("ledger.socket", ledger["socket"])):
+        if len(os.fsencode(path)) > UNIX_SOCKET_PATH_MAX:
+            raise ConfigError(f"{key} = {path!r}: a Unix socket's path may have {UNIX_SOCKET_PATH_MAX} bytes")
     return tables
 
 

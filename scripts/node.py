@@ -28,6 +28,7 @@ GATEWAY_SOURCE = 2
 SOURCES = (ADMIN_SOURCE, GATEWAY_SOURCE)
 JOURNALER, SEQUENCER = 0, 1  # places of the gating consumers of report rings
 NODE_FILE = "node.json"
+LEDGER_FACTS_FILE = "ledger.json"  # what the ledger's process says of itself
 SEAL_KEY_BYTES = 32
 # Names of histograms in the counter files, in nanoseconds.
 INGRESS_HISTOGRAM = "ingress_to_log_ns"

@@ -209,9 +209,12 @@ class Process:
 
     def write_counters(self, runner: Runner | None = None) -> None:
         """Write all numbers to the counter file. A process without a C loop has no numbers of one."""
-        loop = {"heartbeat_ns": time.time_ns()}
-        for name in ("rounds", "idle_rounds", "yields", "sleeps") if runner is not None else ():
-            loop[name] = getattr(runner, name)
+        names = ("rounds", "idle_rounds", "yields", "sleeps") if runner is not None else ()
+        self.write_gauges(**{name: getattr(runner, name) for name in names})
+
+    def write_gauges(self, **loop: int) -> None:
+        """Write what `count` was told of, and numbers of the loop, to the counter file."""
+        loop["heartbeat_ns"] = time.time_ns()
         for name, numbers in (("loop", loop), *((name, source()) for name, source in self._sources)):
             for key, value in numbers.items():
                 full = f"{name}.{key}"
@@ -510,6 +513,13 @@ def _stage(stage: Stage | tuple[int, int]) -> Stage:
     return stage if isinstance(stage, Stage) else Stage(*stage)
 
 
+def run_ledger(process: Process, ready: Ready) -> None:
+    # Late: what the ledger needs is large, and no other process needs it.
+    from scripts.ledger import process as ledger
+
+    ledger.run_ledger(process, ready)
+
+
 KINDS: dict[Kind, Callable[[Process, Ready], None]] = {
     Kind.JOURNALER: run_journaler,
     Kind.SEQUENCER: run_sequencer,
@@ -519,6 +529,7 @@ KINDS: dict[Kind, Callable[[Process, Ready], None]] = {
     Kind.FUSED: run_fused,
     Kind.FEED: run_feed,
     Kind.FEED_WEB: run_feed_web,
+    Kind.LEDGER: run_ledger,
 }
 
 
