@@ -47,6 +47,13 @@ int64_t sequencer_feed(sequencer_t *sequencer, const log_slot_t *slots, int64_t 
 /* Become the leader: writes Genesis if the log is empty, EPOCH_START, and SOURCE_OPEN for every ingress ring attached. */
 void sequencer_lead(sequencer_t *sequencer, uint64_t epoch, uint32_t node);
 
+/* Follow the log of another node: sequencer_poll() applies what is committed in the ring, whose producer is somebody else. Ends
+ * with sequencer_lead(), once this process is the producer and everything is applied. */
+void sequencer_follow(sequencer_t *sequencer);
+
+/* Write no record at all, not even of time, until told otherwise: a planned switchover. */
+void sequencer_hold(sequencer_t *sequencer, bool held);
+
 /* One bounded part of a turn; a stage_poll_fn. */
 int64_t sequencer_poll(void *sequencer, int64_t limit);
 

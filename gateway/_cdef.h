@@ -72,6 +72,8 @@ int server_port(const server_t *server);
 int64_t server_poll(void *server, int64_t limit);
 int server_epoll_fd(const server_t *server);
 void server_shutdown(server_t *server);
+void server_set_ready(server_t *server, int ready);
+void server_set_cancel_only(server_t *server, int on);
 int server_next_event(server_t *server, server_event_t *event);
 int server_answer(server_t *server, const server_answer_t *answer);
 const server_counters_t *server_counters(const server_t *server);

@@ -12,6 +12,7 @@ from scripts.exit_codes import CommandError, ExitCode
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("scripts.run_node", "run the exchange of a configuration until asked to stop"),
     "demo": ("scripts.demo", "run it with pairs, funded accounts and a demo market"),
+    "cluster": ("scripts.cluster", "two nodes: keys, state, switchover"),
     "stat": ("scripts.stat", "live cursors, lags, rates and latencies of a running exchange"),
     "account": ("scripts.admin.account", "create, list, show accounts; deposit"),
     "key": ("scripts.admin.key", "create API keys"),
@@ -22,6 +23,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "feed": ("scripts.feed.command", "market data: watch, record, tokens"),
     "ledger": ("scripts.ledger.commands", "the books: statements, balances, reports, reconciliation, export"),
     "journal": ("scripts.journal", "verify, show, export, repair, trim journal files"),
+    "ship": ("scripts.ship", "copy the log to another site as it grows"),
+    "restore": ("scripts.restore", "make a data folder from a shipped log, or show that it can be made"),
+    "install": ("scripts.install", "lay out units, users and configuration under a root folder"),
+    "host": ("scripts.host", "check, and on request tune, this host"),
     "replay-flow": ("scripts.replay_flow", "send recorded order flow, compare every execution and checkpoint"),
     "drill": ("scripts.drill", "inject a fault and judge what came of it: drill NAME, one of scripts/drills/"),
     "bench": ("", "measure: bench NAME, one of scripts/bench/"),

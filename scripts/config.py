@@ -77,13 +77,15 @@ class NodeConfig(Section):
     data_dir: str = _text(r".+", "a path")
     run_dir: str = _text(r".*", "a path or empty")
     ring_prefix: str = _text(r"[a-z0-9.-]{0,32}", "0..32 characters a-z 0-9 . -")
-    mode: str = _choice("D0", "D1")
+    mode: str = _choice("D0", "D1", "D1a", "D2", "D2m")
     environment: str = _choice("development", "production")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.environment == "production" and self.mode == "D0":
-            raise ConfigError('mode = "D0": environment "production" needs "D1", since D0 may lose answered requests')
+            raise ConfigError(
+                'mode = "D0": environment "production" needs another, since D0 may lose answered requests'
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,6 +279,42 @@ class LedgerConfig(Section):
     clickhouse: ClickhouseConfig
 
 
+_ENDPOINT = r"(\[[0-9a-fA-F:]+\]|[^:\[\], ]+):[0-9]{1,5}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplicationConfig(Section):
+    peer: str = _text(rf"({_ENDPOINT})?", '"HOST:PORT" or empty')
+    peer_node: int = _number(0, 1023)
+    listen: str = _text(_ENDPOINT, '"HOST:PORT"')
+    peer_key: str = _text(r"(\S{40})?", "a public key of 40 characters or empty")
+    cluster: int = _number(1, 2**63 - 1)
+    on_standby_loss: str = _choice("solo", "cancel_only", "halt")
+    heartbeat_ms: int = _number(5, 10_000)
+    standby_lost_ms: int = _number(20, 60_000)
+    standby_stalled_ms: int = _number(40, 60_000)
+    primary_lost_ms: int = _number(40, 120_000)
+    core_stuck_ms: int = _number(50, 600_000)
+    clock_jump_ms: int = _number(1, 3_600_000)
+    handover_ms: int = _number(10, 10_000)
+    failover_gap_s: int = _number(0, 86_400)
+    failovers_per_hour: int = _number(0, 1000)
+    window_bytes: int = _number(64 * 1024, 1 << 30)
+    frame_bytes: int = _number(1024, 32 * 1024)
+    catch_up_bytes_per_s: int = _number(64 * 1024, 1 << 40)
+    wait: str = _choice("spin", "park")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArbiterConfig(Section):
+    endpoints: str = _text(rf"{_ENDPOINT}(, *{_ENDPOINT})*", '"HOST:PORT" or several with commas')
+    prefix: str = _text(r"(/[A-Za-z0-9._-]+)+", "a path like /bullring")
+    timeout_ms: int = _number(10, 10_000)
+    ca: str = _text(r".*", "a path or empty")
+    certificate: str = _text(r".*", "a path or empty")
+    key: str = _text(r".*", "a path or empty")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config(Section):
     """The whole configuration. Paths are absolute, derived names filled in."""
@@ -289,6 +327,8 @@ class Config(Section):
     supervisor: SupervisorConfig
     gateway: GatewayConfig
     ledger: LedgerConfig
+    replication: ReplicationConfig
+    arbiter: ArbiterConfig
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -297,6 +337,17 @@ class Config(Section):
                 "journal.archive = false: the ledger reads reports from the archive; switch it off too "
                 "(ledger.enabled = false), or keep the archive"
             )
+        mode, peer = self.node.mode, self.replication.peer
+        if self.replicated != (mode in ("D1a", "D2", "D2m")):
+            wanted = '"D2", "D2m" or "D1a"' if self.replicated else '"D1" or "D0"'
+            raise ConfigError(f"node.mode = {mode!r}: must be {wanted} with replication.peer = {peer!r}")
+        if self.replicated and self.node.node_id == self.replication.peer_node:
+            raise ConfigError(f"replication.peer_node = {self.replication.peer_node}: must differ from node.node_id")
+
+    @property
+    def replicated(self) -> bool:
+        """Whether this node is one of two."""
+        return self.replication.peer != ""
 
     @property
     def data_dir(self) -> Path:
@@ -495,7 +546,16 @@ def _is_list(value: Any, kind: type) -> bool:
 
 
 def _resolve_paths(tables: dict[str, Any], base: Path) -> None:
-    for section, key in (("node", "data_dir"), ("node", "run_dir"), ("ledger", "directory"), ("ledger", "socket")):
+    paths = (
+        ("node", "data_dir"),
+        ("node", "run_dir"),
+        ("ledger", "directory"),
+        ("ledger", "socket"),
+        ("arbiter", "ca"),
+        ("arbiter", "certificate"),
+        ("arbiter", "key"),
+    )
+    for section, key in paths:
         value = tables.get(section, {}).get(key)
         if isinstance(value, str) and value:
             tables[section][key] = str(_absolute(value, base))
@@ -514,6 +574,8 @@ def _absolute(value: str, base: Path) -> Path:
 def _derive(tables: dict[str, Any]) -> dict[str, Any]:
     """Fill in what "" asks for."""
     node, admin, ledger = tables["node"], tables["gateway"]["admin"], tables["ledger"]
+    if node["mode"] == "":
+        node["mode"] = "D1" if tables["replication"]["peer"] == "" else "D2"
     if not isinstance(node["data_dir"], str):
         return tables
     digest = hashlib.sha256(os.path.realpath(node["data_dir"]).encode()).hexdigest()[:8]

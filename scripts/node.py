@@ -37,7 +37,10 @@ SYNC_HISTOGRAM = "write_and_sync_ns"
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """One start of the exchange. `log_end`: first sequence that is not in the journal's files yet."""
+    """One start of the exchange. `log_end`: first sequence that is not in the journal's files yet.
+
+    `commit`: of a replicated node, which starts as a follower: up to where its log is known to be committed.
+    """
 
     config: Config
     plans: tuple[ProcessPlan, ...]
@@ -46,6 +49,7 @@ class Node:
     engine: EngineConfig
     binary_port: int = 0
     feed_ports: Mapping[str, int] = field(default_factory=dict)  # by key of [gateway.feed]
+    commit: int | None = None
 
     def save(self) -> None:
         """Write node.json, whole or not at all."""
@@ -61,6 +65,7 @@ class Node:
             "engine": engine,
             "binary_port": self.binary_port,
             "feed_ports": dict(self.feed_ports),
+            "commit": self.commit,
         }
         temporary.write_text(json.dumps(facts))
         temporary.rename(path)
@@ -82,7 +87,13 @@ class Node:
             engine=EngineConfig(**facts["engine"]),
             binary_port=facts["binary_port"],
             feed_ports=facts["feed_ports"],
+            commit=facts["commit"],
         )
+
+    @property
+    def recovered_end(self) -> int:
+        """Up to where owners apply the log before they take part: a follower not beyond what is committed."""
+        return self.log_end if self.commit is None else self.commit
 
     @property
     def binary_address(self) -> str:
@@ -119,9 +130,14 @@ def engine_config(config: Config) -> EngineConfig:
             keys_max=capacities.keys,
             assets_max=capacities.assets,
             open_orders_per_account_max=capacities.open_orders_per_account,
-            cluster_id=secrets.randbits(63) or 1,
+            cluster_id=config.replication.cluster if config.replicated else secrets.randbits(63) or 1,
             hash_seed=secrets.randbits(64),
         )
+    return engine_of_genesis(genesis)
+
+
+def engine_of_genesis(genesis: wire.Genesis) -> EngineConfig:
+    """Return the capacities that the first record of a log names."""
     return EngineConfig(
         partitions=genesis.partition_count,
         orders_per_partition=genesis.orders_per_partition,
@@ -198,7 +214,7 @@ class NodeRings:
         config = node.config
         sizes = config.rings
         prefix = config.node.ring_prefix
-        mode = Mode.DURABLE if config.node.mode == "D1" else Mode.D0
+        mode = Mode.D0 if config.node.mode == "D0" else Mode.DURABLE
         # Without an archive nobody but the sequencer waits for reports.
         archiver = {JOURNALER: "journaler"} if config.journal.archive else {}
         with ExitStack() as stack:
@@ -215,6 +231,7 @@ class NodeRings:
                         schema_hash=wire.SCHEMA_HASH,
                         epoch=node.epoch,
                         gating=gating,
+                        commit=node.commit if name == "log" else None,
                         run_dir=config.run_dir,
                         doorbells=doorbells,
                     )

@@ -61,6 +61,7 @@ from scripts.node import (
     seal_key,
 )
 from scripts.placement import NOT_PINNED, Kind, ProcessPlan
+from scripts.role import FollowerRole
 from scripts.storage import disk_full_text
 
 # One call of the C loop: the Python between two calls costs the request it meets tens of microseconds. With this and
@@ -120,14 +121,19 @@ class Process:
             ring.watch(bell, which)
         return bell
 
+    def closing(self, close: Callable[[], object]) -> None:
+        """Have something done when the process ends."""
+        self._stack.callback(close)
+
     def count(self, name: str, source: Callable[[], Mapping[str, int]]) -> None:
         """Have the numbers that `source` returns written to this process's counter file, again and again."""
         self._sources.append((name, source))
 
     def recover(self, owners: Sequence[Owner]) -> None:
         """Feed every record of the journal's files to the owners."""
-        if self.node.log_end:
-            self.feed(owners, LogReader(self.config.journal_dir).batches(0, self.node.log_end))
+        end = self.node.recovered_end
+        if end:
+            self.feed(owners, LogReader(self.config.journal_dir).batches(0, end))
 
     def feed(self, owners: Sequence[Owner], batches: Iterable[tuple[int, bytes]]) -> None:
         """Feed batches; an owner that stands still waits for another one (reports to settle, room to report)."""
@@ -199,13 +205,14 @@ class Process:
             raise CommandError(f"{self.plan.name}: the supervisor has gone", ExitCode.INTERNAL)
 
     def _cure(self, status: int, index: int, lapped: Mapping[int, Owner]) -> None:
-        owner = lapped.get(index)
-        if status != STAGE_LAPPED or owner is None:
+        if status != STAGE_LAPPED or index not in lapped:
             raise CommandError(f"{self.plan.name}: stage {index} failed ({status})", ExitCode.INTERNAL)
-        durable = self.rings.log.consumer(0).cursor
-        limit = min(self.rings.log.visible, durable)
-        if limit > owner.position:
-            self.feed([owner], LogReader(self.config.journal_dir).batches(owner.position, limit))
+        # All owners of this process together: a sequencer waits for reports that a matcher here has still to make.
+        owners = list(lapped.values())
+        first = min(owner.position for owner in owners)
+        limit = min(self.rings.log.visible, self.rings.log.consumer(0).cursor)
+        if limit > first:
+            self.feed(owners, LogReader(self.config.journal_dir).batches(first, limit))
 
     def write_counters(self, runner: Runner | None = None) -> None:
         """Write all numbers to the counter file. A process without a C loop has no numbers of one."""
@@ -288,7 +295,7 @@ def run_journaler(process: Process, ready: Ready) -> None:
     journaler = Journaler(settings, rings.log, rings.reports, rings.market)
     # Waking a sleeper on another core costs the order path ten microseconds and more, so it wakes us only for what
     # somebody waits for: records to sync. The archive, and all of D0, is written some milliseconds later.
-    awaited = [(rings.log, Watch.PUBLISHED)] if config.node.mode == "D1" else []
+    awaited = [(rings.log, Watch.PUBLISHED)] if config.node.mode != "D0" else []
     bell = process.doorbell(awaited)
 
     def numbers() -> dict[str, int]:
@@ -334,7 +341,13 @@ def raise_priority(wanted: int) -> int:
 
 def _build_sequencer(process: Process) -> Sequencer:
     rings = process.rings
-    for ring in (rings.log, rings.reports[0], rings.reply):
+    # A follower is not the producer of its log: the replicator is, until this node leads.
+    own = (
+        (rings.reports[0], rings.reply)
+        if process.node.commit is not None
+        else (rings.log, rings.reports[0], rings.reply)
+    )
+    for ring in own:
         ring.lock_producer()
     sequencer = Sequencer(process.node.engine)
     sequencer.attach(
@@ -413,8 +426,8 @@ def run_fused(process: Process, ready: Ready) -> None:
     rings = process.rings
     sequencer, matchers = _build_sequencer(process), _build_matchers(process)
     process.recover([*matchers, sequencer])
-    sequencer.lead(epoch=process.node.epoch, node=process.config.node.node_id)
     (server, port), admin = _build_gateway(process), _build_admin(process)
+    role = _begin(process, sequencer, matchers, [server, admin])
     # Our own publishing needs no bell: only what the journaler moves can end our waiting.
     watched = [(rings.log, Watch.COMMIT), (rings.log, Watch.CURSORS)]
     watched += [(ring, Watch.CURSORS) for ring in rings.reports.values()]
@@ -425,8 +438,8 @@ def run_fused(process: Process, ready: Ready) -> None:
         stages,
         bell,
         sockets=_sockets(bell, server, admin),
-        service=server.service,
-        lapped={3 + index: matcher for index, matcher in enumerate(matchers)},
+        service=_both(server.service, role),
+        lapped={2: sequencer} | {3 + index: matcher for index, matcher in enumerate(matchers)},
         quiet=lambda: _all_answered(rings),
         on_stop=lambda: _shut(server, admin),
     )
@@ -436,23 +449,31 @@ def run_sequencer(process: Process, ready: Ready) -> None:
     rings = process.rings
     sequencer = _build_sequencer(process)
     process.recover([sequencer])
-    sequencer.lead(epoch=process.node.epoch, node=process.config.node.node_id)
+    role = _begin(process, sequencer, [], [])
     watched = [(rings.log, Watch.COMMIT), (rings.log, Watch.CURSORS)]
     watched += [(ring, Watch.PUBLISHED) for ring in (*rings.ingress.values(), *rings.reports.values())]
     ready({})
-    process.serve([sequencer.stage], process.doorbell(watched), quiet=lambda: _all_answered(rings))
+    process.serve(
+        [sequencer.stage],
+        process.doorbell(watched),
+        service=role,
+        lapped={0: sequencer},
+        quiet=lambda: _all_answered(rings),
+    )
 
 
 def run_matcher(process: Process, ready: Ready) -> None:
     rings = process.rings
     matchers = _build_matchers(process)
     process.recover(matchers)
-    watched = [(rings.log, Watch.COMMIT if process.config.node.mode == "D1" else Watch.PUBLISHED)]
+    watched = [(rings.log, Watch.PUBLISHED if process.config.node.mode == "D0" else Watch.COMMIT)]
     watched += [(rings.reports[partition], Watch.CURSORS) for partition in process.plan.partitions]
+    role = _follow(process, None, matchers, [])
     ready({})
     process.serve(
         [matcher.stage for matcher in matchers],
         process.doorbell(watched),
+        service=role,
         lapped=dict(enumerate(matchers)),
         quiet=lambda: all(matcher.position == rings.log.visible for matcher in matchers),
     )
@@ -471,10 +492,46 @@ def _serve_gateway(process: Process, ready: Ready, server: BinaryServer, source:
     rings = process.rings
     watched = [(ring, Watch.PUBLISHED) for ring in (*rings.reports.values(), rings.reply)]
     bell = process.doorbell([*watched, (rings.ingress[source], Watch.CURSORS)], sockets=True)
+    role = _follow(process, None, [], [server])
     ready(facts)
     process.serve(
-        [server.stage], bell, sockets=_sockets(bell, server), service=server.service, on_stop=lambda: _shut(server)
+        [server.stage],
+        bell,
+        sockets=_sockets(bell, server),
+        service=_both(server.service, role),
+        on_stop=lambda: _shut(server),
     )
+
+
+def _begin(
+    process: Process, sequencer: Sequencer, matchers: Sequence[Matcher], servers: Sequence[BinaryServer]
+) -> Callable[[], object] | None:
+    """Lead at once, or, on a replicated node, follow until the replicator says otherwise."""
+    role = _follow(process, sequencer, matchers, servers)
+    if role is None:
+        sequencer.lead(epoch=process.node.epoch, node=process.config.node.node_id)
+    return role
+
+
+def _follow(
+    process: Process, sequencer: Sequencer | None, matchers: Sequence[Matcher], servers: Sequence[BinaryServer]
+) -> Callable[[], object] | None:
+    if process.node.commit is None:
+        return None
+    role = FollowerRole(process.node, process.rings, sequencer, matchers, servers)
+    process.closing(role.close)
+    return role
+
+
+def _both(first: Callable[[], object], second: Callable[[], object] | None) -> Callable[[], object]:
+    if second is None:
+        return first
+
+    def both() -> None:
+        first()
+        second()
+
+    return both
 
 
 def _sockets(bell: Doorbell | None, *servers: BinaryServer) -> int:

@@ -98,6 +98,8 @@ class Supervisor:
         self._observers_due: dict[str, float] = {}
         self._stopping = False
         self._storage = Storage(StorageLevel.OK, slow=False)
+        # Told how many seconds a recovery may take before it begins, and 0 when it is over.
+        self.on_recovery: Callable[[float], None] = lambda seconds: None
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -338,7 +340,9 @@ class Supervisor:
         if any(child.plan.kind in CORE_KINDS for child in dead):
             # The rings of a dead owner may hold half a turn: fresh rings, and everything from the journal.
             self._kill_all()
+            self.on_recovery(limits.ready_timeout_s)
             self._start_all()
+            self.on_recovery(0)
             self._say("restarted the exchange from its journal")
         else:
             self._children = [child for child in self._children if child not in dead]
@@ -405,8 +409,9 @@ class Supervisor:
             self._rings.close()
             self._rings = None
 
-    def _write_processes(self) -> None:
-        rows = [
+    def _rows(self) -> list[dict[str, Any]]:
+        """What processes.json says of each process."""
+        return [
             {
                 "name": child.plan.name,
                 "kind": child.plan.kind,
@@ -417,7 +422,9 @@ class Supervisor:
             }
             for child in self._children
         ]
+
+    def _write_processes(self) -> None:
         path = self.config.run_dir / PROCESSES_FILE
         temporary = path.with_suffix(".new")
-        temporary.write_text(json.dumps(rows))
+        temporary.write_text(json.dumps(self._rows()))
         temporary.rename(path)

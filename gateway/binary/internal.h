@@ -108,6 +108,8 @@ typedef struct server {
     int epoll_fd, listen_fd;
     int port;
     bool listen_tcp, stopping;
+    bool idle;        /* the node does not lead */
+    bool cancel_only;
     bool log_looked_at, log_busy; /* of this turn */
     ring_t *ingress, *log;
     int64_t ingress_published;

@@ -13,8 +13,8 @@
  * Requests are only put into the output buffer; bullring_flush() sends all of them with one call. bullring_poll() reads what
  * has come and calls `on_frame` for each frame but heartbeats and logon answers. Reports are numbered per partition
  * (flags bits 8..15): `expected[partition]` is the next number; a larger one means a gap to be asked for with
- * bullring_retransmit(). After a lost connection: connect again, bullring_establish() with the same version, send again with
- * bullring_resend() what is above `last_incoming`; the exchange drops what it has already taken. */
+ * bullring_retransmit(). After a lost connection: bullring_resume() binds the session again at whichever address leads now; send
+ * again with bullring_resend() what is above `last_incoming`; the exchange drops what it has already taken. */
 #ifndef BULLRING_CLIENT_H
 #define BULLRING_CLIENT_H
 
@@ -133,19 +133,29 @@ static inline void bullring_disconnect(bullring_client_t *client)
     client->state = BULLRING_DISCONNECTED;
 }
 
-/* Connect to a numeric IPv4 address; this one waits. */
-static inline int bullring_connect(bullring_client_t *client, const char *address, uint16_t port)
+/* Whether a connect that was begun has come through within the time; a dead host never answers. */
+static inline bool bullring_connected(int fd, int timeout_ms)
+{
+    struct pollfd wait = {.fd = fd, .events = POLLOUT};
+    int error = 0;
+    socklen_t size = sizeof(error);
+
+    return poll(&wait, 1, timeout_ms) == 1 && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error == 0;
+}
+
+/* Connect to a numeric IPv4 address; waits, at most `timeout_ms` (-1: as long as the system does). */
+static inline int bullring_connect_within(bullring_client_t *client, const char *address, uint16_t port, int timeout_ms)
 {
     struct sockaddr_in target = {.sin_family = AF_INET, .sin_port = htons(port)};
     int on = 1;
 
     if (inet_pton(AF_INET, address, &target.sin_addr) != 1)
         return BULLRING_ADDRESS;
-    client->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    client->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (client->fd < 0)
         return BULLRING_CLOSED;
-    if (connect(client->fd, (struct sockaddr *)&target, sizeof(target)) != 0 ||
-        fcntl(client->fd, F_SETFL, O_NONBLOCK) != 0) {
+    if (connect(client->fd, (struct sockaddr *)&target, sizeof(target)) != 0 &&
+        (errno != EINPROGRESS || !bullring_connected(client->fd, timeout_ms))) {
         bullring_disconnect(client);
         return BULLRING_CLOSED;
     }
@@ -154,6 +164,11 @@ static inline int bullring_connect(bullring_client_t *client, const char *addres
     client->state = BULLRING_CONNECTED;
     client->sent_ns = client->received_ns = bullring_clock(CLOCK_MONOTONIC);
     return BULLRING_OK;
+}
+
+static inline int bullring_connect(bullring_client_t *client, const char *address, uint16_t port)
+{
+    return bullring_connect_within(client, address, port, -1);
 }
 
 /* ---- sending ----------------------------------------------------------------------------------------------------- */
@@ -424,6 +439,38 @@ static inline int bullring_establish(bullring_client_t *client, uint32_t keep_al
     bullring_sign(client, frame, offsetof(establish_t, signature));
     client->keep_alive_ns = (uint64_t)keep_alive_ms * 1000000;
     return bullring_wait_for(client, BULLRING_ESTABLISHED, timeout_ms);
+}
+
+typedef struct bullring_address {
+    const char *host; /* numeric */
+    uint16_t port;
+} bullring_address_t;
+
+#define BULLRING_ATTEMPT_MS 250 /* one address: a host that has died or been stopped does not answer */
+#define BULLRING_PAUSE_MS 50
+
+/* After a lost connection: bind the session again, at whichever address leads now; try one after the other until the time is
+ * over. Gives up at once when refused for good: BULLRING_REFUSED. Waits. */
+static inline int bullring_resume(bullring_client_t *client, const bullring_address_t *addresses, int count,
+                                  uint32_t keep_alive_ms, int timeout_ms)
+{
+    uint64_t deadline = bullring_clock(CLOCK_MONOTONIC) + (uint64_t)timeout_ms * 1000000;
+
+    for (int i = 0; bullring_clock(CLOCK_MONOTONIC) < deadline; i = (i + 1) % count) {
+        bullring_disconnect(client);
+        client->reject_code = 0;
+        int status = bullring_connect_within(client, addresses[i].host, addresses[i].port, BULLRING_ATTEMPT_MS);
+        if (status == BULLRING_OK)
+            status = bullring_establish(client, keep_alive_ms, BULLRING_ATTEMPT_MS);
+        if (status == BULLRING_OK || status == BULLRING_ADDRESS)
+            return status;
+        if (status == BULLRING_REFUSED && client->reject_code != ESTABLISH_REJECT_CODE_NOT_READY &&
+            client->reject_code != ESTABLISH_REJECT_CODE_INVALID_TIMESTAMP)
+            return status;
+        if (i + 1 == count)
+            poll(NULL, 0, BULLRING_PAUSE_MS);
+    }
+    return BULLRING_TIMEOUT;
 }
 
 static inline int bullring_log_on(bullring_client_t *client, uint64_t session_ver_id, uint32_t keep_alive_ms, int timeout_ms)
