@@ -234,6 +234,11 @@ uint64_t sequencer_epoch(const sequencer_t *sequencer)
     return sequencer->epoch;
 }
 
+uint64_t sequencer_last_ts(const sequencer_t *sequencer)
+{
+    return sequencer->last_ts;
+}
+
 const char *sequencer_error(const sequencer_t *sequencer)
 {
     return sequencer->error;

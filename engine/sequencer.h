@@ -56,6 +56,7 @@ void sequencer_set_time(sequencer_t *sequencer, uint64_t now_ns);
 int64_t sequencer_position(const sequencer_t *sequencer);                        /* next log sequence */
 int64_t sequencer_settled(const sequencer_t *sequencer, uint8_t partition);      /* report sequence of the last mark */
 uint64_t sequencer_epoch(const sequencer_t *sequencer);
+uint64_t sequencer_last_ts(const sequencer_t *sequencer);                        /* of the newest record */
 void sequencer_hash(const sequencer_t *sequencer, uint64_t out[2]);
 const char *sequencer_error(const sequencer_t *sequencer);
 

@@ -113,6 +113,11 @@ class Sequencer:
         """Epoch of the newest EPOCH_START applied; 0 = none."""
         return int(lib.sequencer_epoch(self._pointer))
 
+    @property
+    def last_ts(self) -> int:
+        """Time stamp of the newest record applied, ns since 1970; 0 = none."""
+        return int(lib.sequencer_last_ts(self._pointer))
+
     def settled(self, partition: int) -> int:
         """Report sequence below which reports of `partition` are in the balances and marked; 0: own reports made."""
         return int(lib.sequencer_settled(self._pointer, partition))

@@ -25,6 +25,7 @@ UNIX_SOCKET_PATH_MAX = 107
 ADMIN_SOCKET = "admin.sock"
 STAGES_CORES_MIN = 6
 PORT_MAX = 65535
+SNAPSHOT_RECORDS_MIN = 10_000
 
 
 class ConfigError(CommandError):
@@ -155,6 +156,20 @@ class SupervisorConfig(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SnapshotsConfig(Section):
+    every_records: int = _number(0, 1 << 32)
+    every_s: int = _number(0, 604_800)
+    keep: int = _number(3, 1000)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, low in (("every_records", SNAPSHOT_RECORDS_MIN), ("every_s", 10)):
+            value = getattr(self, name)
+            if 0 < value < low:
+                raise ConfigError(f"{name} = {value}: must be 0 or at least {low}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class BinaryGatewayConfig(Section):
     listen: str = _text(r"(\[[0-9a-fA-F:]+\]|[^:\[\]]+):[0-9]{1,5}", '"HOST:PORT"')
     connections_max: int = _number(1, 65536)
@@ -195,6 +210,7 @@ class Config(Section):
     journal: JournalConfig
     placement: PlacementConfig
     supervisor: SupervisorConfig
+    snapshots: SnapshotsConfig
     gateway: GatewayConfig
 
     @property

@@ -16,13 +16,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-from journaler import JournalError
+from engine import Places
+from journaler import JournalError, LogReader
 from journaler.recover import recover
 from ringbuf import RingbufError, Storage, StorageLevel
 from scripts.config import CHECKOUT, Config
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.node import Node, NodeRings, engine_config, seal_key
 from scripts.placement import CORE_KINDS, Kind, ProcessPlan, place
+from scripts.snapshots.keeper import SnapshotKeeper
+from scripts.snapshots.store import Snapshot, SnapshotStore
 from scripts.storage import disk_full_text, storage_text
 
 POLL_S = 0.2
@@ -94,12 +97,14 @@ class Supervisor:
         self._restart_times: deque[float] = deque()
         self._stopping = False
         self._storage = Storage(StorageLevel.OK, slow=False)
+        self._snapshots = SnapshotKeeper(config)
 
     # --- life -------------------------------------------------------------------------------------------------------
 
     def start(self) -> Node:
         """Start everything and return when all are ready. Raises CommandError; then nothing is left running."""
         self._say(self.placement.describe())
+        self._snapshots.start()
         try:
             self._prepare()
             self._start_all()
@@ -116,6 +121,7 @@ class Supervisor:
             return False
         time.sleep(POLL_S)
         self._look_at_storage()
+        self._snapshots.step(self._rings, self._say)
         dead = [child for child in self._children if child.process.poll() is not None]
         if dead and not self._stopping:
             self._restart(dead)
@@ -139,6 +145,7 @@ class Supervisor:
     def stop(self) -> None:
         """End the processes in order: gateways, sequencer and matchers, journaler. What was answered is kept."""
         self._stopping = True
+        self._snapshots.stop()
         stages: list[set[Kind]] = [
             {Kind.GATEWAY, Kind.ADMIN},
             {Kind.SEQUENCER, Kind.FUSED},
@@ -171,13 +178,16 @@ class Supervisor:
         end, epoch = self._journal_end()
         # A port the kernel chose is kept over restarts: clients come back to it.
         port = self.config.gateway.binary.port if self.node is None else self.node.binary_port
+        snapshot = self._choose_snapshot(end)
         self.node = Node(
             config=self.config,
             plans=self.placement.processes,
             log_end=end,
             epoch=epoch + 1,
-            engine=engine_config(self.config),
+            engine=engine_config(self.config) if snapshot is None else snapshot.manifest.engine,
             binary_port=port,
+            snapshot="" if snapshot is None else str(snapshot.folder),
+            places=Places() if snapshot is None else snapshot.manifest.places,
         )
         self._warn_of_fixed_capacities()
         self.node.save()
@@ -212,6 +222,20 @@ class Supervisor:
         except JournalError as error:
             raise CommandError(f"the journal cannot be used: {error}", ExitCode.IO_ERROR) from error
         return position.sequence, position.epoch
+
+    def _choose_snapshot(self, end: int) -> Snapshot | None:
+        """Return the snapshot to start from. Raises CommandError when the log alone does not reach back far enough."""
+        directory = self.config.journal_dir
+        snapshot = SnapshotStore(self.config.data_dir).choose(directory, end, self._say) if end else None
+        if snapshot is not None:
+            self._say(f"starting from the snapshot at {snapshot.manifest.sequence}, replaying to {end}")
+        elif end and LogReader(directory).first_sequence > 0:
+            raise CommandError(
+                f"{directory} begins at {LogReader(directory).first_sequence} and no snapshot can be used: bring the "
+                "archived files or another snapshot back",
+                ExitCode.IO_ERROR,
+            )
+        return snapshot
 
     def _warn_of_fixed_capacities(self) -> None:
         assert self.node is not None
@@ -336,6 +360,7 @@ class Supervisor:
                 child.process.wait()
 
     def _kill_all(self) -> None:
+        self._snapshots.stop()
         for child in self._children:
             if child.process.poll() is None:
                 child.process.kill()
