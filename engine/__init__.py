@@ -8,7 +8,7 @@ from engine.engine import ComposedEngine, MarketEvent, Output, feed_composed, sc
 from engine.errors import CapacityError, EngineError, ReplayError, StageFailed
 from engine.image import image_arena, image_head, image_layout, image_loaded, image_runs
 from engine.matcher import Matcher
-from engine.replica import Outputs, Places, Replica
+from engine.replica import Outputs, Places, Replica, Watch
 from engine.sequencer import Sequencer, SequencerCounter
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Sequencer",
     "SequencerCounter",
     "StageFailed",
+    "Watch",
     "feed_composed",
     "image_arena",
     "image_head",

@@ -49,6 +49,8 @@ uint64_t sequencer_last_ts(const sequencer_t *sequencer);
 void sequencer_hash(const sequencer_t *sequencer, uint64_t *out);
 const char *sequencer_error(const sequencer_t *sequencer);
 bool sequencer_balance(const sequencer_t *sequencer, uint32_t account, uint32_t asset, int64_t *available, int64_t *held);
+uint64_t sequencer_balance_changes(const sequencer_t *sequencer, uint32_t account);
+bool sequencer_asset(const sequencer_t *sequencer, uint32_t asset, char *symbol, int *exponent);
 bool sequencer_check(const sequencer_t *sequencer);
 int64_t sequencer_open_orders(const sequencer_t *sequencer, uint32_t account, open_order_t *out, int64_t max);
 int64_t sequencer_counter(const sequencer_t *sequencer, int which);
@@ -101,6 +103,8 @@ const char *matcher_check(const matcher_t *matcher);
 int64_t composed_run(sequencer_t *sequencer, matcher_t **matchers, int64_t count);
 int64_t composed_feed(sequencer_t *sequencer, matcher_t **matchers, int64_t count, const log_slot_t *slots, int64_t first,
                       int64_t slot_count);
+int64_t composed_feed_watched(sequencer_t *sequencer, matcher_t **matchers, int64_t count, const log_slot_t *slots, int64_t first,
+                              int64_t slot_count, uint32_t account, bool *changed);
 void composed_scan_marks(const log_slot_t *slots, int64_t count, int64_t *settled, int64_t partitions);
 
 #define IMAGE_PAGE ...

@@ -24,6 +24,14 @@ Outputs = Callable[[int, int, bytes], None]  # partition, first report sequence,
 
 
 @dataclass(frozen=True)
+class Watch:
+    """Whose balances are watched, and who is told the sequence of each record that changed them."""
+
+    account: int
+    changed: Callable[[int], None]
+
+
+@dataclass(frozen=True)
 class Places:
     """Where the rings of a log's outputs go on at some record: next sequences, by partition."""
 
@@ -43,6 +51,7 @@ class Replica:
         self.market: dict[int, Ring] = {}
         self._pointers = ffi.new("matcher_t *[]", [matcher.ptr for matcher in self.matchers])
         self._hash = ffi.new("uint64_t[2]")
+        self._changed = ffi.new("bool *")
         self._seen_reports: list[int] = []
         self._seen_market: dict[int, int] = {}
         self._stack: list[Ring] = []
@@ -102,10 +111,18 @@ class Replica:
 
     # --- following --------------------------------------------------------------------------------------------------
 
-    def feed(self, first_sequence: int, records: bytes | memoryview, *, outputs: Outputs | None = None) -> None:
+    def feed(
+        self,
+        first_sequence: int,
+        records: bytes | memoryview,
+        *,
+        outputs: Outputs | None = None,
+        watch: Watch | None = None,
+    ) -> None:
         """Apply records (n x 128 bytes, whole groups) to all owners until none has anything left to do.
 
-        `outputs` is given every report of it. Raises ReplayError when the log does not fit or state differs from a
+        `outputs` is given every report of it; `watch` is told of every record that changed its account's balances,
+        after the reports that the record names. Raises ReplayError when the log does not fit or state differs from a
         hash mark.
         """
         if first_sequence != self.position:
@@ -113,18 +130,27 @@ class Replica:
         buffer = ffi.from_buffer("log_slot_t[]", records)
         count, done = len(records) // SLOT_SIZE, 0
         while True:
-            step = lib.composed_feed(
-                self.sequencer.ptr, self._pointers, len(self.matchers), buffer + done, first_sequence + done,
-                count - done,
-            )  # fmt: skip
-            if step < 0:
-                raise ReplayError(self.sequencer.error or "a matcher refused a record")
+            step, changed = self._step(buffer + done, first_sequence + done, count - done, watch)
             done += step
             drained = self._drain(outputs)
+            if watch is not None and changed:
+                watch.changed(self.position - 1)
             if done == count and all(matcher.idle for matcher in self.matchers):
                 return
             if step == 0 and drained == 0:
                 raise ReplayError(f"replay stands still at record {first_sequence + done}")
+
+    def _step(self, slots: object, first: int, count: int, watch: Watch | None) -> tuple[int, bool]:
+        if watch is None:
+            step = lib.composed_feed(self.sequencer.ptr, self._pointers, len(self.matchers), slots, first, count)
+        else:
+            step = lib.composed_feed_watched(
+                self.sequencer.ptr, self._pointers, len(self.matchers), slots, first, count, watch.account,
+                self._changed,
+            )  # fmt: skip
+        if step < 0:
+            raise ReplayError(self.sequencer.error or "a matcher refused a record")
+        return int(step), bool(self._changed[0])
 
     def _drain(self, outputs: Outputs | None) -> int:
         drained = 0

@@ -62,6 +62,10 @@ const char *sequencer_error(const sequencer_t *sequencer);
 
 /* Introspection for tests, audits and tools; reads only. */
 bool sequencer_balance(const sequencer_t *sequencer, uint32_t account, uint32_t asset, int64_t *available, int64_t *held);
+/* Grows whenever a balance of the account changes. */
+uint64_t sequencer_balance_changes(const sequencer_t *sequencer, uint32_t account);
+/* Symbol (zero-terminated, 13 bytes) and exponent of an asset; false: there is none of that id. */
+bool sequencer_asset(const sequencer_t *sequencer, uint32_t asset, char *symbol, int *exponent);
 bool sequencer_check(const sequencer_t *sequencer); /* recount of everything: sums, hash, holds, conservation */
 
 typedef struct open_order {

@@ -134,6 +134,19 @@ class Sequencer:
         lib.sequencer_balance(self._pointer, account, asset, amounts, amounts + 1)
         return int(amounts[0]), int(amounts[1])
 
+    def balance_changes(self, account: int) -> int:
+        """Return how often a balance of the account has changed."""
+        return int(lib.sequencer_balance_changes(self._pointer, account))
+
+    def assets(self) -> dict[int, tuple[str, int]]:
+        """Return (symbol, exponent) of every asset."""
+        symbol, exponent = ffi.new("char[13]"), ffi.new("int *")
+        found = {}
+        for asset in range(1, self.config.assets_max + 1):
+            if lib.sequencer_asset(self._pointer, asset, symbol, exponent):
+                found[asset] = (ffi.string(symbol).decode(), int(exponent[0]))
+        return found
+
     def open_orders(self, account: int, limit: int = 1 << 20) -> list[dict[str, int]]:
         """Return the order table's lines of `account` (0 = all), in table order."""
         count = min(limit, self.config.orders_per_partition * self.config.partitions)

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "journal": ("scripts.journal", "verify, show, export, repair, trim journal files"),
     "snapshot": ("scripts.snapshot", "list, take, verify snapshots of the state"),
     "replay": ("scripts.replay", "apply the log again: state and output hash, comparison of two logs or builds"),
+    "audit": ("scripts.audit", "what an account held at a time, and why"),
     "replay-flow": ("scripts.replay_flow", "send recorded order flow, compare every execution and checkpoint"),
     "drill": ("scripts.drill", "inject a fault and judge what came of it: drill NAME, one of scripts/drills/"),
     "bench": ("", "measure: bench NAME, one of scripts/bench/"),

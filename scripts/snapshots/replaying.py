@@ -12,6 +12,7 @@ import numpy as np
 from engine import Outputs, Places, Replica
 from journaler import JournalError, LogReader
 from journaler.identity import identity_at
+from journaler.segments import list_segments
 from ringbuf.wire import messages as wire
 from scripts.config import Config
 from scripts.node import engine_config
@@ -48,6 +49,15 @@ def mark_ends(first: int, records: bytes) -> Iterator[int]:
     slots = np.frombuffer(records, dtype=SLOT)
     marks = np.flatnonzero((slots["template"] == wire.Template.HASH_MARK) & (slots["session"] == 0))
     yield from (first + int(at) + 1 for at in marks)
+
+
+def newest_ts(journal: Path, end: int) -> int:
+    """Return the time stamp of the last record below `end`, 0 if there is none."""
+    segments = [segment.first_sequence for segment in list_segments(journal) if segment.first_sequence < end]
+    stamp = 0
+    for _, records in LogReader(journal).batches(segments[-1], end) if segments else ():
+        stamp = int.from_bytes(records[-16:-8], "little")
+    return stamp
 
 
 @dataclass(frozen=True, slots=True)
