@@ -29,6 +29,7 @@ PORT_MAX = 65535
 FEED_PORT_OFFSET = 100  # replay; + 1 re-requests, + 2 snapshots
 FEED_LISTENERS = ("listen_replay", "listen_rerequest", "listen_snapshot")
 ADDRESS = r"(\[[0-9a-fA-F:]+\]|[^:\[\]]+):[0-9]{1,5}"
+SNAPSHOT_RECORDS_MIN = 10_000
 
 
 class ConfigError(CommandError):
@@ -171,6 +172,20 @@ def split_address(text: str) -> tuple[str, int]:
 def _check_port(text: str, key: str, *, low: int = 0) -> None:
     if text and not low <= split_address(text)[1] <= PORT_MAX:
         raise ConfigError(f"{key} = {text!r}: the port must be {low}..{PORT_MAX}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotsConfig(Section):
+    every_records: int = _number(0, 1 << 32)
+    every_s: int = _number(0, 604_800)
+    keep: int = _number(3, 1000)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, low in (("every_records", SNAPSHOT_RECORDS_MIN), ("every_s", 10)):
+            value = getattr(self, name)
+            if 0 < value < low:
+                raise ConfigError(f"{name} = {value}: must be 0 or at least {low}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,6 +340,7 @@ class Config(Section):
     journal: JournalConfig
     placement: PlacementConfig
     supervisor: SupervisorConfig
+    snapshots: SnapshotsConfig
     gateway: GatewayConfig
     ledger: LedgerConfig
     replication: ReplicationConfig

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from engine import EngineConfig
+from engine import EngineConfig, Places
 from journaler import LogReader
 from ringbuf import Doorbells, Mode, Ring, remove_segment, segments_under
 from ringbuf.wire import messages as wire
@@ -40,6 +40,7 @@ class Node:
     """One start of the exchange. `log_end`: first sequence that is not in the journal's files yet.
 
     `commit`: of a replicated node, which starts as a follower: up to where its log is known to be committed.
+    `snapshot`: folder of the snapshot that owners load, "" for none; `places`: where outputs go on then.
     """
 
     config: Config
@@ -50,6 +51,8 @@ class Node:
     binary_port: int = 0
     feed_ports: Mapping[str, int] = field(default_factory=dict)  # by key of [gateway.feed]
     commit: int | None = None
+    snapshot: str = ""
+    places: Places = field(default_factory=Places)
 
     def save(self) -> None:
         """Write node.json, whole or not at all."""
@@ -66,6 +69,8 @@ class Node:
             "binary_port": self.binary_port,
             "feed_ports": dict(self.feed_ports),
             "commit": self.commit,
+            "snapshot": self.snapshot,
+            "places": {"settled": dict(self.places.settled), "market": dict(self.places.market)},
         }
         temporary.write_text(json.dumps(facts))
         temporary.rename(path)
@@ -88,6 +93,8 @@ class Node:
             binary_port=facts["binary_port"],
             feed_ports=facts["feed_ports"],
             commit=facts["commit"],
+            snapshot=facts["snapshot"],
+            places=Places(**{name: _numbered(table) for name, table in facts["places"].items()}),
         )
 
     @property
@@ -111,12 +118,19 @@ def _plan(facts: dict[str, Any]) -> ProcessPlan:
     )
 
 
+def _numbered(table: Mapping[str, int]) -> dict[int, int]:
+    return {int(number): value for number, value in table.items()}
+
+
 def counter_path(config: Config, process_name: str) -> Path:
     return config.counters_dir / f"{process_name}.counters"
 
 
 def engine_config(config: Config) -> EngineConfig:
-    """Return the engine's capacities: those of the log's Genesis, or of the configuration for a new log."""
+    """Return the engine's capacities: those of the log's Genesis, or of the configuration for a new log.
+
+    Raises JournalError when retention has deleted the log's beginning: then a snapshot has them.
+    """
     genesis = read_genesis(config.journal_dir)
     if genesis is None:
         capacities = config.capacities
@@ -209,7 +223,7 @@ class NodeRings:
 
     @classmethod
     def create(cls, node: Node) -> Self:
-        """Make every ring empty: the log goes on where the files end, reports are made again from the first."""
+        """Make every ring empty: the log goes on where the files end, outputs where the snapshot was taken."""
         remove_all(node.config)
         config = node.config
         sizes = config.rings
@@ -220,13 +234,15 @@ class NodeRings:
         with ExitStack() as stack:
             doorbells = stack.enter_context(Doorbells.create(f"{prefix}.doorbells", run_dir=config.run_dir))
 
-            def ring(name: str, slots: int, gating: dict[int, str], slot_size: int = SLOT_SIZE) -> Ring:
+            def ring(
+                name: str, slots: int, gating: dict[int, str], slot_size: int = SLOT_SIZE, *, base: int = 0
+            ) -> Ring:
                 return stack.enter_context(
                     Ring.create(
                         f"{prefix}.{name}",
                         slot_size=slot_size,
                         slot_count=slots,
-                        base=node.log_end if name == "log" else 0,
+                        base=base,
                         mode=mode if name == "log" else Mode.PLAIN,
                         schema_hash=wire.SCHEMA_HASH,
                         epoch=node.epoch,
@@ -240,18 +256,25 @@ class NodeRings:
             made = cls(
                 stack=ExitStack(),
                 doorbells=doorbells,
-                log=ring("log", sizes.log_slots, {JOURNALER: "journaler"}),
+                log=ring("log", sizes.log_slots, {JOURNALER: "journaler"}, base=node.log_end),
                 reply=ring("reply", sizes.reply_slots, {}),
                 reports={
                     partition: ring(
                         f"report.{partition}",
                         sizes.report_slots,
                         archiver | ({SEQUENCER: "sequencer"} if partition else {}),
+                        base=node.places.settled.get(partition, 0),
                     )
                     for partition in range(node.engine.partitions + 1)
                 },
                 market={
-                    partition: ring(f"market.{partition}", sizes.market_slots, {}, MARKET_SLOT_SIZE)
+                    partition: ring(
+                        f"market.{partition}",
+                        sizes.market_slots,
+                        {},
+                        MARKET_SLOT_SIZE,
+                        base=node.places.market.get(partition, 0),
+                    )
                     for partition in range(1, node.engine.partitions + 1)
                 },
                 ingress={

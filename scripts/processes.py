@@ -4,9 +4,10 @@ Started by the supervisor as `python -m scripts.processes RUN_DIR NAME READY_FD`
 READY_FD: {"ready": true, ...} when it takes part, or {"error": sentence, "exit_code": n}. SIGTERM asks it to end. It
 also ends when its supervisor has gone.
 
-Recovery is the composed replay of CORE section 9 over the real rings: each owner feeds itself from the journal's files
-up to their end, matchers write their reports again from the first on, the sequencer settles them as the marks say; then
-the sequencer leads. So nothing is in a recovered node that a running one did not go through.
+Recovery is the composed replay of CORE section 9 over the real rings: each owner loads the node's snapshot, if there is
+one, and feeds itself from the journal's files up to their end; matchers write their reports again from there on, the
+sequencer settles them as the marks say; then the sequencer leads. So nothing is in a recovered node that a running one
+did not go through.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ from scripts.node import (
 )
 from scripts.placement import NOT_PINNED, Kind, ProcessPlan
 from scripts.role import FollowerRole
+from scripts.snapshots.files import SnapshotError
+from scripts.snapshots.loading import load_owners, load_reports
 from scripts.storage import disk_full_text
 
 # One call of the C loop: the Python between two calls costs the request it meets tens of microseconds. With this and
@@ -130,10 +133,29 @@ class Process:
         self._sources.append((name, source))
 
     def recover(self, owners: Sequence[Owner]) -> None:
-        """Feed every record of the journal's files to the owners."""
+        """Feed the records of the journal's files behind the snapshot, or all of them, to the owners."""
+        start = min(owner.position for owner in owners)
         end = self.node.recovered_end
-        if end:
-            self.feed(owners, LogReader(self.config.journal_dir).batches(0, end))
+        if end > start:
+            self.feed(owners, LogReader(self.config.journal_dir).batches(start, end))
+
+    def load(self, sequencer: Sequencer | None, matchers: Sequence[Matcher]) -> None:
+        """Load this process's owners from the node's snapshot, if it has one, before their rings are attached."""
+        if not self.node.snapshot:
+            return
+        folder = Path(self.node.snapshot)
+        load_owners(folder, self.node.engine, sequencer, matchers)
+        for matcher in matchers:
+            # Made before the snapshot and settled after it: the log will not make them again.
+            slots, ring = load_reports(folder, matcher.partition), self.rings.reports[matcher.partition]
+            if len(slots) // SLOT_SIZE > ring.capacity:
+                raise CommandError(
+                    f"rings.report_slots = {ring.capacity}: the snapshot has {len(slots) // SLOT_SIZE} reports that "
+                    "are not settled yet",
+                    ExitCode.CONFIGURATION,
+                )
+            if slots:
+                ring.publish(*[slots[at : at + SLOT_SIZE] for at in range(0, len(slots), SLOT_SIZE)])
 
     def feed(self, owners: Sequence[Owner], batches: Iterable[tuple[int, bytes]]) -> None:
         """Feed batches; an owner that stands still waits for another one (reports to settle, room to report)."""
@@ -350,6 +372,7 @@ def _build_sequencer(process: Process) -> Sequencer:
     for ring in own:
         ring.lock_producer()
     sequencer = Sequencer(process.node.engine)
+    process.load(sequencer, [])
     sequencer.attach(
         log=rings.log,
         report0=rings.reports[0],
@@ -369,6 +392,7 @@ def _build_matchers(process: Process) -> list[Matcher]:
         rings.reports[partition].lock_producer()
         rings.market[partition].lock_producer()
         matcher = Matcher(process.node.engine, partition)
+        process.load(None, [matcher])
         matcher.attach(log=rings.log, reports=rings.reports[partition], market=rings.market[partition])
         matchers.append(matcher)
     return matchers
@@ -608,7 +632,7 @@ def main(arguments: Sequence[str]) -> int:
         with ExitStack() as stack:
             KINDS[plan.kind](Process(node, plan, stack), ready)
         return ExitCode.OK
-    except (CommandError, RingbufError, EngineError, JournalError, OSError, ValueError) as error:
+    except (CommandError, RingbufError, EngineError, JournalError, SnapshotError, OSError, ValueError) as error:
         code = _exit_code(error)
         print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         if not told:

@@ -16,13 +16,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-from journaler import JournalError
+from engine import Places
+from journaler import JournalError, LogReader
 from journaler.recover import recover
 from ringbuf import RingbufError, Storage, StorageLevel
 from scripts.config import CHECKOUT, Config
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.node import Node, NodeRings, engine_config, feed_key, seal_key
 from scripts.placement import CORE_KINDS, FEED_KINDS, OBSERVER_KINDS, Kind, ProcessPlan, place
+from scripts.snapshots.keeper import SnapshotKeeper
+from scripts.snapshots.store import Snapshot, SnapshotStore
 from scripts.storage import disk_full_text, storage_text
 
 POLL_S = 0.2
@@ -100,12 +103,14 @@ class Supervisor:
         self._storage = Storage(StorageLevel.OK, slow=False)
         # Told how many seconds a recovery may take before it begins, and 0 when it is over.
         self.on_recovery: Callable[[float], None] = lambda seconds: None
+        self._snapshots = SnapshotKeeper(config)
 
     # --- life -------------------------------------------------------------------------------------------------------
 
     def start(self) -> Node:
         """Start everything and return when all are ready. Raises CommandError; then nothing is left running."""
         self._say(self.placement.describe())
+        self._snapshots.start()
         try:
             self._prepare()
             self._start_all()
@@ -122,6 +127,7 @@ class Supervisor:
             return False
         time.sleep(POLL_S)
         self._look_at_storage()
+        self._snapshots.step(self._rings, self._say)
         dead = [child for child in self._children if child.process.poll() is not None]
         if not self._stopping:
             self._hear_observers()
@@ -150,6 +156,7 @@ class Supervisor:
     def stop(self) -> None:
         """End the processes in order: gateways, order path, journaler, observers. What was answered is kept."""
         self._stopping = True
+        self._snapshots.stop()
         stages: list[set[Kind]] = [
             {Kind.GATEWAY, Kind.ADMIN},
             {Kind.SEQUENCER, Kind.FUSED},
@@ -185,14 +192,17 @@ class Supervisor:
         end, epoch = self._journal_end()
         # A port the kernel chose is kept over restarts: clients come back to it.
         port = self.config.gateway.binary.port if self.node is None else self.node.binary_port
+        snapshot = self._choose_snapshot(end)
         self.node = Node(
             config=self.config,
             plans=self.placement.processes,
             log_end=end,
             epoch=epoch + 1,
-            engine=engine_config(self.config),
+            engine=engine_config(self.config) if snapshot is None else snapshot.manifest.engine,
             binary_port=port,
             feed_ports=self.node.feed_ports if self.node is not None else {},
+            snapshot="" if snapshot is None else str(snapshot.folder),
+            places=Places() if snapshot is None else snapshot.manifest.places,
         )
         self._warn_of_fixed_capacities()
         self.node.save()
@@ -232,6 +242,20 @@ class Supervisor:
         except JournalError as error:
             raise CommandError(f"the journal cannot be used: {error}", ExitCode.IO_ERROR) from error
         return position.sequence, position.epoch
+
+    def _choose_snapshot(self, end: int) -> Snapshot | None:
+        """Return the snapshot to start from. Raises CommandError when the log alone does not reach back far enough."""
+        directory = self.config.journal_dir
+        snapshot = SnapshotStore(self.config.data_dir).choose(directory, end, self._say) if end else None
+        if snapshot is not None:
+            self._say(f"starting from the snapshot at {snapshot.manifest.sequence}, replaying to {end}")
+        elif end and LogReader(directory).first_sequence > 0:
+            raise CommandError(
+                f"{directory} begins at {LogReader(directory).first_sequence} and no snapshot can be used: bring the "
+                "archived files or another snapshot back",
+                ExitCode.IO_ERROR,
+            )
+        return snapshot
 
     def _warn_of_fixed_capacities(self) -> None:
         assert self.node is not None
@@ -397,6 +421,7 @@ class Supervisor:
                 child.process.wait()
 
     def _kill_all(self) -> None:
+        self._snapshots.stop()
         for child in self._children:
             if child.process.poll() is None:
                 child.process.kill()
