@@ -68,7 +68,8 @@ def _report(comparison: Comparison, passed: bool, seconds: float, *, as_json: bo
         "checkpoints_bad": comparison.checkpoints_bad,
         "post_only_rejects": comparison.post_only_rejects,
         "auction_orders_filled": len(comparison.auction_fills),
-        "self_match_cancels": len(comparison.self_match_cancels),
+        "self_matches_prevented": len(comparison.self_matches_prevented),
+        "self_match_cancels_sent": len(comparison.self_matches_sent),
         "seconds": round(seconds, 2),
         "commands_per_s": round(len(recording.commands) / seconds),
         "differences": len(comparison.differences),
@@ -85,5 +86,5 @@ def _report(comparison: Comparison, passed: bool, seconds: float, *, as_json: bo
         f"maker, taker, price and quantity, {facts['checkpoints']} checkpoints ({facts['checkpoints_bad']} bad), "
         f"{facts['post_only_rejects']} post-only rejects, "
         f"{facts['auction_orders_filled']} orders filled by the auction, "
-        f"{facts['self_match_cancels']} self-matches prevented, {facts['differences']} differences"
+        f"{facts['self_matches_prevented']} self-matches prevented, {facts['differences']} differences"
     )

@@ -12,7 +12,7 @@ import gzip
 import json
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,20 @@ class BookState:
     n_asks: int
     open_bid_qty: int
     open_ask_qty: int
+
+    def with_order(self, side: str, price: int, quantity: int) -> BookState:
+        """Return the book with one order more."""
+        if side == "B":
+            best = max(price, self.bid) if self.n_bids else price
+            visible = (self.bid_qty if best == self.bid else 0) + (quantity if price == best else 0)
+            return replace(
+                self, bid=best, bid_qty=visible, n_bids=self.n_bids + 1, open_bid_qty=self.open_bid_qty + quantity
+            )
+        best = min(price, self.ask) if self.n_asks else price
+        visible = (self.ask_qty if best == self.ask else 0) + (quantity if price == best else 0)
+        return replace(
+            self, ask=best, ask_qty=visible, n_asks=self.n_asks + 1, open_ask_qty=self.open_ask_qty + quantity
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,9 @@ SETTLE_S = 0.002
 READ_SLOTS = 4096
 CLEAN_UP_LOOK_S = 0.05
 NO_CHANGE = wire.RejectCode.REPLACE_NO_CHANGE
-ANSWERS = (wire.OrderAccepted, wire.OrderReplaced, wire.OrderRejected, wire.CancelReplaceReject)
+ANSWERS = (
+    wire.OrderAccepted, wire.OrderReplaced, wire.OrderRejected, wire.CancelReplaceReject, wire.OrderStatus
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,8 @@ class Replay:
         self._client_ids: dict[int, int] = {}  # recorded order id -> client order id
         self._orders: dict[int, int] = {}  # and back
         self._traded_at: dict[int, int] = {}  # client order id -> recorded time of its newest command
-        self._filled: dict[int, int] = {}
+        self._statuses: dict[int, int] = {}  # request id of an OrderStatusRequest -> filled quantity
+        self._to_prevent: list[Command] = []  # cancels by the venue's self-match prevention whose taker comes next
         self._refused: set[int] = set()  # client order ids of refused post-only orders
         self._given_up: set[int] = set()  # trades whose other side did not come
         self._cancels_refused: list[wire.CancelReplaceReject] = []
@@ -204,15 +207,18 @@ class Replay:
         for command in self._recording.commands:
             if command.kind == "uncross":
                 await self._open_market()
-            elif command.tag != "smp":
+            elif command.tag == "smp":
+                self._to_prevent.append(command)
+            else:
                 client = self._client_of(command)
-                if client is not current or command.kind == "amend":
+                if client is not current:
                     await self._answered(0)
-                if command.kind == "amend":
-                    # The new total includes what was filled: every fill so far must have been heard.
-                    await self._quiet()
                 current = client
-                self._send(client, command)
+                filled = await self._filled_of(client, command) if command.kind == "amend" else 0
+                self._send(client, command, filled)
+                if self._to_prevent:
+                    await self._cancel_unreached()
+                    current = None
             if command.index in self._recording.checkpoints:
                 await self._answered(0)
                 await self._check(command.index)
@@ -234,13 +240,32 @@ class Replay:
             await asyncio.sleep(SETTLE_S)
         await self._quiet()
 
+    async def _filled_of(self, client: BullringClient, command: Command) -> int:
+        """A replace names the total, a recording the open quantity: ask what is filled, behind all that was sent."""
+        request = command.index + 1
+        order = self._client_ids[command.order]
+        client.order_status(instrument_id=self._stage.instrument, orig_cl_ord_id=order, request_id=request)
+        self._unanswered += 1
+        await self._wait_until(lambda: request in self._statuses)
+        return self._statuses.pop(request)
+
+    async def _cancel_unreached(self) -> None:
+        """A taker that was to meet its owner's orders has come: those it did not reach are canceled as recorded."""
+        await self._answered(0)
+        await self._quiet()
+        for command in self._to_prevent:
+            if command.order not in self._comparison.self_matches_prevented:
+                self._comparison.self_matches_sent.add(command.order)
+                self._send(self._client_of(command), command, 0)
+        self._to_prevent.clear()
+
     def _client_of(self, command: Command) -> BullringClient:
         owner = self._stage.owners[command.order]
         if owner == RESTING:
             return self._clients[command.index // BLOCK % RESTING_SESSIONS]
         return self._clients[RESTING_SESSIONS - 1 + owner]
 
-    def _send(self, client: BullringClient, command: Command) -> None:
+    def _send(self, client: BullringClient, command: Command, filled: int) -> None:
         self._unanswered += 1
         instrument = self._stage.instrument
         if command.kind == "new":
@@ -251,7 +276,7 @@ class Replay:
             client.cancel(instrument_id=instrument, orig_cl_ord_id=client_id)
         else:
             self._traded_at[client_id] = command.ts_ns
-            total = command.quantity + self._filled.get(client_id, 0)
+            total = command.quantity + filled
             client.replace(instrument_id=instrument, orig_cl_ord_id=client_id, price=command.price, quantity=total)
 
     def _order(self, command: Command) -> Order:
@@ -287,10 +312,12 @@ class Replay:
             self._execution(message)
         elif isinstance(message, ANSWERS) or _is_answered_cancel(message):
             self._unanswered -= 1
-            self._moved.set()
+            self._moved.set()  # whoever waits runs when all of this message is done
         self._note_iceberg(message)
-        if isinstance(message, wire.OrderCanceled) and message.cancel_reason == wire.CancelReason.SELF_TRADE:
-            self._comparison.self_match_cancels.add(self._orders[message.orig_cl_ord_id])
+        if isinstance(message, wire.OrderPrevented) and message.ord_status == wire.OrdStatus.EXPIRED_IN_MATCH:
+            self._comparison.self_matches_prevented.add(self._orders[message.cl_ord_id])
+        if isinstance(message, wire.OrderStatus):
+            self._statuses[message.request_id] = message.cum_qty
         if isinstance(message, wire.OrderRejected):
             self._rejected(message)
         elif isinstance(message, wire.CancelReplaceReject):
@@ -305,7 +332,6 @@ class Replay:
             self._icebergs[message.order_id] = message.leaves_qty
 
     def _execution(self, message: wire.OrderExecuted) -> None:
-        self._filled[message.cl_ord_id] = message.cum_qty
         self._comparison.execution(
             Execution(
                 trade_id=message.trade_id,
@@ -345,7 +371,10 @@ class Replay:
 
     async def _answered(self, left: int) -> None:
         """Wait until at most `left` commands are unanswered."""
-        while self._unanswered > left:
+        await self._wait_until(lambda: self._unanswered <= left)
+
+    async def _wait_until(self, done: Callable[[], bool]) -> None:
+        while not done():
             self._moved.clear()
             try:
                 async with asyncio.timeout(ANSWER_WAIT_S):
