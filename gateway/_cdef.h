@@ -20,6 +20,7 @@ typedef struct server_config {
     uint32_t throttle_count;
     uint32_t account_throttle_count;
     uint32_t throttle_interval_ms;
+    uint32_t busy_poll_us;
     uint32_t open_orders_max;
     uint32_t retransmit_max;
     uint32_t retransmit_jobs;

@@ -478,6 +478,9 @@ static void connection_open(server_t *server, int fd, const struct sockaddr_stor
     memset(connection->chains, 0, server->config.report_rings * sizeof(report_chain_t));
     if (server->listen_tcp)
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    int busy_poll_us = (int)server->config.busy_poll_us;
+    if (busy_poll_us > 0) /* a wish: the kernel refuses it without the right, and then sleeps as ever */
+        (void)setsockopt(fd, SOL_SOCKET, SO_BUSY_POLL, &busy_poll_us, sizeof(busy_poll_us));
     struct epoll_event event = {.events = EPOLLIN, .data.u64 = fresh.id};
     int status = epoll_ctl(server->epoll_fd, EPOLL_CTL_ADD, fd, &event);
     INVARIANT(status == 0);

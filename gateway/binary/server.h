@@ -37,6 +37,7 @@ typedef struct server_config {
     uint32_t throttle_count;      /* requests a session may send in an interval, twice as many cancels; 0 = no limit */
     uint32_t account_throttle_count; /* likewise of all sessions of an account together */
     uint32_t throttle_interval_ms;
+    uint32_t busy_poll_us;        /* SO_BUSY_POLL of accepted sockets, 0 = not set */
     uint32_t open_orders_max;     /* only told to clients */
     uint32_t retransmit_max;      /* reports of one RetransmitRequest */
     uint32_t retransmit_jobs;     /* at the same time, all connections together */

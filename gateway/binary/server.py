@@ -44,6 +44,7 @@ class ServerConfig:
     throttle_count: int = 0  # requests of a session per interval, twice as many cancels; 0 = no limit
     account_throttle_count: int = 0  # likewise of all sessions of an account together
     throttle_interval_ms: int = 1_000
+    busy_poll_us: int = 0  # SO_BUSY_POLL of each socket; 0 = not set
     open_orders_max: int = 1 << 16  # told to clients
     retransmit_max: int = 10_000  # reports of one RetransmitRequest
     retransmit_jobs: int = 16
@@ -100,6 +101,7 @@ class BinaryServer:
                 "throttle_count": config.throttle_count,
                 "account_throttle_count": config.account_throttle_count,
                 "throttle_interval_ms": config.throttle_interval_ms,
+                "busy_poll_us": config.busy_poll_us,
                 "open_orders_max": config.open_orders_max,
                 "retransmit_max": config.retransmit_max,
                 "retransmit_jobs": config.retransmit_jobs,
@@ -212,7 +214,6 @@ class BinaryServer:
             return codes["credentials"]
         # The sequencer decides; this only spares it replays of old logons.
         return codes["timestamp"] if logon_timestamp(frame) <= event.last_timestamp else None
-
 
     def _failed(self, key_id: bytes, peer: bytes) -> None:
         self._limiter.failed(key_id)

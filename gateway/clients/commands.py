@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import ssl
 import sys
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -89,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         "--key-file", type=Path, required=True, metavar="FILE", help="PEM, or hex digits of an HMAC secret"
     )
     parser.add_argument("--key-id", metavar="ID", help="default: the key file's name without its ending")
+    parser.add_argument("--tls", type=Path, metavar="CA-FILE", help="speak TLS 1.3; trust these certificates (PEM)")
     parser.add_argument("--json", action="store_true", help="answer in JSON, one object a line")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
@@ -177,12 +179,23 @@ async def _run(options: argparse.Namespace) -> int:
         raise ClientCommandError(f"cannot read {options.key_file}: {error.strerror}", NO_INPUT) from error
     except ValueError as error:
         raise ClientCommandError(f"{options.key_file} holds no key: {error}", BAD_INPUT) from error
-    async with BullringClient([(host, int(port))], session_id=options.session, signer=signer) as client:
+    address = (host.strip("[]"), int(port))
+    tls = None if options.tls is None else _tls_context(options.tls)
+    async with BullringClient([address], session_id=options.session, signer=signer, tls=tls) as client:
         desk = _Desk(client, as_json=options.json)
         await desk.load()
         action = getattr(desk, options.action.replace("-", "_"))
         code: int = await action(options)
         return code
+
+
+def _tls_context(authorities: Path) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=authorities)
+    except OSError as error:
+        raise ClientCommandError(f"cannot read certificates from {authorities}: {error}", NO_INPUT) from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
 
 
 class _Desk:

@@ -16,7 +16,10 @@ from gateway.clients import AdminClient, BullringClient, Report, load_signer
 from gateway.clients.commands import run
 from gateway.clients.terms import BAD_INPUT, NO_INPUT, OK, REFUSED, UNAVAILABLE, USAGE
 from ringbuf.wire.messages import OrderExecuted, Side
+from tests.kit.certificate import make_certificate
 from tests.kit.engine_site import EngineSite
+from tests.kit.exchange import Exchange, bullring
+from tests.kit.ports import free_port
 
 Rows = list[dict[str, Any]]
 
@@ -226,3 +229,21 @@ def test_a_quote_refused_on_both_sides_ends_with_its_code(people: list[Person]) 
 
     assert code == REFUSED
     assert rows[0]["bid_code"].startswith("invalid_quote")
+
+
+def test_a_running_exchange_takes_orders_over_tls(tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path)
+    tls = free_port()
+    settings = {"tls_listen": f'"127.0.0.1:{tls}"', "tls_certificate": f'"{certificate}"', "tls_key": f'"{key}"'}
+    config = tmp_path / "own.toml"
+    config.write_text("[gateway.binary]\n" + "".join(f"{name} = {value}\n" for name, value in settings.items()))
+    with Exchange(tmp_path / "data", "--quiet-market", "--config", str(config)) as exchange:
+        account = exchange.command("account", "create")[0]["account"]
+        exchange.command("account", "deposit", str(account), "--fund", "USDT=1000")
+        made = exchange.command("key", "create", "--account", str(account))[0]
+        session, secret = str(made["session"]), made["secret_saved_in"]
+        words = ["--session", session, "--key-file", secret, "--tls", str(certificate), "--json"]
+        done = bullring("client", "--address", f"127.0.0.1:{tls}", *words, "balances")
+
+    assert done.returncode == OK, done.stdout + done.stderr
+    assert json.loads(done.stdout) == {"asset": "USDT", "available": "1000", "held": "0"}

@@ -8,6 +8,7 @@ sent again with possResend after a reconnect. Report numbers are checked per par
 import asyncio
 import contextlib
 import itertools
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -138,6 +139,7 @@ class BullringClient:
         resume: bool = True,
         timeout_s: float = 10.0,
         wall_ns: Callable[[], int] = time.time_ns,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.session_id = session_id
         self.session_ver_id = 0
@@ -148,6 +150,7 @@ class BullringClient:
         self._resume = resume
         self._timeout_s = timeout_s
         self._wall_ns = wall_ns
+        self._tls = tls
         self._last_stamp = 0
         self._own = OwnFlow()
         self._flows: dict[int, ReportFlow[Report]] = {}
@@ -177,7 +180,7 @@ class BullringClient:
         for host, port in self._addresses:
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    _, self._link = await loop.create_connection(lambda: _Link(self), host, port)
+                    _, self._link = await loop.create_connection(lambda: _Link(self), host, port, ssl=self._tls)
                 return
             except OSError as error:
                 errors.append(f"{host}:{port}: {error}")
