@@ -193,10 +193,20 @@ class BinaryGatewayConfig(Section):
     listen: str = _text(ADDRESS, '"HOST:PORT"')
     connections_max: int = _number(1, 65536)
     logon_timeout_ms: int = _number(100, 60000)
+    throttle_count: int = _number(0, 100_000_000)
+    account_throttle_count: int = _number(0, 100_000_000)
+    throttle_interval_ms: int = _number(200, 60_000)
+    busy_poll_us: int = _number(0, 1000)
+    tls_listen: str = _text(rf"|{ADDRESS}", '"HOST:PORT" or empty')
+    tls_certificate: str = _text(r".*", "a path or empty")
+    tls_key: str = _text(r".*", "a path or empty")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_port(self.listen, "listen")
+        _check_port(self.tls_listen, "tls_listen")
+        if self.tls_listen and not (self.tls_certificate and self.tls_key):
+            raise ConfigError("tls_listen needs tls_certificate and tls_key")
 
     @property
     def host(self) -> str:
@@ -581,6 +591,10 @@ def _resolve_paths(tables: dict[str, Any], base: Path) -> None:
     admin = tables.get("gateway", {}).get("admin", {})
     if isinstance(admin, dict) and isinstance(admin.get("socket"), str) and admin["socket"]:
         admin["socket"] = str(_absolute(admin["socket"], base))
+    binary = tables.get("gateway", {}).get("binary", {})
+    for key in ("tls_certificate", "tls_key"):
+        if binary.get(key):
+            binary[key] = str(_absolute(binary[key], base))
 
 
 def _absolute(value: str, base: Path) -> Path:
