@@ -288,7 +288,5 @@ class ComposedEngine:
         """16 bytes over sequencer and all books."""
         total = int.from_bytes(self.sequencer.state_hash(), "little")
         for matcher in self.matchers:
-            for instrument in range(1, self.config.instruments_max + 1):
-                if matcher.has_book(instrument):
-                    total += int.from_bytes(matcher.book_hash(instrument), "little") * (2 * instrument + 1)
+            total += sum(value * (2 * number + 1) for number, value in matcher.book_hashes().items())
         return (total % (1 << 128)).to_bytes(16, "little")

@@ -1,6 +1,7 @@
 #include "sequencer_state.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static const char *capacity_error(const sequencer_config_t *config)
 {
@@ -250,6 +251,11 @@ uint64_t sequencer_epoch(const sequencer_t *sequencer)
     return sequencer->epoch;
 }
 
+uint64_t sequencer_last_ts(const sequencer_t *sequencer)
+{
+    return sequencer->last_ts;
+}
+
 const char *sequencer_error(const sequencer_t *sequencer)
 {
     return sequencer->error;
@@ -259,6 +265,29 @@ int64_t sequencer_counter(const sequencer_t *sequencer, int which)
 {
     INVARIANT(which >= 0 && which < SEQUENCER_COUNTERS);
     return sequencer->counters[which];
+}
+
+uint64_t sequencer_balance_changes(const sequencer_t *sequencer, uint32_t account)
+{
+    uint64_t changes = 0;
+
+    for (uint32_t asset = 1; asset <= sequencer->registry.assets_used; asset++) {
+        const balance_t *balance = accounts_find(&sequencer->accounts, account, asset);
+        changes += balance == NULL ? 0 : balance->version;
+    }
+    return changes;
+}
+
+bool sequencer_asset(const sequencer_t *sequencer, uint32_t id, char *symbol, int *exponent)
+{
+    const asset_t *asset = registry_asset(&sequencer->registry, id);
+
+    if (asset == NULL)
+        return false;
+    memcpy(symbol, asset->symbol, sizeof(asset->symbol));
+    symbol[sizeof(asset->symbol)] = 0;
+    *exponent = asset->exponent;
+    return true;
 }
 
 bool sequencer_balance(const sequencer_t *sequencer, uint32_t account, uint32_t asset, int64_t *available, int64_t *held)

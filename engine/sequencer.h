@@ -63,11 +63,16 @@ void sequencer_set_time(sequencer_t *sequencer, uint64_t now_ns);
 int64_t sequencer_position(const sequencer_t *sequencer);                        /* next log sequence */
 int64_t sequencer_settled(const sequencer_t *sequencer, uint8_t partition);      /* report sequence of the last mark */
 uint64_t sequencer_epoch(const sequencer_t *sequencer);
+uint64_t sequencer_last_ts(const sequencer_t *sequencer);                        /* of the newest record */
 void sequencer_hash(const sequencer_t *sequencer, uint64_t out[2]);
 const char *sequencer_error(const sequencer_t *sequencer);
 
 /* Introspection for tests, audits and tools; reads only. */
 bool sequencer_balance(const sequencer_t *sequencer, uint32_t account, uint32_t asset, int64_t *available, int64_t *held);
+/* Grows whenever a balance of the account changes. */
+uint64_t sequencer_balance_changes(const sequencer_t *sequencer, uint32_t account);
+/* Symbol (zero-terminated, 13 bytes) and exponent of an asset; false: there is none of that id. */
+bool sequencer_asset(const sequencer_t *sequencer, uint32_t asset, char *symbol, int *exponent);
 bool sequencer_check(const sequencer_t *sequencer); /* recount of everything: sums, hash, holds, conservation */
 
 typedef struct open_order {

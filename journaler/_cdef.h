@@ -120,6 +120,8 @@ typedef struct journal_stats {
     uint64_t bytes;
     uint64_t segments;
     uint64_t segment_waits;
+    uint64_t market_archived;
+    uint64_t market_lost;
     uint64_t batch_slots_max;
     uint64_t sync_ns_sum;
     uint64_t sync_ns_max;
@@ -139,6 +141,8 @@ typedef struct journal_stats {
 
 journaler_t *journaler_new(const journal_config_t *config, const journal_position_t *position, ring_t *log);
 int journaler_add_reports(journaler_t *journaler, int partition, ring_t *ring, int64_t start);
+int journaler_add_market(journaler_t *journaler, int partition, ring_t *ring, int64_t start);
+int64_t journaler_market_next(const journaler_t *journaler, const ring_t *ring);
 int journaler_start(journaler_t *journaler);
 int64_t journaler_poll(void *state, int64_t limit);
 int64_t journaler_patience(const journaler_t *journaler);

@@ -12,6 +12,7 @@ from scripts.arguments import command_parser, config_of, progress
 from scripts.cluster_supervisor import ClusterSupervisor
 from scripts.config import Config
 from scripts.exit_codes import CommandError, ExitCode
+from scripts.feed_process import feed_addresses
 from scripts.node import Node
 from scripts.notify import ServiceManager
 from scripts.supervisor import Supervisor
@@ -35,9 +36,11 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def announce(node: Node, *, as_json: bool) -> None:
+    feed = feed_addresses(node.config, node.feed_ports)
     facts = {
         "event": "ready",
         "binary_gateway": node.binary_address,
+        "feed": feed,
         "admin_socket": str(node.config.admin_socket),
         "data": str(node.config.data_dir),
         "mode": node.config.node.mode,
@@ -48,6 +51,9 @@ def announce(node: Node, *, as_json: bool) -> None:
         print(json.dumps(facts), flush=True)
     else:
         print(f"ready: binary gateway {facts['binary_gateway']}, admin socket {facts['admin_socket']}", flush=True)
+        if feed:
+            text = ", ".join(f"{name} {address}" for name, address in feed.items())
+            print(f"market feed: {text}", flush=True)
 
 
 def serve(config: Config, *, seconds: float | None, as_json: bool, on_ready: OnReady) -> int:
