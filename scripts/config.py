@@ -23,11 +23,13 @@ DEFAULTS_PATH = Path(__file__).with_name("bullring.toml")
 CHECKOUT = Path(__file__).resolve().parent.parent
 UNIX_SOCKET_PATH_MAX = 107
 ADMIN_SOCKET = "admin.sock"
+LEDGER_SOCKET = "ledger.sock"
 STAGES_CORES_MIN = 6
 PORT_MAX = 65535
 FEED_PORT_OFFSET = 100  # replay; + 1 re-requests, + 2 snapshots
 FEED_LISTENERS = ("listen_replay", "listen_rerequest", "listen_snapshot")
 ADDRESS = r"(\[[0-9a-fA-F:]+\]|[^:\[\]]+):[0-9]{1,5}"
+SNAPSHOT_RECORDS_MIN = 10_000
 
 
 class ConfigError(CommandError):
@@ -76,13 +78,15 @@ class NodeConfig(Section):
     data_dir: str = _text(r".+", "a path")
     run_dir: str = _text(r".*", "a path or empty")
     ring_prefix: str = _text(r"[a-z0-9.-]{0,32}", "0..32 characters a-z 0-9 . -")
-    mode: str = _choice("D0", "D1")
+    mode: str = _choice("D0", "D1", "D1a", "D2", "D2m")
     environment: str = _choice("development", "production")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.environment == "production" and self.mode == "D0":
-            raise ConfigError('mode = "D0": environment "production" needs "D1", since D0 may lose answered requests')
+            raise ConfigError(
+                'mode = "D0": environment "production" needs another, since D0 may lose answered requests'
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,14 +175,38 @@ def _check_port(text: str, key: str, *, low: int = 0) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SnapshotsConfig(Section):
+    every_records: int = _number(0, 1 << 32)
+    every_s: int = _number(0, 604_800)
+    keep: int = _number(3, 1000)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, low in (("every_records", SNAPSHOT_RECORDS_MIN), ("every_s", 10)):
+            value = getattr(self, name)
+            if 0 < value < low:
+                raise ConfigError(f"{name} = {value}: must be 0 or at least {low}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class BinaryGatewayConfig(Section):
     listen: str = _text(ADDRESS, '"HOST:PORT"')
     connections_max: int = _number(1, 65536)
     logon_timeout_ms: int = _number(100, 60000)
+    throttle_count: int = _number(0, 100_000_000)
+    account_throttle_count: int = _number(0, 100_000_000)
+    throttle_interval_ms: int = _number(200, 60_000)
+    busy_poll_us: int = _number(0, 1000)
+    tls_listen: str = _text(rf"|{ADDRESS}", '"HOST:PORT" or empty')
+    tls_certificate: str = _text(r".*", "a path or empty")
+    tls_key: str = _text(r".*", "a path or empty")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_port(self.listen, "listen")
+        _check_port(self.tls_listen, "tls_listen")
+        if self.tls_listen and not (self.tls_certificate and self.tls_key):
+            raise ConfigError("tls_listen needs tls_certificate and tls_key")
 
     @property
     def host(self) -> str:
@@ -243,6 +271,76 @@ class GatewayConfig(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClickhouseConfig(Section):
+    host: str = _text(r"[^/\s]+", "a host name or address")
+    port: int = _number(1, PORT_MAX)
+    database: str = _text(r"[A-Za-z_][A-Za-z0-9_]{0,62}", "a name of letters, digits and _")
+    user: str = _text(r".+", "a name")
+    password_file: str = _text(r".*", "a path or empty")
+    secure: bool = field()
+    timeout_s: int = _number(1, 3600)
+    replication_path: str = _text(r"(/[^/\s]+)*", "a path that begins with /, or empty")
+    replica: str = _text(r"[^\s/]+", "a name or a macro such as {replica}")
+    quorum: int = _number(1, 31)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerConfig(Section):
+    enabled: bool = field()
+    store: str = _choice("chdb", "clickhouse")
+    directory: str = _text(r".*", "a path or empty")
+    socket: str = _text(r".*", "a path or empty")
+    block_rows: int = _number(1000, 10_000_000)
+    flush_ms: int = _number(10, 60_000)
+    retry_ms: int = _number(10, 600_000)
+    threads: int = _number(1, 256)
+    memory_bytes: int = _number(1 << 28, 1 << 40)
+    disk_reserve_bytes: int = _number(0, 1 << 50)
+    nice: int = _number(0, 19)
+    insurance_account: int = _number(0, 2**32 - 1)
+    reconcile_s: int = _number(0, 86_400)
+    reconcile_rows_max: int = _number(0, 1 << 40)
+    on_difference: str = _choice("alarm", "cancel-only")
+    clickhouse: ClickhouseConfig
+
+
+_ENDPOINT = r"(\[[0-9a-fA-F:]+\]|[^:\[\], ]+):[0-9]{1,5}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplicationConfig(Section):
+    peer: str = _text(rf"({_ENDPOINT})?", '"HOST:PORT" or empty')
+    peer_node: int = _number(0, 1023)
+    listen: str = _text(_ENDPOINT, '"HOST:PORT"')
+    peer_key: str = _text(r"(\S{40})?", "a public key of 40 characters or empty")
+    cluster: int = _number(1, 2**63 - 1)
+    on_standby_loss: str = _choice("solo", "cancel_only", "halt")
+    heartbeat_ms: int = _number(5, 10_000)
+    standby_lost_ms: int = _number(20, 60_000)
+    standby_stalled_ms: int = _number(40, 60_000)
+    primary_lost_ms: int = _number(40, 120_000)
+    core_stuck_ms: int = _number(50, 600_000)
+    clock_jump_ms: int = _number(1, 3_600_000)
+    handover_ms: int = _number(10, 10_000)
+    failover_gap_s: int = _number(0, 86_400)
+    failovers_per_hour: int = _number(0, 1000)
+    window_bytes: int = _number(64 * 1024, 1 << 30)
+    frame_bytes: int = _number(1024, 32 * 1024)
+    catch_up_bytes_per_s: int = _number(64 * 1024, 1 << 40)
+    wait: str = _choice("spin", "park")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArbiterConfig(Section):
+    endpoints: str = _text(rf"{_ENDPOINT}(, *{_ENDPOINT})*", '"HOST:PORT" or several with commas')
+    prefix: str = _text(r"(/[A-Za-z0-9._-]+)+", "a path like /bullring")
+    timeout_ms: int = _number(10, 10_000)
+    ca: str = _text(r".*", "a path or empty")
+    certificate: str = _text(r".*", "a path or empty")
+    key: str = _text(r".*", "a path or empty")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config(Section):
     """The whole configuration. Paths are absolute, derived names filled in."""
 
@@ -252,7 +350,30 @@ class Config(Section):
     journal: JournalConfig
     placement: PlacementConfig
     supervisor: SupervisorConfig
+    snapshots: SnapshotsConfig
     gateway: GatewayConfig
+    ledger: LedgerConfig
+    replication: ReplicationConfig
+    arbiter: ArbiterConfig
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ledger.enabled and not self.journal.archive:
+            raise ConfigError(
+                "journal.archive = false: the ledger reads reports from the archive; switch it off too "
+                "(ledger.enabled = false), or keep the archive"
+            )
+        mode, peer = self.node.mode, self.replication.peer
+        if self.replicated != (mode in ("D1a", "D2", "D2m")):
+            wanted = '"D2", "D2m" or "D1a"' if self.replicated else '"D1" or "D0"'
+            raise ConfigError(f"node.mode = {mode!r}: must be {wanted} with replication.peer = {peer!r}")
+        if self.replicated and self.node.node_id == self.replication.peer_node:
+            raise ConfigError(f"replication.peer_node = {self.replication.peer_node}: must differ from node.node_id")
+
+    @property
+    def replicated(self) -> bool:
+        """Whether this node is one of two."""
+        return self.replication.peer != ""
 
     @property
     def data_dir(self) -> Path:
@@ -269,6 +390,15 @@ class Config(Section):
     @property
     def admin_socket(self) -> Path:
         return Path(self.gateway.admin.socket)
+
+    @property
+    def ledger_dir(self) -> Path:
+        """The embedded store of the books; can be made again from the journal."""
+        return Path(self.ledger.directory)
+
+    @property
+    def ledger_socket(self) -> Path:
+        return Path(self.ledger.socket)
 
     @property
     def keys_dir(self) -> Path:
@@ -442,13 +572,29 @@ def _is_list(value: Any, kind: type) -> bool:
 
 
 def _resolve_paths(tables: dict[str, Any], base: Path) -> None:
-    for section, key in (("node", "data_dir"), ("node", "run_dir")):
+    paths = (
+        ("node", "data_dir"),
+        ("node", "run_dir"),
+        ("ledger", "directory"),
+        ("ledger", "socket"),
+        ("arbiter", "ca"),
+        ("arbiter", "certificate"),
+        ("arbiter", "key"),
+    )
+    for section, key in paths:
         value = tables.get(section, {}).get(key)
         if isinstance(value, str) and value:
             tables[section][key] = str(_absolute(value, base))
+    server = tables.get("ledger", {}).get("clickhouse", {})
+    if isinstance(server, dict) and isinstance(server.get("password_file"), str) and server["password_file"]:
+        server["password_file"] = str(_absolute(server["password_file"], base))
     admin = tables.get("gateway", {}).get("admin", {})
     if isinstance(admin, dict) and isinstance(admin.get("socket"), str) and admin["socket"]:
         admin["socket"] = str(_absolute(admin["socket"], base))
+    binary = tables.get("gateway", {}).get("binary", {})
+    for key in ("tls_certificate", "tls_key"):
+        if binary.get(key):
+            binary[key] = str(_absolute(binary[key], base))
 
 
 def _absolute(value: str, base: Path) -> Path:
@@ -457,7 +603,9 @@ def _absolute(value: str, base: Path) -> Path:
 
 def _derive(tables: dict[str, Any]) -> dict[str, Any]:
     """Fill in what "" asks for."""
-    node, admin = tables["node"], tables["gateway"]["admin"]
+    node, admin, ledger = tables["node"], tables["gateway"]["admin"], tables["ledger"]
+    if node["mode"] == "":
+        node["mode"] = "D1" if tables["replication"]["peer"] == "" else "D2"
     if not isinstance(node["data_dir"], str):
         return tables
     digest = hashlib.sha256(os.path.realpath(node["data_dir"]).encode()).hexdigest()[:8]
@@ -465,16 +613,19 @@ def _derive(tables: dict[str, Any]) -> dict[str, Any]:
         node["ring_prefix"] = f"bullring.{digest}"
     if node["run_dir"] == "":
         run_dir = Path(node["data_dir"]) / "run"
-        if len(os.fsencode(run_dir / ADMIN_SOCKET)) > UNIX_SOCKET_PATH_MAX:
+        if len(os.fsencode(run_dir / LEDGER_SOCKET)) > UNIX_SOCKET_PATH_MAX:
             run_dir = Path(f"/tmp/bullring-{os.getuid()}-{digest}")
         node["run_dir"] = str(run_dir)
     if admin["socket"] == "":
         admin["socket"] = str(Path(node["run_dir"]) / ADMIN_SOCKET)
     _derive_feed(tables["gateway"])
-    if len(os.fsencode(admin["socket"])) > UNIX_SOCKET_PATH_MAX:
-        raise ConfigError(
-            f"gateway.admin.socket = {admin['socket']!r}: a Unix socket's path may have {UNIX_SOCKET_PATH_MAX} bytes"
-        )
+    if ledger["socket"] == "":
+        ledger["socket"] = str(Path(node["run_dir"]) / LEDGER_SOCKET)
+    if ledger["directory"] == "":
+        ledger["directory"] = str(Path(node["data_dir"]) / "ledger")
+    for key, path in (("gateway.admin.socket", admin["socket"]), ("ledger.socket", ledger["socket"])):
+        if len(os.fsencode(path)) > UNIX_SOCKET_PATH_MAX:
+            raise ConfigError(f"{key} = {path!r}: a Unix socket's path may have {UNIX_SOCKET_PATH_MAX} bytes")
     return tables
 
 

@@ -22,11 +22,13 @@ class Kind(StrEnum):
     FUSED = "fused"
     FEED = "feed"
     FEED_WEB = "feed-web"
+    LEDGER = "ledger"
 
 
-# Trading does without these, and never ends because of them.
 FEED_KINDS = {Kind.FEED, Kind.FEED_WEB}
 CORE_KINDS = {Kind.JOURNALER, Kind.SEQUENCER, Kind.MATCHER, Kind.FUSED}
+# Trading does without these: they are started last, and started again for as long as it takes.
+OBSERVER_KINDS = {*FEED_KINDS, Kind.LEDGER}
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,10 @@ def place(config: Config, cores: Sequence[int]) -> Placement:
     else:
         layout, reason = wanted, "configured"
     plans = _fused(config, cores) if layout == "fused" else _stages(config, cores)
-    return Placement(layout, reason, plans + _feed(config, cores, plans))
+    plans += _feed(config, cores, plans)
+    if config.ledger.enabled:
+        plans = (*plans, ProcessPlan(Kind.LEDGER, "ledger", "park"))
+    return Placement(layout, reason, plans)
 
 
 def _fused(config: Config, cores: Sequence[int]) -> tuple[ProcessPlan, ...]:

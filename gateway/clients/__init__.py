@@ -7,6 +7,7 @@ from gateway.clients.python.admin import AdminClient, AdminError, AdminRefused
 from gateway.clients.python.books import BookMismatch, BookOrder, Level, OrderBook
 from gateway.clients.python.client import BullringClient, LogonRefused, Report, ReportGap, SessionLost
 from gateway.clients.python.market import Line, MarketFeed, Servers, load_definitions
+from gateway.clients.python.orders import Order
 from gateway.clients.python.signing import Ed25519Signer, HmacSigner, Signer, load_signer
 from gateway.clients.python.soup import SoupClosed, SoupConnection, SoupRefused
 
@@ -23,6 +24,7 @@ __all__ = [
     "Line",
     "LogonRefused",
     "MarketFeed",
+    "Order",
     "OrderBook",
     "Report",
     "ReportGap",

@@ -13,8 +13,8 @@
  * Requests are only put into the output buffer; bullring_flush() sends all of them with one call. bullring_poll() reads what
  * has come and calls `on_frame` for each frame but heartbeats and logon answers. Reports are numbered per partition
  * (flags bits 8..15): `expected[partition]` is the next number; a larger one means a gap to be asked for with
- * bullring_retransmit(). After a lost connection: connect again, bullring_establish() with the same version, send again with
- * bullring_resend() what is above `last_incoming`; the exchange drops what it has already taken. */
+ * bullring_retransmit(). After a lost connection: bullring_resume() binds the session again at whichever address leads now; send
+ * again with bullring_resend() what is above `last_incoming`; the exchange drops what it has already taken. */
 #ifndef BULLRING_CLIENT_H
 #define BULLRING_CLIENT_H
 
@@ -133,19 +133,29 @@ static inline void bullring_disconnect(bullring_client_t *client)
     client->state = BULLRING_DISCONNECTED;
 }
 
-/* Connect to a numeric IPv4 address; this one waits. */
-static inline int bullring_connect(bullring_client_t *client, const char *address, uint16_t port)
+/* Whether a connect that was begun has come through within the time; a dead host never answers. */
+static inline bool bullring_connected(int fd, int timeout_ms)
+{
+    struct pollfd wait = {.fd = fd, .events = POLLOUT};
+    int error = 0;
+    socklen_t size = sizeof(error);
+
+    return poll(&wait, 1, timeout_ms) == 1 && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error == 0;
+}
+
+/* Connect to a numeric IPv4 address; waits, at most `timeout_ms` (-1: as long as the system does). */
+static inline int bullring_connect_within(bullring_client_t *client, const char *address, uint16_t port, int timeout_ms)
 {
     struct sockaddr_in target = {.sin_family = AF_INET, .sin_port = htons(port)};
     int on = 1;
 
     if (inet_pton(AF_INET, address, &target.sin_addr) != 1)
         return BULLRING_ADDRESS;
-    client->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    client->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (client->fd < 0)
         return BULLRING_CLOSED;
-    if (connect(client->fd, (struct sockaddr *)&target, sizeof(target)) != 0 ||
-        fcntl(client->fd, F_SETFL, O_NONBLOCK) != 0) {
+    if (connect(client->fd, (struct sockaddr *)&target, sizeof(target)) != 0 &&
+        (errno != EINPROGRESS || !bullring_connected(client->fd, timeout_ms))) {
         bullring_disconnect(client);
         return BULLRING_CLOSED;
     }
@@ -154,6 +164,11 @@ static inline int bullring_connect(bullring_client_t *client, const char *addres
     client->state = BULLRING_CONNECTED;
     client->sent_ns = client->received_ns = bullring_clock(CLOCK_MONOTONIC);
     return BULLRING_OK;
+}
+
+static inline int bullring_connect(bullring_client_t *client, const char *address, uint16_t port)
+{
+    return bullring_connect_within(client, address, port, -1);
 }
 
 /* ---- sending ----------------------------------------------------------------------------------------------------- */
@@ -189,12 +204,35 @@ static inline int64_t bullring_send(bullring_client_t *client, uint16_t template
     return (int64_t)client->next_seq++;
 }
 
-/* The same request again, after a reconnect: its old number, its old block. */
-static inline int bullring_resend(bullring_client_t *client, uint16_t template_id, uint64_t seq_num, const void *block,
-                                  uint16_t size)
+/* One request of several that are one command: an order behind its details, a cancel-replace, an order list. */
+typedef struct bullring_request {
+    uint16_t template_id;
+    uint16_t size;
+    const void *block;
+} bullring_request_t;
+
+/* Put 1 to 8 linked requests into the output, all or none. Returns the number of the first or BULLRING_FULL. */
+static inline int64_t bullring_send_linked(bullring_client_t *client, const bullring_request_t *requests, int count)
 {
-    return bullring_frame(client, template_id, FRAME_FLAG_POSS_RESEND, seq_num, block, size) == NULL ? BULLRING_FULL
-                                                                                                    : BULLRING_OK;
+    int64_t first = (int64_t)client->next_seq;
+    size_t size = 0;
+
+    for (int i = 0; i < count; i++)
+        size += FRAME_HEADER_SIZE + requests[i].size;
+    if (client->out_length + size > BULLRING_BUFFER_SIZE)
+        return BULLRING_FULL;
+    for (int i = 0; i < count; i++)
+        bullring_frame(client, requests[i].template_id, i + 1 < count ? FRAME_FLAG_MORE : 0, client->next_seq++,
+                       requests[i].block, requests[i].size);
+    return first;
+}
+
+/* The same request again, after a reconnect: its old number, its old block. `more` as it was: linked with the next one. */
+static inline int bullring_resend(bullring_client_t *client, uint16_t template_id, uint64_t seq_num, const void *block,
+                                  uint16_t size, bool more)
+{
+    uint16_t flags = (uint16_t)(FRAME_FLAG_POSS_RESEND | (more ? FRAME_FLAG_MORE : 0));
+    return bullring_frame(client, template_id, flags, seq_num, block, size) == NULL ? BULLRING_FULL : BULLRING_OK;
 }
 
 static inline int64_t bullring_send_new(bullring_client_t *client, const new_order_single_t *order)
@@ -210,6 +248,58 @@ static inline int64_t bullring_send_cancel(bullring_client_t *client, const orde
 static inline int64_t bullring_send_replace(bullring_client_t *client, const order_replace_request_t *request)
 {
     return bullring_send(client, TEMPLATE_ORDER_REPLACE_REQUEST, request, sizeof(*request));
+}
+
+static inline int64_t bullring_send_amend(bullring_client_t *client, const order_amend_request_t *request)
+{
+    return bullring_send(client, TEMPLATE_ORDER_AMEND_REQUEST, request, sizeof(*request));
+}
+
+static inline int64_t bullring_send_mass_cancel(bullring_client_t *client, const mass_cancel_request_t *request)
+{
+    return bullring_send(client, TEMPLATE_MASS_CANCEL_REQUEST, request, sizeof(*request));
+}
+
+static inline int64_t bullring_send_quote(bullring_client_t *client, const quote_t *quote)
+{
+    return bullring_send(client, TEMPLATE_QUOTE, quote, sizeof(*quote));
+}
+
+static inline int64_t bullring_send_status(bullring_client_t *client, const order_status_request_t *request)
+{
+    return bullring_send(client, TEMPLATE_ORDER_STATUS_REQUEST, request, sizeof(*request));
+}
+
+/* Cancel one order and place another as one command. Returns the number of the cancel; the order's is the next. */
+static inline int64_t bullring_send_cancel_replace(bullring_client_t *client, const order_cancel_request_t *cancel,
+                                                   const new_order_single_t *order)
+{
+    const bullring_request_t requests[] = {{TEMPLATE_ORDER_CANCEL_REQUEST, sizeof(*cancel), cancel},
+                                           {TEMPLATE_NEW_ORDER_SINGLE, sizeof(*order), order}};
+    return bullring_send_linked(client, requests, 2);
+}
+
+/* An order list of 2 (OCO: above, below; OTO: working, pending) or 3 legs (OTOCO: working, pending above, pending below). Sets the
+ * legs' roles. Returns the number of the list's own frame; the legs' are the next ones. */
+static inline int64_t bullring_send_list(bullring_client_t *client, uint8_t list_type, uint64_t list_cl_ord_id,
+                                         new_order_single_t *legs, int count)
+{
+    static const uint8_t roles[][3] = {
+        [LIST_TYPE_OCO] = {LIST_ROLE_OCO_ABOVE, LIST_ROLE_OCO_BELOW},
+        [LIST_TYPE_OTO] = {LIST_ROLE_OTO_WORKING, LIST_ROLE_OTO_PENDING},
+        [LIST_TYPE_OTOCO] = {LIST_ROLE_OTOCO_WORKING, LIST_ROLE_OTOCO_PENDING_ABOVE, LIST_ROLE_OTOCO_PENDING_BELOW}};
+    order_list_request_t list = {.list_cl_ord_id = list_cl_ord_id,
+                                 .instrument_id = legs[0].instrument_id,
+                                 .account_id = legs[0].account_id,
+                                 .list_type = list_type,
+                                 .leg_count = (uint8_t)count};
+    bullring_request_t requests[4] = {{TEMPLATE_ORDER_LIST_REQUEST, sizeof(list), &list}};
+
+    for (int i = 0; i < count && i < 3; i++) {
+        legs[i].list_role = roles[list_type][i];
+        requests[i + 1] = (bullring_request_t){TEMPLATE_NEW_ORDER_SINGLE, sizeof(legs[i]), &legs[i]};
+    }
+    return bullring_send_linked(client, requests, count + 1);
 }
 
 /* A limit order that rests, all optional fields empty. */
@@ -424,6 +514,38 @@ static inline int bullring_establish(bullring_client_t *client, uint32_t keep_al
     bullring_sign(client, frame, offsetof(establish_t, signature));
     client->keep_alive_ns = (uint64_t)keep_alive_ms * 1000000;
     return bullring_wait_for(client, BULLRING_ESTABLISHED, timeout_ms);
+}
+
+typedef struct bullring_address {
+    const char *host; /* numeric */
+    uint16_t port;
+} bullring_address_t;
+
+#define BULLRING_ATTEMPT_MS 250 /* one address: a host that has died or been stopped does not answer */
+#define BULLRING_PAUSE_MS 50
+
+/* After a lost connection: bind the session again, at whichever address leads now; try one after the other until the time is
+ * over. Gives up at once when refused for good: BULLRING_REFUSED. Waits. */
+static inline int bullring_resume(bullring_client_t *client, const bullring_address_t *addresses, int count,
+                                  uint32_t keep_alive_ms, int timeout_ms)
+{
+    uint64_t deadline = bullring_clock(CLOCK_MONOTONIC) + (uint64_t)timeout_ms * 1000000;
+
+    for (int i = 0; bullring_clock(CLOCK_MONOTONIC) < deadline; i = (i + 1) % count) {
+        bullring_disconnect(client);
+        client->reject_code = 0;
+        int status = bullring_connect_within(client, addresses[i].host, addresses[i].port, BULLRING_ATTEMPT_MS);
+        if (status == BULLRING_OK)
+            status = bullring_establish(client, keep_alive_ms, BULLRING_ATTEMPT_MS);
+        if (status == BULLRING_OK || status == BULLRING_ADDRESS)
+            return status;
+        if (status == BULLRING_REFUSED && client->reject_code != ESTABLISH_REJECT_CODE_NOT_READY &&
+            client->reject_code != ESTABLISH_REJECT_CODE_INVALID_TIMESTAMP)
+            return status;
+        if (i + 1 == count)
+            poll(NULL, 0, BULLRING_PAUSE_MS);
+    }
+    return BULLRING_TIMEOUT;
 }
 
 static inline int bullring_log_on(bullring_client_t *client, uint64_t session_ver_id, uint32_t keep_alive_ms, int timeout_ms)

@@ -3,13 +3,13 @@
 import pytest
 
 from scripts.config import ConfigError, load
-from scripts.placement import NOT_PINNED, Kind, place
+from scripts.placement import NOT_PINNED, OBSERVER_KINDS, Kind, place
 
 
 def test_few_cores_fuse_the_order_path_and_park() -> None:
     placement = place(load(), [0, 1])
 
-    assert [plan.kind for plan in placement.processes] == [Kind.JOURNALER, Kind.FUSED, Kind.FEED]
+    assert [plan.kind for plan in placement.processes] == [Kind.JOURNALER, Kind.FUSED, Kind.FEED, Kind.LEDGER]
     assert all(plan.wait == "park" and plan.core == NOT_PINNED for plan in placement.processes)
     assert placement.processes[1].partitions == (1, 2)
 
@@ -56,7 +56,7 @@ def test_choice_is_told_with_its_reason() -> None:
 
 
 def test_the_feed_gets_what_is_left_and_parks_where_nothing_is() -> None:
-    layout = {"placement.layout": "stages"}
+    layout = {"placement.layout": "stages", "ledger.enabled": False}
 
     five = place(load(None, layout), range(5)).processes[-1]
     six = place(load(None, layout), range(6)).processes[-1]
@@ -68,7 +68,7 @@ def test_the_feed_gets_what_is_left_and_parks_where_nothing_is() -> None:
 
 
 def test_websockets_of_the_feed_have_a_process_of_their_own() -> None:
-    web = {"gateway.feed.listen_web": "localhost:0"}
+    web = {"gateway.feed.listen_web": "localhost:0", "ledger.enabled": False}
     *_, feed, last = place(load(None, web), range(8)).processes
     assert (feed.kind, last.kind, last.name) == (Kind.FEED, Kind.FEED_WEB, "feed-web")
     assert (last.wait, last.core) == ("park", NOT_PINNED)
@@ -79,3 +79,11 @@ def test_websockets_of_the_feed_have_a_process_of_their_own() -> None:
 def test_without_archive_there_is_no_feed() -> None:
     for key in ("journal.archive", "gateway.feed.enabled"):
         assert Kind.FEED not in [plan.kind for plan in place(load(None, {key: False}), range(8)).processes]
+
+
+def test_ledger_is_an_observer_and_can_be_left_out() -> None:
+    assert [plan.kind for plan in place(load(), [0, 1]).processes if plan.kind in OBSERVER_KINDS] == [Kind.LEDGER]
+
+    without = place(load(None, {"ledger.enabled": False}), [0, 1])
+
+    assert Kind.LEDGER not in [plan.kind for plan in without.processes]
