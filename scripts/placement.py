@@ -20,6 +20,8 @@ class Kind(StrEnum):
     GATEWAY = "gateway"
     ADMIN = "admin"
     FUSED = "fused"
+    HISTORY = "history"
+    WEB = "web"
 
 
 CORE_KINDS = {Kind.JOURNALER, Kind.SEQUENCER, Kind.MATCHER, Kind.FUSED}
@@ -63,7 +65,18 @@ def place(config: Config, cores: Sequence[int]) -> Placement:
     else:
         layout, reason = wanted, "configured"
     plans = _fused(config, cores) if layout == "fused" else _stages(config, cores)
-    return Placement(layout, reason, plans)
+    return Placement(layout, reason, plans + _web(config))
+
+
+def _web(config: Config) -> tuple[ProcessPlan, ...]:
+    """The web gateway: one process that keeps private history, and the workers."""
+    workers = config.gateway.web.workers
+    if workers == 0:
+        return ()
+    return (
+        ProcessPlan(Kind.HISTORY, "history", "park"),
+        *(ProcessPlan(Kind.WEB, f"web-{number}", "park") for number in range(workers)),
+    )
 
 
 def _fused(config: Config, cores: Sequence[int]) -> tuple[ProcessPlan, ...]:

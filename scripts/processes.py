@@ -202,13 +202,18 @@ class Process:
             self.feed([owner], LogReader(self.config.journal_dir).batches(owner.position, limit))
 
     def _write_counters(self, runner: Runner) -> None:
-        loop = {
-            "heartbeat_ns": time.time_ns(),
-            "rounds": runner.rounds,
-            "idle_rounds": runner.idle_rounds,
-            "yields": runner.yields,
-            "sleeps": runner.sleeps,
-        }
+        self.write_numbers(
+            {
+                "rounds": runner.rounds,
+                "idle_rounds": runner.idle_rounds,
+                "yields": runner.yields,
+                "sleeps": runner.sleeps,
+            }
+        )
+
+    def write_numbers(self, of_the_loop: Mapping[str, int] | None = None) -> None:
+        """Write a heartbeat and what every source says to the counter file."""
+        loop = {"heartbeat_ns": time.time_ns(), **(of_the_loop or {})}
         for name, numbers in (("loop", loop), *((name, source()) for name, source in self._sources)):
             for key, value in numbers.items():
                 full = f"{name}.{key}"
@@ -522,6 +527,18 @@ def _listen_error(error: OSError, address: str, key: str) -> CommandError:
     return CommandError(f"cannot listen on {address} ({key}): {error.strerror}", code)
 
 
+def _run_history(process: Process, ready: Ready) -> None:
+    from scripts import web  # its libraries take time and memory that no other process should spend
+
+    web.run_history(process, ready)
+
+
+def _run_web(process: Process, ready: Ready) -> None:
+    from scripts import web
+
+    web.run_web(process, ready)
+
+
 KINDS: dict[Kind, Callable[[Process, Ready], None]] = {
     Kind.JOURNALER: run_journaler,
     Kind.SEQUENCER: run_sequencer,
@@ -529,6 +546,8 @@ KINDS: dict[Kind, Callable[[Process, Ready], None]] = {
     Kind.GATEWAY: run_gateway,
     Kind.ADMIN: run_admin,
     Kind.FUSED: run_fused,
+    Kind.HISTORY: _run_history,
+    Kind.WEB: _run_web,
 }
 
 

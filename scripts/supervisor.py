@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import selectors
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -94,6 +96,7 @@ class Supervisor:
         self._restart_times: deque[float] = deque()
         self._stopping = False
         self._storage = Storage(StorageLevel.OK, slow=False)
+        self._web_socket: socket.socket | None = None
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -140,7 +143,7 @@ class Supervisor:
         """End the processes in order: gateways, sequencer and matchers, journaler. What was answered is kept."""
         self._stopping = True
         stages: list[set[Kind]] = [
-            {Kind.GATEWAY, Kind.ADMIN},
+            {Kind.WEB, Kind.HISTORY, Kind.GATEWAY, Kind.ADMIN},
             {Kind.SEQUENCER, Kind.FUSED},
             {Kind.MATCHER},
             {Kind.JOURNALER},
@@ -150,6 +153,8 @@ class Supervisor:
         self._children.clear()
         self._remove_rings()
         self._write_processes()
+        if self._web_socket is not None:
+            self._web_socket.close()
         self._lock.release()
 
     # --- starting ---------------------------------------------------------------------------------------------------
@@ -178,6 +183,7 @@ class Supervisor:
             epoch=epoch + 1,
             engine=engine_config(self.config),
             binary_port=port,
+            web_port=self._web_port(),
         )
         self._warn_of_fixed_capacities()
         self.node.save()
@@ -186,6 +192,13 @@ class Supervisor:
         except RingbufError as error:
             raise CommandError(f"cannot create the rings: {error}", ExitCode.CANNOT_CREATE) from error
         self._start(self.placement.processes)
+
+    def _web_port(self) -> int:
+        """Return the port the workers share; held by a socket of ours that takes no connections."""
+        web = self.config.gateway.web
+        if web.workers and self._web_socket is None:
+            self._web_socket = reserve_port(web.host, web.port)
+        return 0 if self._web_socket is None else int(self._web_socket.getsockname()[1])
 
     def _start(self, plans: tuple[ProcessPlan, ...] | list[ProcessPlan]) -> None:
         """Start processes side by side, so that they can recover together, and wait until all are ready.
@@ -364,3 +377,26 @@ class Supervisor:
         temporary = path.with_suffix(".new")
         temporary.write_text(json.dumps(rows))
         temporary.rename(path)
+
+
+def reserve_port(host: str, port: int) -> socket.socket:
+    """Bind address and port so that nobody but processes of ours can have them. Raises CommandError."""
+    key = "gateway.web.listen"
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # Sharing a port is between us alone: without the option the kernel says whether anybody is there already.
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+        held = socket.socket(family, socket.SOCK_STREAM)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind(address)
+    except socket.gaierror as error:
+        raise CommandError(f"{key}: no such host {host!r}", ExitCode.CONFIGURATION) from error
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            text = f"{host}:{port} is in use by another program: stop that, or choose another with {key}"
+            raise CommandError(text, ExitCode.CANNOT_CREATE) from error
+        code = ExitCode.NO_PERMISSION if error.errno == errno.EACCES else ExitCode.CANNOT_CREATE
+        raise CommandError(f"cannot listen on {host}:{port} ({key}): {error.strerror}", code) from error
+    return held

@@ -11,7 +11,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from gateway.clients.python.flow import OwnFlow, ReportFlow
 from gateway.clients.python.signing import Signer, signed_frame
@@ -378,6 +378,9 @@ class BullringClient:
                 raise item
             yield item
 
+    def _deliver(self, item: Report | ReportGap | SessionLost) -> None:
+        self._reports.put_nowait(item)
+
     # --- frames that arrive -----------------------------------------------------------------------------------------
 
     def _received(self, header: FrameHeader, message: WireMessage) -> None:
@@ -413,7 +416,7 @@ class BullringClient:
             self._own.taken(reference)
         report = Report(header.partition, header.seq_num, message, bool(header.flags & 1))
         for ready in flow.add(header.seq_num, report):
-            self._reports.put_nowait(ready)
+            self._deliver(ready)
         if flow.missing:
             self._ask(header.partition)
 
@@ -431,7 +434,7 @@ class BullringClient:
         elif (request_id := getattr(message, "request_id", None)) in self._queries and request_id is not None:
             self._answered(request_id, message)
         else:
-            self._reports.put_nowait(Report(header.partition, 0, message))
+            self._deliver(Report(header.partition, 0, message))
 
     def _answered(self, request_id: int, message: WireMessage) -> None:
         replies, done = self._queries[request_id]
@@ -471,9 +474,9 @@ class BullringClient:
         self._asked.discard(partition)
         if flow.missing:
             gap = ReportGap(partition, flow.expected, flow.missing)
-            self._reports.put_nowait(gap)
+            self._deliver(gap)
             for ready in flow.give_up():
-                self._reports.put_nowait(ready)
+                self._deliver(ready)
 
     def _terminated(self, message: Terminate) -> None:
         if self._closing or message.code == TerminateCode.FINISHED:
@@ -506,7 +509,7 @@ class BullringClient:
 
     def _lost(self, error: SessionLost) -> None:
         self._resume = False
-        self._reports.put_nowait(error)
+        self._deliver(error)
 
     async def _reconnect(self) -> None:
         pause_s = RECONNECT_FIRST_S
@@ -584,8 +587,7 @@ class _Link(asyncio.Protocol):
             self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are of no class of asyncio's
         self.received_at = self.sent_at = asyncio.get_running_loop().time()
         self._client._connection_made(self)
 

@@ -9,7 +9,8 @@ from scripts.placement import NOT_PINNED, Kind, place
 def test_few_cores_fuse_the_order_path_and_park() -> None:
     placement = place(load(), [0, 1])
 
-    assert [plan.kind for plan in placement.processes] == [Kind.JOURNALER, Kind.FUSED]
+    kinds = [plan.kind for plan in placement.processes]
+    assert kinds == [Kind.JOURNALER, Kind.FUSED, Kind.HISTORY, Kind.WEB]
     assert all(plan.wait == "park" and plan.core == NOT_PINNED for plan in placement.processes)
     assert placement.processes[1].partitions == (1, 2)
 
@@ -44,6 +45,14 @@ def test_partitions_may_share_a_matcher_process() -> None:
 def test_core_that_is_not_there_is_refused() -> None:
     with pytest.raises(ConfigError, match="core 7 is not one of those"):
         place(load(None, {"placement.core_sequencer": 7}), [0, 1])
+
+
+def test_web_gateway_has_one_history_and_as_many_workers_as_wished() -> None:
+    placement = place(load(None, {"gateway.web.workers": 3}), [0, 1])
+
+    names = [plan.name for plan in placement.processes if plan.kind in (Kind.HISTORY, Kind.WEB)]
+    assert names == ["history", "web-0", "web-1", "web-2"]
+    assert place(load(None, {"gateway.web.workers": 0}), [0, 1]).processes[-1].kind is Kind.FUSED
 
 
 def test_choice_is_told_with_its_reason() -> None:

@@ -1,0 +1,92 @@
+"""One worker of the web gateway: the aiohttp application and its life."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+from aiohttp import web
+
+from gateway.web.config import WebConfig
+from gateway.web.core_link import CoreLink, InputReader
+from gateway.web.endpoints import ENDPOINTS
+from gateway.web.gateway import Gateway
+from gateway.web.metrics import Metrics
+from gateway.web.rest import RestEndpoint, errors_as_json, json_response
+
+SHUTDOWN_S = 3.0
+BACKLOG = 1024
+HEADER_BYTES_MAX = 16_384
+
+
+class WebGateway:
+    """`start()` listens, `stop()` ends."""
+
+    def __init__(self, config: WebConfig, *, core: CoreLink, inputs: InputReader) -> None:
+        self._config = config
+        self.gateway = Gateway(config, core=core, inputs=inputs)
+        self.metrics = Metrics(config.number)
+        self._runner: web.AppRunner | None = None
+
+    def application(self) -> web.Application:
+        """Return the application with every route."""
+        app = web.Application(middlewares=[errors_as_json], client_max_size=self._config.body_bytes_max)
+        for endpoint in ENDPOINTS:
+            handler = RestEndpoint(self.gateway, endpoint, self.metrics)
+            app.router.add_route(endpoint.method, endpoint.path, handler.__call__)
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/ready", self._ready)
+        app.router.add_get("/metrics", self._metrics_text)
+        return app
+
+    async def start(self) -> None:
+        await self.gateway.start()
+        self._runner = web.AppRunner(
+            self.application(), access_log=None, handle_signals=False, max_line_size=HEADER_BYTES_MAX,
+            max_field_size=HEADER_BYTES_MAX, shutdown_timeout=SHUTDOWN_S,
+        )  # fmt: skip
+        await self._runner.setup()
+        site = web.TCPSite(
+            self._runner,
+            self._config.host,
+            self._config.port,
+            reuse_port=True,
+            backlog=BACKLOG,
+            ssl_context=self._tls(),
+        )
+        await site.start()
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+        await self.gateway.stop()
+
+    def numbers(self) -> dict[str, int]:
+        """Return what `bullring stat` shows of this worker."""
+        return self.gateway.numbers()
+
+    def _tls(self) -> ssl.SSLContext | None:
+        if self._config.tls_certificate is None:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(self._config.tls_certificate, self._config.tls_key)
+        return context
+
+    async def _health(self, _: web.Request) -> web.StreamResponse:
+        """The process answers."""
+        return json_response({"status": "ok", "worker": self._config.number})
+
+    async def _ready(self, _: web.Request) -> web.StreamResponse:
+        """Orders can be placed and history read."""
+        checks: dict[str, Any] = {
+            "core": self.gateway.core.established,
+            "history": self.gateway.history.connected,
+        }
+        ready = all(checks.values())
+        return json_response({"status": "ready" if ready else "not ready", **checks}, status=200 if ready else 503)
+
+    async def _metrics_text(self, _: web.Request) -> web.StreamResponse:
+        for name, value in self.numbers().items():
+            self.metrics.gauge(name, value)
+        return web.Response(body=self.metrics.text(), content_type="text/plain", charset="utf-8")

@@ -1,0 +1,13 @@
+"""Every endpoint there is; REST routes, WebSocket methods and the OpenAPI document come from this list."""
+
+from gateway.web import account, exchange_info, general, public, trading, wallet
+from gateway.web.api import Endpoint
+
+ENDPOINTS: tuple[Endpoint, ...] = (
+    *general.ENDPOINTS,
+    *exchange_info.ENDPOINTS,
+    *public.ENDPOINTS,
+    *trading.ENDPOINTS,
+    *account.ENDPOINTS,
+    *wallet.ENDPOINTS,
+)
