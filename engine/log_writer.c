@@ -181,7 +181,7 @@ static void write_hash_mark(sequencer_t *sequencer, uint64_t now)
 int64_t log_keep_time(sequencer_t *sequencer, uint64_t now)
 {
     bool busy = sequencer->busy_position > sequencer->last_hash_position || marks_pending(sequencer);
-    uint64_t tick_every = busy || sequencer->timed > 0 ? TICK_BUSY_NS : TICK_IDLE_NS;
+    uint64_t tick_every = busy || sequencer->timed > 0 || sequencer->disconnects.waiting > 0 ? TICK_BUSY_NS : TICK_IDLE_NS;
     int64_t before = sequencer->position;
 
     if (!log_has_room(sequencer))

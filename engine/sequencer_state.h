@@ -36,6 +36,13 @@ typedef struct settlement {
     int64_t noted;   /* bound of the step going on */
 } settlement_t;
 
+/* Sessions whose client is away and has asked for cancel on disconnect. */
+typedef struct disconnects {
+    uint32_t waiting;
+    uint32_t due;
+    uint64_t next_ns; /* no waiting one is due before */
+} disconnects_t;
+
 struct sequencer {
     sequencer_config_t config;
     arena_t arena;
@@ -56,6 +63,7 @@ struct sequencer {
     uint64_t last_tick_ts;
     uint64_t last_hash_ts;
     int64_t last_hash_position;
+    disconnects_t disconnects;
     uint32_t timed; /* dated orders, schedules and volatility bands: ticks come closely while there are any */
 
     /* Rings: not state. */
@@ -240,7 +248,16 @@ bool is_control(uint16_t template_id);
 
 verdict_t session_admit(const sequencer_t *sequencer, log_slot_t *slot);
 void session_apply(sequencer_t *sequencer, const log_slot_t *slot, int64_t sequence);
-void session_start_epoch(sequencer_t *sequencer);
+void session_start_epoch(sequencer_t *sequencer, uint64_t ts_ns);
+
+/* ---- disconnect.c ----------------------------------------------------------------------------------------------------------- */
+
+void disconnect_begin(sequencer_t *sequencer, session_t *session, uint8_t cause, uint64_t ts_ns);
+void disconnect_end(sequencer_t *sequencer, session_t *session);
+void disconnect_extend(session_t *session, uint64_t ts_ns);
+void disconnect_tick(sequencer_t *sequencer, uint64_t ts_ns);
+void disconnect_write(sequencer_t *sequencer, uint64_t now);
+void disconnect_apply(sequencer_t *sequencer, const log_slot_t *slot);
 bool is_session_record(uint16_t template_id);
 
 /* ---- apply.c, apply_lists.c, refusals.c: one log record, or one whole group, into the state ---------------------------------------------- */

@@ -18,7 +18,9 @@ typedef struct server_config {
     uint32_t logon_deadline_ms;
     uint32_t timestamp_window_ms;
     uint32_t throttle_count;
+    uint32_t account_throttle_count;
     uint32_t throttle_interval_ms;
+    uint32_t busy_poll_us;
     uint32_t open_orders_max;
     uint32_t retransmit_max;
     uint32_t retransmit_jobs;
@@ -32,6 +34,7 @@ typedef struct server_counters {
     uint64_t requests, queries;
     uint64_t rejected;
     uint64_t malformed, logons, logons_refused;
+    uint64_t floods, keys_revoked;
     uint64_t slow_consumers, keep_alive_lapsed, superseded, logon_timeouts;
     uint64_t retransmissions, retransmit_rejects;
     uint64_t laps;
@@ -51,6 +54,7 @@ typedef struct server_event {
     uint64_t last_timestamp;
     uint8_t access_key_id[32];
     uint8_t material[32];
+    uint8_t peer[16];
     uint8_t frame[256];
 } server_event_t;
 

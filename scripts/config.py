@@ -159,11 +159,21 @@ class BinaryGatewayConfig(Section):
     listen: str = _text(r"(\[[0-9a-fA-F:]+\]|[^:\[\]]+):[0-9]{1,5}", '"HOST:PORT"')
     connections_max: int = _number(1, 65536)
     logon_timeout_ms: int = _number(100, 60000)
+    throttle_count: int = _number(0, 100_000_000)
+    account_throttle_count: int = _number(0, 100_000_000)
+    throttle_interval_ms: int = _number(200, 60_000)
+    busy_poll_us: int = _number(0, 1000)
+    tls_listen: str = _text(r"|(\[[0-9a-fA-F:]+\]|[^:\[\]]+):[0-9]{1,5}", '"HOST:PORT" or empty')
+    tls_certificate: str = _text(r".*", "a path or empty")
+    tls_key: str = _text(r".*", "a path or empty")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.port > PORT_MAX:
-            raise ConfigError(f"listen = {self.listen!r}: the port must be 0..{PORT_MAX}")
+        for name in ("listen", "tls_listen"):
+            if int(getattr(self, name).rpartition(":")[2] or 0) > PORT_MAX:
+                raise ConfigError(f"{name} = {getattr(self, name)!r}: the port must be 0..{PORT_MAX}")
+        if self.tls_listen and not (self.tls_certificate and self.tls_key):
+            raise ConfigError("tls_listen needs tls_certificate and tls_key")
 
     @property
     def host(self) -> str:
@@ -420,10 +430,11 @@ def _resolve_paths(tables: dict[str, Any], base: Path) -> None:
 
 
 def _resolve_tls(tables: dict[str, Any], base: Path) -> None:
-    web = tables.get("gateway", {}).get("web", {})
-    for key in ("tls_certificate", "tls_key"):
-        if isinstance(web, dict) and isinstance(web.get(key), str) and web[key]:
-            web[key] = str(_absolute(web[key], base))
+    for gateway in ("binary", "web"):
+        table = tables.get("gateway", {}).get(gateway, {})
+        for key in ("tls_certificate", "tls_key"):
+            if isinstance(table, dict) and isinstance(table.get(key), str) and table[key]:
+                table[key] = str(_absolute(table[key], base))
 
 
 def _absolute(value: str, base: Path) -> Path:

@@ -31,6 +31,7 @@ from typing import Any, Protocol
 from engine import EngineError, Matcher, Sequencer, SequencerCounter
 from gateway.admin import admin_config, admin_server
 from gateway.binary.server import BinaryServer, ServerConfig
+from gateway.binary.tls import TlsConfig
 from gateway.errors import ListenError
 from journaler import Journaler, JournalerConfig, JournalError, LogReader
 from ringbuf import (
@@ -61,6 +62,7 @@ from scripts.node import (
 )
 from scripts.placement import NOT_PINNED, Kind, ProcessPlan
 from scripts.storage import disk_full_text
+from scripts.tls import RelayProcess
 
 # One call of the C loop: the Python between two calls costs the request it meets tens of microseconds. With this and
 # BEHIND_NS at 1 ms the p99 of a lone order in D0 was 45 to 68 us, at 5 ms 23 to 50 (echo 12). Logons wait for it.
@@ -107,6 +109,10 @@ class Process:
         signal.signal(signal.SIGINT, self._stop)
         if plan.core != NOT_PINNED:
             os.sched_setaffinity(0, {plan.core})
+
+    def at_end(self, action: Callable[[], None]) -> None:
+        """Have something done when this process ends."""
+        self._stack.callback(action)
 
     def doorbell(self, watched: Iterable[tuple[Ring, Watch]], *, sockets: bool = False) -> Doorbell | None:
         """Return what this process sleeps on, rung when one of the watched cursors moves; None when it spins."""
@@ -369,6 +375,10 @@ def _build_gateway(process: Process) -> tuple[BinaryServer, int]:
         sessions_max=node.engine.sessions_max,
         connections_max=binary.connections_max,
         logon_deadline_ms=binary.logon_timeout_ms,
+        throttle_count=binary.throttle_count,
+        account_throttle_count=binary.account_throttle_count,
+        throttle_interval_ms=binary.throttle_interval_ms,
+        busy_poll_us=binary.busy_poll_us,
         open_orders_max=node.engine.open_orders_per_account_max,
         archive=archive,
     )
@@ -379,7 +389,24 @@ def _build_gateway(process: Process) -> tuple[BinaryServer, int]:
     except ListenError as error:
         raise _listen_error(error, node.binary_address, "gateway.binary.listen") from error
     process.count("gateway", server.counters)
+    if binary.tls_listen:
+        _start_tls(process, port)
     return server, port
+
+
+def _start_tls(process: Process, port: int) -> None:
+    binary = process.config.gateway.binary
+    host, _, tls_port = binary.tls_listen.rpartition(":")
+    config = TlsConfig(
+        host=_numeric(host.strip("[]")),
+        port=int(tls_port),
+        certificate=Path(binary.tls_certificate),
+        key=Path(binary.tls_key),
+        target_host=_numeric(binary.host),
+        target_port=port,
+        connections_max=binary.connections_max,
+    )
+    process.at_end(RelayProcess(config).close)
 
 
 def _build_admin(process: Process) -> BinaryServer:

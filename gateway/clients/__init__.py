@@ -5,6 +5,7 @@ They know the protocol and nothing of the server: of ours they import the wire s
 
 from gateway.clients.python.admin import AdminClient, AdminError, AdminRefused
 from gateway.clients.python.client import BullringClient, LogonRefused, Report, ReportGap, SessionLost
+from gateway.clients.python.orders import Order
 from gateway.clients.python.signing import Ed25519Signer, HmacSigner, Signer, load_signer
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Ed25519Signer",
     "HmacSigner",
     "LogonRefused",
+    "Order",
     "Report",
     "ReportGap",
     "SessionLost",

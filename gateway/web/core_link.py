@@ -98,6 +98,7 @@ class CoreLink(BullringClient):
         if not self.established or self._link is None:
             raise CoreUnavailable("the session to the exchange is not bound")
         first = self._own.next_seq
+        now_ns = self._wall_ns()  # the sequencer counts max_latency_us from here
         done: asyncio.Future[dict[int, list[Answer]]] = asyncio.get_running_loop().create_future()
         pending = _Pending(done, {})
         frames = bytearray()
@@ -108,7 +109,7 @@ class CoreLink(BullringClient):
                 pending.waiting[seq_num] = self._partitions if mass else 1
                 self._pending[seq_num] = pending
             flags = FrameFlag.MORE if index + 1 < len(messages) else 0
-            frames += encode_frame(message, seq_num=seq_num, flags=flags, sending_time=self._wall_ns())
+            frames += encode_frame(message, seq_num=seq_num, flags=flags, sending_time=now_ns)
         self._own.next_seq = first + len(messages)
         self._link.send(bytes(frames))
         try:

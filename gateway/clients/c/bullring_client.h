@@ -286,12 +286,35 @@ static inline int64_t bullring_send(bullring_client_t *client, uint16_t template
     return (int64_t)client->next_seq++;
 }
 
-/* The same request again, after a reconnect: its old number, its old block. */
-static inline int bullring_resend(bullring_client_t *client, uint16_t template_id, uint64_t seq_num, const void *block,
-                                  uint16_t size)
+/* One request of several that are one command: an order behind its details, a cancel-replace, an order list. */
+typedef struct bullring_request {
+    uint16_t template_id;
+    uint16_t size;
+    const void *block;
+} bullring_request_t;
+
+/* Put 1 to 8 linked requests into the output, all or none. Returns the number of the first or BULLRING_FULL. */
+static inline int64_t bullring_send_linked(bullring_client_t *client, const bullring_request_t *requests, int count)
 {
-    return bullring_frame(client, template_id, FRAME_FLAG_POSS_RESEND, seq_num, block, size) == NULL ? BULLRING_FULL
-                                                                                                    : BULLRING_OK;
+    int64_t first = (int64_t)client->next_seq;
+    size_t size = 0;
+
+    for (int i = 0; i < count; i++)
+        size += FRAME_HEADER_SIZE + requests[i].size;
+    if (client->out_length + size > BULLRING_BUFFER_SIZE)
+        return BULLRING_FULL;
+    for (int i = 0; i < count; i++)
+        bullring_frame(client, requests[i].template_id, i + 1 < count ? FRAME_FLAG_MORE : 0, client->next_seq++,
+                       requests[i].block, requests[i].size);
+    return first;
+}
+
+/* The same request again, after a reconnect: its old number, its old block. `more` as it was: linked with the next one. */
+static inline int bullring_resend(bullring_client_t *client, uint16_t template_id, uint64_t seq_num, const void *block,
+                                  uint16_t size, bool more)
+{
+    uint16_t flags = (uint16_t)(FRAME_FLAG_POSS_RESEND | (more ? FRAME_FLAG_MORE : 0));
+    return bullring_frame(client, template_id, flags, seq_num, block, size) == NULL ? BULLRING_FULL : BULLRING_OK;
 }
 
 static inline int64_t bullring_send_new(bullring_client_t *client, const new_order_single_t *order)
@@ -307,6 +330,58 @@ static inline int64_t bullring_send_cancel(bullring_client_t *client, const orde
 static inline int64_t bullring_send_replace(bullring_client_t *client, const order_replace_request_t *request)
 {
     return bullring_send(client, TEMPLATE_ORDER_REPLACE_REQUEST, request, sizeof(*request));
+}
+
+static inline int64_t bullring_send_amend(bullring_client_t *client, const order_amend_request_t *request)
+{
+    return bullring_send(client, TEMPLATE_ORDER_AMEND_REQUEST, request, sizeof(*request));
+}
+
+static inline int64_t bullring_send_mass_cancel(bullring_client_t *client, const mass_cancel_request_t *request)
+{
+    return bullring_send(client, TEMPLATE_MASS_CANCEL_REQUEST, request, sizeof(*request));
+}
+
+static inline int64_t bullring_send_quote(bullring_client_t *client, const quote_t *quote)
+{
+    return bullring_send(client, TEMPLATE_QUOTE, quote, sizeof(*quote));
+}
+
+static inline int64_t bullring_send_status(bullring_client_t *client, const order_status_request_t *request)
+{
+    return bullring_send(client, TEMPLATE_ORDER_STATUS_REQUEST, request, sizeof(*request));
+}
+
+/* Cancel one order and place another as one command. Returns the number of the cancel; the order's is the next. */
+static inline int64_t bullring_send_cancel_replace(bullring_client_t *client, const order_cancel_request_t *cancel,
+                                                   const new_order_single_t *order)
+{
+    const bullring_request_t requests[] = {{TEMPLATE_ORDER_CANCEL_REQUEST, sizeof(*cancel), cancel},
+                                           {TEMPLATE_NEW_ORDER_SINGLE, sizeof(*order), order}};
+    return bullring_send_linked(client, requests, 2);
+}
+
+/* An order list of 2 (OCO: above, below; OTO: working, pending) or 3 legs (OTOCO: working, pending above, pending below). Sets the
+ * legs' roles. Returns the number of the list's own frame; the legs' are the next ones. */
+static inline int64_t bullring_send_list(bullring_client_t *client, uint8_t list_type, uint64_t list_cl_ord_id,
+                                         new_order_single_t *legs, int count)
+{
+    static const uint8_t roles[][3] = {
+        [LIST_TYPE_OCO] = {LIST_ROLE_OCO_ABOVE, LIST_ROLE_OCO_BELOW},
+        [LIST_TYPE_OTO] = {LIST_ROLE_OTO_WORKING, LIST_ROLE_OTO_PENDING},
+        [LIST_TYPE_OTOCO] = {LIST_ROLE_OTOCO_WORKING, LIST_ROLE_OTOCO_PENDING_ABOVE, LIST_ROLE_OTOCO_PENDING_BELOW}};
+    order_list_request_t list = {.list_cl_ord_id = list_cl_ord_id,
+                                 .instrument_id = legs[0].instrument_id,
+                                 .account_id = legs[0].account_id,
+                                 .list_type = list_type,
+                                 .leg_count = (uint8_t)count};
+    bullring_request_t requests[4] = {{TEMPLATE_ORDER_LIST_REQUEST, sizeof(list), &list}};
+
+    for (int i = 0; i < count && i < 3; i++) {
+        legs[i].list_role = roles[list_type][i];
+        requests[i + 1] = (bullring_request_t){TEMPLATE_NEW_ORDER_SINGLE, sizeof(legs[i]), &legs[i]};
+    }
+    return bullring_send_linked(client, requests, count + 1);
 }
 
 /* A limit order that rests, all optional fields empty. */

@@ -8,12 +8,14 @@ sent again with possResend after a reconnect. Report numbers are checked per par
 import asyncio
 import contextlib
 import itertools
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
 from gateway.clients.python.flow import OwnFlow, ReportFlow
+from gateway.clients.python.orders import GROUP_FRAMES_MAX, Order, cancel_replace_frames, list_frames
 from gateway.clients.python.signing import Signer, signed_frame
 from ringbuf.wire.base import WireMessage
 from ringbuf.wire.codec import (
@@ -29,28 +31,32 @@ from ringbuf.wire.messages import (
     AssetReply,
     BalanceQuery,
     BalanceReply,
+    CancelFlags,
     CodType,
     Establish,
     EstablishAck,
     EstablishReject,
     EstablishRejectCode,
-    ExecInst,
     InstrumentQuery,
     InstrumentReply,
+    ListType,
+    MassCancelFlags,
     MassCancelRequest,
     MassCancelScope,
     Negotiate,
     NegotiateReject,
     NegotiateRejectCode,
     NegotiateResponse,
-    NewOrderSingle,
     NotApplied,
     OpenOrdersQuery,
+    OrderAmendRequest,
     OrderCancelRequest,
     OrderReplaceRequest,
     OrderReply,
-    OrdType,
+    OrderStatusRequest,
     QueryEnd,
+    Quote,
+    QuoteFlags,
     RejectCode,
     Retransmission,
     RetransmitReject,
@@ -133,6 +139,7 @@ class BullringClient:
         resume: bool = True,
         timeout_s: float = 10.0,
         wall_ns: Callable[[], int] = time.time_ns,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.session_id = session_id
         self.session_ver_id = 0
@@ -143,6 +150,7 @@ class BullringClient:
         self._resume = resume
         self._timeout_s = timeout_s
         self._wall_ns = wall_ns
+        self._tls = tls
         self._last_stamp = 0
         self._own = OwnFlow()
         self._flows: dict[int, ReportFlow[Report]] = {}
@@ -172,7 +180,7 @@ class BullringClient:
         for host, port in self._addresses:
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    _, self._link = await loop.create_connection(lambda: _Link(self), host, port)
+                    _, self._link = await loop.create_connection(lambda: _Link(self), host, port, ssl=self._tls)
                 return
             except OSError as error:
                 errors.append(f"{host}:{port}: {error}")
@@ -262,31 +270,102 @@ class BullringClient:
         client_tag: int = 0,
         max_latency_us: int = 0,
     ) -> int:
-        """Send an order in ticks and lots; without a price it is a market order."""
+        """Send a plain order in ticks and lots; without a price it is a market order. `place` knows all terms."""
+        order = Order(
+            instrument_id=instrument_id,
+            side=side,
+            quantity=quantity,
+            price=price,
+            cl_ord_id=cl_ord_id,
+            time_in_force=time_in_force,
+            post_only=post_only,
+            stp_mode=stp_mode,
+            account_id=account_id,
+            client_tag=client_tag,
+            max_latency_us=max_latency_us,
+        )
+        return self.place(order)
+
+    def place(self, order: Order) -> int:
+        """Send an order with any terms; its answer has the returned number."""
+        return self.send_group(order.frames())[-1]
+
+    def place_list(self, kind: ListType, legs: Sequence[Order], *, list_cl_ord_id: int = 0) -> list[int]:
+        """Send an OCO, OTO or OTOCO list; ListStatus answers the first number, each leg has its own."""
+        return self.send_group(list_frames(kind, legs, list_cl_ord_id=list_cl_ord_id))
+
+    def cancel_replace(
+        self,
+        order: Order,
+        *,
+        order_id: int | None = None,
+        orig_cl_ord_id: int | None = None,
+        cl_ord_id: int = 0,
+        continue_on_failure: bool = False,
+    ) -> list[int]:
+        """Cancel an order and send a new one as one command; return the cancel's number, then the order's last."""
+        frames = cancel_replace_frames(
+            order,
+            order_id=order_id,
+            orig_cl_ord_id=orig_cl_ord_id,
+            cl_ord_id=cl_ord_id,
+            continue_on_failure=continue_on_failure,
+        )
+        return self.send_group(frames)
+
+    def quote(
+        self,
+        *,
+        instrument_id: int,
+        bid: tuple[int, int] | None,
+        ask: tuple[int, int] | None,
+        quote_id: int = 0,
+        quote_set_id: int = 0,
+        bid_cl_ord_id: int = 0,
+        ask_cl_ord_id: int = 0,
+        post_only: bool = False,
+        stp_mode: StpMode = StpMode.NONE,
+        account_id: int = 0,
+        client_tag: int = 0,
+    ) -> int:
+        """Set both sides of a quote to (price, open quantity); None pulls a side. QuoteAck answers."""
+        bid_px, bid_qty = (None, 0) if bid is None else bid
+        ask_px, ask_qty = (None, 0) if ask is None else ask
         return self.send(
-            NewOrderSingle(
-                instrument_id=instrument_id,
-                side=side,
-                order_qty=quantity,
-                price=price,
-                ord_type=OrdType.MARKET if price is None else OrdType.LIMIT,
-                cl_ord_id=cl_ord_id,
-                time_in_force=time_in_force,
-                exec_inst=ExecInst.POST_ONLY if post_only else 0,
-                stp_mode=stp_mode,
-                account_id=account_id,
+            Quote(
+                quote_id=quote_id,
+                bid_px=bid_px,
+                bid_qty=bid_qty,
+                ask_px=ask_px,
+                ask_qty=ask_qty,
+                bid_cl_ord_id=bid_cl_ord_id,
+                ask_cl_ord_id=ask_cl_ord_id,
                 client_tag=client_tag,
-                max_latency_us=max_latency_us,
+                instrument_id=instrument_id,
+                account_id=account_id,
+                quote_set_id=quote_set_id,
+                quote_flags=QuoteFlags.POST_ONLY if post_only else QuoteFlags(0),
+                stp_mode=stp_mode,
             )
         )
 
     def cancel(
-        self, *, instrument_id: int, order_id: int | None = None, orig_cl_ord_id: int | None = None, cl_ord_id: int = 0
+        self,
+        *,
+        instrument_id: int,
+        order_id: int | None = None,
+        orig_cl_ord_id: int | None = None,
+        cl_ord_id: int = 0,
+        flags: CancelFlags | None = None,
     ) -> int:
-        """Cancel an order by its id or by its client id."""
+        """Cancel an order by its id or by its client id; `flags` may restrict it to a state."""
         return self.send(
             OrderCancelRequest(
-                instrument_id=instrument_id, order_id=order_id, orig_cl_ord_id=orig_cl_ord_id, cl_ord_id=cl_ord_id
+                instrument_id=instrument_id,
+                order_id=order_id,
+                orig_cl_ord_id=orig_cl_ord_id,
+                cl_ord_id=cl_ord_id,
+                cancel_flags=CancelFlags(0) if flags is None else flags,
             )
         )
 
@@ -299,8 +378,9 @@ class BullringClient:
         cl_ord_id: int = 0,
         price: int | None = None,
         quantity: int | None = None,
+        display_quantity: int | None = None,
     ) -> int:
-        """Give an order a new price, a new total quantity (filled included), or both."""
+        """Give an order a new price, total quantity (filled included) or display quantity; None stays."""
         return self.send(
             OrderReplaceRequest(
                 instrument_id=instrument_id,
@@ -309,6 +389,42 @@ class BullringClient:
                 cl_ord_id=cl_ord_id,
                 price=price,
                 order_qty=quantity,
+                display_qty=display_quantity,
+            )
+        )
+
+    def amend(
+        self,
+        *,
+        instrument_id: int,
+        quantity: int,
+        order_id: int | None = None,
+        orig_cl_ord_id: int | None = None,
+        cl_ord_id: int = 0,
+    ) -> int:
+        """Reduce an order's total quantity (filled included); it keeps its place."""
+        return self.send(
+            OrderAmendRequest(
+                instrument_id=instrument_id,
+                order_id=order_id,
+                orig_cl_ord_id=orig_cl_ord_id,
+                cl_ord_id=cl_ord_id,
+                new_qty=quantity,
+            )
+        )
+
+    def order_status(
+        self,
+        *,
+        instrument_id: int,
+        order_id: int | None = None,
+        orig_cl_ord_id: int | None = None,
+        request_id: int = 0,
+    ) -> int:
+        """Ask for the state of an open order; OrderStatus answers, numbered like any report."""
+        return self.send(
+            OrderStatusRequest(
+                request_id=request_id, instrument_id=instrument_id, order_id=order_id, orig_cl_ord_id=orig_cl_ord_id
             )
         )
 
@@ -319,16 +435,37 @@ class BullringClient:
         instrument_id: int = 0,
         side: SideOrBoth = SideOrBoth.BOTH,
         cl_ord_id: int = 0,
+        stp_group_id: int = 0,
+        flags: MassCancelFlags | None = None,
     ) -> int:
-        """Cancel all orders of the session or account."""
-        return self.send(MassCancelRequest(scope=scope, instrument_id=instrument_id, side=side, cl_ord_id=cl_ord_id))
+        """Cancel all orders of the session or account; with LOCK_ENTRY new ones are refused until UNLOCK_ENTRY."""
+        return self.send(
+            MassCancelRequest(
+                scope=scope,
+                instrument_id=instrument_id,
+                side=side,
+                cl_ord_id=cl_ord_id,
+                stp_group_id=stp_group_id,
+                mass_flags=MassCancelFlags(0) if flags is None else flags,
+            )
+        )
 
     def send(self, message: WireMessage) -> int:
         """Number and send any request. Without a connection it is sent after the reconnect."""
-        seq_num, frame = self._own.add(message, self._wall_ns())
+        return self.send_group([message])[0]
+
+    def send_group(self, messages: Sequence[WireMessage]) -> list[int]:
+        """Number and send requests that are one command, linked if several. Raises ValueError for too many."""
+        if not 1 <= len(messages) <= GROUP_FRAMES_MAX:
+            raise ValueError(f"{len(messages)} linked requests: must be 1 to {GROUP_FRAMES_MAX}")
+        numbers, frames = [], []
+        for left, message in zip(range(len(messages) - 1, -1, -1), messages, strict=True):
+            seq_num, frame = self._own.add(message, self._wall_ns(), more=left > 0)
+            numbers.append(seq_num)
+            frames.append(frame)
         if self._established and self._link is not None:
-            self._link.send(frame)
-        return seq_num
+            self._link.send(b"".join(frames))
+        return numbers
 
     # --- queries ----------------------------------------------------------------------------------------------------
 
