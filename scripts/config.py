@@ -246,7 +246,7 @@ class Config(Section):
         super().__post_init__()
         if self.gateway.web.workers and not self.journal.archive:
             raise ConfigError(
-                "journal.archive = false: the web gateway reads old reports from the archive; set gateway.web.workers = 0"
+                "journal.archive = false: the web gateway reads old reports there; set gateway.web.workers = 0"
             )
 
     @property

@@ -6,6 +6,7 @@ import ssl
 from typing import Any
 
 from aiohttp import web
+from aiohttp.log import web_logger
 
 from gateway.web.config import WebConfig
 from gateway.web.core_link import CoreLink, InputReader
@@ -13,6 +14,8 @@ from gateway.web.endpoints import ENDPOINTS
 from gateway.web.gateway import Gateway
 from gateway.web.metrics import Metrics
 from gateway.web.rest import RestEndpoint, errors_as_json, json_response
+from gateway.web.user_streams import UserStreams
+from gateway.web.ws_api import SocketApi
 
 SHUTDOWN_S = 3.0
 BACKLOG = 1024
@@ -26,6 +29,8 @@ class WebGateway:
         self._config = config
         self.gateway = Gateway(config, core=core, inputs=inputs)
         self.metrics = Metrics(config.number)
+        self.streams = UserStreams(self.gateway)
+        self.sockets = SocketApi(self.gateway, self.streams, self.metrics, web_logger)
         self._runner: web.AppRunner | None = None
 
     def application(self) -> web.Application:
@@ -34,6 +39,7 @@ class WebGateway:
         for endpoint in ENDPOINTS:
             handler = RestEndpoint(self.gateway, endpoint, self.metrics)
             app.router.add_route(endpoint.method, endpoint.path, handler.__call__)
+        app.router.add_get("/ws-api/v3", self.sockets.handle)
         app.router.add_get("/health", self._health)
         app.router.add_get("/ready", self._ready)
         app.router.add_get("/metrics", self._metrics_text)
@@ -57,13 +63,19 @@ class WebGateway:
         await site.start()
 
     async def stop(self) -> None:
+        await self.sockets.shutdown()
+        self.streams.stop()
         if self._runner is not None:
             await self._runner.cleanup()
         await self.gateway.stop()
 
     def numbers(self) -> dict[str, int]:
         """Return what `bullring stat` shows of this worker."""
-        return self.gateway.numbers()
+        return self.gateway.numbers() | {
+            "socket_connections": self.sockets.count,
+            "socket_slow_closed": self.sockets.slow,
+            "user_subscriptions": self.streams.count,
+        }
 
     def _tls(self) -> ssl.SSLContext | None:
         if self._config.tls_certificate is None:

@@ -14,6 +14,7 @@ from gateway.web.api import Call, Endpoint, Security
 from gateway.web.auth import Signed, Verifier, check_time, invalid_key, not_permitted
 from gateway.web.config import WebConfig
 from gateway.web.core_link import ANSWER_TIMEOUT_S, Answer, CoreLink, CoreUnavailable, InputReader, OutcomeUnknown
+from gateway.web.dead_man import DeadManTimers, watch_timers
 from gateway.web.duplicates import Duplicates
 from gateway.web.errors import BANNED, LIMITED, ApiError, missing, outcome_unknown, unavailable
 from gateway.web.history_link import HistoryLate, HistoryLink
@@ -43,29 +44,32 @@ class Gateway:
         self.verifier = Verifier(config.seal_key, config.keys_path)
         self.history = HistoryLink(config.history_socket, on_state=self._history_moved)
         self.duplicates = Duplicates(config.store_path.with_name("claims.db"))
+        self.timers = DeadManTimers(config.store_path.with_name("timers.db"))
         self.market: MarketView = StoreMarketView(lambda: self.store)
         self._day_statistics = DayStatistics()
         self.on_events: list[Callable[[], None]] = []
         self._store: StoreReader | None = None
         self._reference_of: tuple[int, int] = (-1, -1)
         self._hash_key = config.hash_seed.to_bytes(8, "little")
-        self._core_task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self.started_ns = time.time_ns()
 
     async def start(self) -> None:
         await self.history.start()
-        self._core_task = asyncio.create_task(self.core.run())
+        self._tasks.append(asyncio.create_task(self.core.run()))
         async with asyncio.timeout(START_TIMEOUT_S):
             await self.core.bound.wait()
+        self._tasks.append(asyncio.create_task(watch_timers(self, self.timers)))
 
     async def stop(self) -> None:
-        if self._core_task is not None:
-            self._core_task.cancel()
-            await asyncio.gather(self._core_task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.core.close()
         await self.history.close()
         self.limits.close()
         self.duplicates.close()
+        self.timers.close()
 
     @property
     def store(self) -> StoreReader:

@@ -159,6 +159,8 @@ async def errors_as_json(
         text = {404: "Path not found.", 405: "Method not allowed for this path."}.get(error.status, error.reason)
         headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
         return json_response({"code": code, "msg": text}, status=error.status, headers=headers)
+    except ApiError as error:
+        return error_response(error, {})
     except ConnectionError:
         raise
     except Exception:
