@@ -12,8 +12,12 @@ from gateway.web.config import WebConfig
 from gateway.web.core_link import CoreLink, InputReader
 from gateway.web.endpoints import ENDPOINTS
 from gateway.web.gateway import Gateway
+from gateway.web.listen_keys import PATTERN as LISTEN_KEY
+from gateway.web.listen_keys import ListenKeys, ListenKeySockets
+from gateway.web.listen_keys import endpoints as listen_key_endpoints
 from gateway.web.metrics import Metrics
-from gateway.web.rest import RestEndpoint, errors_as_json, json_response
+from gateway.web.openapi import document
+from gateway.web.rest import RestEndpoint, errors_as_json, json_bytes, json_response
 from gateway.web.user_streams import UserStreams
 from gateway.web.ws_api import SocketApi
 
@@ -30,15 +34,26 @@ class WebGateway:
         self.gateway = Gateway(config, core=core, inputs=inputs)
         self.metrics = Metrics(config.number)
         self.streams = UserStreams(self.gateway)
+        path = config.store_path.with_name("listen_keys.db")
+        self._listen_keys = ListenKeys(path) if config.listen_keys else None
+        if self._listen_keys is not None:
+            self._listen_sockets = ListenKeySockets(self.gateway, self._listen_keys, self.streams)
+        self._document = b""
         self.sockets = SocketApi(self.gateway, self.streams, self.metrics, web_logger)
         self._runner: web.AppRunner | None = None
 
     def application(self) -> web.Application:
         """Return the application with every route."""
         app = web.Application(middlewares=[errors_as_json], client_max_size=self._config.body_bytes_max)
-        for endpoint in ENDPOINTS:
+        endpoints = ENDPOINTS
+        if self._listen_keys is not None:
+            endpoints += listen_key_endpoints(self._listen_keys)
+            app.router.add_get(f"/ws/{{listen_key:{LISTEN_KEY}}}", self._listen_sockets.handle)
+        self._document = json_bytes(document(endpoints, self._url()))
+        for endpoint in endpoints:
             handler = RestEndpoint(self.gateway, endpoint, self.metrics)
             app.router.add_route(endpoint.method, endpoint.path, handler.__call__)
+        app.router.add_get("/openapi.json", self._openapi)
         app.router.add_get("/ws-api/v3", self.sockets.handle)
         app.router.add_get("/health", self._health)
         app.router.add_get("/ready", self._ready)
@@ -64,6 +79,9 @@ class WebGateway:
 
     async def stop(self) -> None:
         await self.sockets.shutdown()
+        if self._listen_keys is not None:
+            await self._listen_sockets.shutdown()
+            self._listen_keys.close()
         self.streams.stop()
         if self._runner is not None:
             await self._runner.cleanup()
@@ -76,6 +94,11 @@ class WebGateway:
             "socket_slow_closed": self.sockets.slow,
             "user_subscriptions": self.streams.count,
         }
+
+    def _url(self) -> str:
+        config = self._config
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        return f"{'http' if config.tls_certificate is None else 'https'}://{host}:{config.port}"
 
     def _tls(self) -> ssl.SSLContext | None:
         if self._config.tls_certificate is None:
@@ -97,6 +120,9 @@ class WebGateway:
         }
         ready = all(checks.values())
         return json_response({"status": "ready" if ready else "not ready", **checks}, status=200 if ready else 503)
+
+    async def _openapi(self, _: web.Request) -> web.StreamResponse:
+        return web.Response(body=self._document, content_type="application/json", charset="utf-8")
 
     async def _metrics_text(self, _: web.Request) -> web.StreamResponse:
         for name, value in self.numbers().items():

@@ -354,22 +354,23 @@ ENDPOINTS = (
     ),
     Endpoint(
         "GET", "/api/v3/ticker/24hr", "Statistics of 24 hours", ticker_24hr, (*_PAIRS, TYPE), socket="ticker.24hr",
-        weight=_weight_24hr,
+        weight=_weight_24hr, answer="either",
     ),
     Endpoint(
         "GET", "/api/v3/ticker/tradingDay", "Statistics of the day", ticker_trading_day, (*_PAIRS, TYPE, TIME_ZONE),
-        socket="ticker.tradingDay", weight=_weight_window,
+        socket="ticker.tradingDay", weight=_weight_window, answer="either",
     ),
     Endpoint(
         "GET", "/api/v3/ticker", "Statistics of a window", ticker_window,
         (*_PAIRS, TYPE, Param("windowSize", pattern=WINDOW, doc="1m..59m, 1h..23h, 1d..7d")), socket="ticker",
-        weight=_weight_window,
+        weight=_weight_window, answer="either",
     ),
     Endpoint(
         "GET", "/api/v3/ticker/price", "Last prices", price, _PAIRS, socket="ticker.price", weight=_weight(2, 4),
+        answer="either",
     ),
     Endpoint(
         "GET", "/api/v3/ticker/bookTicker", "Best bid and ask", book_ticker, _PAIRS, socket="ticker.book",
-        weight=_weight(2, 4),
+        weight=_weight(2, 4), answer="either",
     ),
 )  # fmt: skip

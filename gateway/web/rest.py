@@ -135,8 +135,12 @@ def time_unit(text: str | None) -> bool:
     return unit == "MICROSECOND"
 
 
+def json_bytes(body: Any) -> bytes:
+    return orjson.dumps(body)
+
+
 def json_response(body: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(body=orjson.dumps(body), status=status, headers=headers, content_type=JSON, charset="utf-8")
+    return web.Response(body=json_bytes(body), status=status, headers=headers, content_type=JSON, charset="utf-8")
 
 
 def error_response(error: ApiError, headers: dict[str, str]) -> web.Response:
