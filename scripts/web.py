@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import uvloop
 
-from gateway.clients import load_signer
+from gateway.clients import Signer, load_signer
 from gateway.web.app import WebGateway
 from gateway.web.config import LimitsConfig, WebConfig
 from gateway.web.core_link import CoreLink, InputReader
@@ -28,15 +29,13 @@ from scripts.admin.key import create_ed25519_key
 from scripts.admin.link import AdminLink
 from scripts.admin.session import create_session
 from scripts.config import Config
-from scripts.exit_codes import CommandError, ExitCode
+from scripts.exit_codes import CommandError
 from scripts.node import seal_key
 from scripts.processes import HOUSEKEEPING_S, Process, Ready
 
 HISTORY_SOCKET = "history.sock"
 SHARED_FILE = "web-shared"
 SESSIONS_FILE = "sessions.json"
-ADMIN_WAIT_S = 30.0
-ADMIN_RETRY_S = 0.1
 IDLE_S = 0.05
 PERMISSIONS = wire.Permissions.READ | wire.Permissions.TRADE | wire.Permissions.ADMIN
 
@@ -71,7 +70,7 @@ def run_history(process: Process, ready: Ready) -> None:
             if time.monotonic() >= due:
                 due = time.monotonic() + HOUSEKEEPING_S
                 process.check_parent()
-                process.write_numbers()
+                process.write_counters()
     finally:
         server.close()
 
@@ -83,16 +82,15 @@ def run_web(process: Process, ready: Ready) -> None:
 async def _serve(process: Process, ready: Ready) -> None:
     node, config = process.node, process.config
     number = int(process.plan.name.rpartition("-")[2])
-    own = await asyncio.to_thread(worker_session, config, number)
     archive = ReportArchive(config.journal_dir)
     core = CoreLink(
         [(config.gateway.binary.host, node.binary_port)],
-        session_id=own.session,
-        signer=load_signer(Path(own.key_file)),
+        credentials=lambda: asyncio.to_thread(credentials, config, number),
         partitions=node.engine.partitions,
     )
     gateway = WebGateway(web_config(process, number), core=core, inputs=InputReader(process.rings.reports, archive))
-    await gateway.start()
+    # A node that follows another one cannot bind a session before it leads; it answers 503 until then.
+    await gateway.start(wait_for_core=not config.replicated)
     process.count("web", gateway.numbers)
     stopped = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
@@ -100,7 +98,7 @@ async def _serve(process: Process, ready: Ready) -> None:
     ready({})
     while not stopped.is_set():
         process.check_parent()
-        process.write_numbers()
+        process.write_counters()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(HOUSEKEEPING_S):
                 await stopped.wait()
@@ -152,11 +150,21 @@ class WorkerSession:
     key_file: str
 
 
+def credentials(config: Config, number: int) -> tuple[int, Signer] | None:
+    """Return session and key of a worker; None while the exchange does not take administration commands."""
+    try:
+        own = worker_session(config, number)
+    except CommandError as error:
+        print(f"web-{number}: no session yet: {error}", file=sys.stderr, flush=True)
+        return None
+    return own.session, load_signer(Path(own.key_file))
+
+
 def worker_session(config: Config, number: int) -> WorkerSession:
     """Return this worker's session, made at its first start."""
     config.web_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = config.web_dir / SESSIONS_FILE
-    with _locked(config.web_dir / "lock"), _admin(config) as link:
+    with _locked(config.web_dir / "lock"), AdminLink.open(config) as link:
         known = json.loads(path.read_text()) if path.is_file() else {}
         accounts = {reply.account_id for reply in link.accounts()}
         own = known.get(str(number))
@@ -181,15 +189,3 @@ def _locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
-
-
-def _admin(config: Config) -> AdminLink:
-    """Open the admin socket; its process may still be starting."""
-    deadline = time.monotonic() + ADMIN_WAIT_S
-    while True:
-        try:
-            return AdminLink.open(config)
-        except CommandError as error:
-            if error.code is not ExitCode.UNAVAILABLE or time.monotonic() > deadline:
-                raise
-            time.sleep(ADMIN_RETRY_S)

@@ -120,6 +120,8 @@ typedef struct server {
     int epoll_fd, listen_fd;
     int port;
     bool listen_tcp, stopping;
+    bool idle;        /* the node does not lead */
+    bool cancel_only;
     bool announced; /* that connections of an earlier process are gone */
     bool keys_changed;
     bool log_looked_at, log_busy; /* of this turn */

@@ -660,6 +660,17 @@ void server_shutdown(server_t *server)
             connection_terminate(server, &server->connections[i], TERMINATE_CODE_SERVER_SHUTDOWN, DOWN_CAUSE_SHUTDOWN);
 }
 
+void server_set_ready(server_t *server, int ready)
+{
+    server->idle = ready == 0;
+    server->admin_next = 0; /* where session 1 stands may have changed while another node led */
+}
+
+void server_set_cancel_only(server_t *server, int on)
+{
+    server->cancel_only = on != 0;
+}
+
 /* Tell the log that the connections of an earlier process on this ring are gone. */
 static void announce(server_t *server)
 {

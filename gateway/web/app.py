@@ -60,8 +60,8 @@ class WebGateway:
         app.router.add_get("/metrics", self._metrics_text)
         return app
 
-    async def start(self) -> None:
-        await self.gateway.start()
+    async def start(self, *, wait_for_core: bool = True) -> None:
+        await self.gateway.start(wait_for_core=wait_for_core)
         self._runner = web.AppRunner(
             self.application(), access_log=None, handle_signals=False, max_line_size=HEADER_BYTES_MAX,
             max_field_size=HEADER_BYTES_MAX, shutdown_timeout=SHUTDOWN_S,

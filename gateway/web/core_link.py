@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.clients.python.client import BullringClient, LogonRefused, Report, ReportGap, SessionLost
-from gateway.clients.python.signing import Signer
+from gateway.clients.python.signing import HmacSigner, Signer
 from gateway.web.history import BLOCK_OFFSET, REPORT_SLOT, SLOT_SIZE
 from journaler.reader import ReportArchive
 from ringbuf import Lapped, Ring
@@ -31,6 +31,8 @@ FLAG_LAST_OF_INPUT = 2
 READ_AHEAD = 64
 RETRY_S = 0.0005
 RECONNECT_S = 0.1
+CREDENTIALS_S = 1.0
+NO_SIGNER = HmacSigner("", b"")  # until there are credentials
 ANSWER_TIMEOUT_S = 10.0
 
 
@@ -61,13 +63,18 @@ class _Pending:
     answers: dict[int, list[Answer]] = field(default_factory=dict)
 
 
-class CoreLink(BullringClient):
-    """`start()` binds the session; `run()` keeps it bound."""
+Credentials = Callable[[], Awaitable[tuple[int, Signer] | None]]
 
-    def __init__(
-        self, addresses: Sequence[tuple[str, int]], *, session_id: int, signer: Signer, partitions: int
-    ) -> None:
-        super().__init__(addresses, session_id=session_id, signer=signer, resume=False)
+
+class CoreLink(BullringClient):
+    """`run()` binds the session and keeps it bound.
+
+    `credentials` is asked for (session id, key) until it has them: a node that follows cannot make a session yet.
+    """
+
+    def __init__(self, addresses: Sequence[tuple[str, int]], *, credentials: Credentials, partitions: int) -> None:
+        super().__init__(addresses, session_id=0, signer=NO_SIGNER, resume=False)
+        self._credentials = credentials
         self._partitions = partitions
         self._pending: dict[int, _Pending] = {}
         self._lost_event = asyncio.Event()
@@ -78,6 +85,9 @@ class CoreLink(BullringClient):
         """Bind the session again and again, for ever."""
         while True:
             try:
+                if not await self._ready_to_sign():
+                    await asyncio.sleep(CREDENTIALS_S)
+                    continue
                 await self.start()
                 self._lost_event.clear()
                 self.bound.set()
@@ -89,6 +99,14 @@ class CoreLink(BullringClient):
             if self._link is not None:
                 self._link.close()
             await asyncio.sleep(RECONNECT_S)
+
+    async def _ready_to_sign(self) -> bool:
+        if self.session_id == 0:
+            found = await self._credentials()
+            if found is None:
+                return False
+            self.session_id, self._signer = found
+        return True
 
     async def request(self, *messages: WireMessage) -> list[list[Answer]]:
         """Send one linked group; return the answers of each message, in order (none for OrderDetails).

@@ -54,11 +54,12 @@ class Gateway:
         self._tasks: list[asyncio.Task[None]] = []
         self.started_ns = time.time_ns()
 
-    async def start(self) -> None:
+    async def start(self, *, wait_for_core: bool) -> None:
         await self.history.start()
         self._tasks.append(asyncio.create_task(self.core.run()))
-        async with asyncio.timeout(START_TIMEOUT_S):
-            await self.core.bound.wait()
+        if wait_for_core:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await self.core.bound.wait()
         self._tasks.append(asyncio.create_task(watch_timers(self, self.timers)))
 
     async def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""A scripted session of the unmodified official SDK (binance-sdk-spot) against a running exchange; as ccxt_session.py."""
+"""A scripted session of the unmodified official SDK (binance-sdk-spot) against an exchange; as ccxt_session.py."""
 
 import asyncio
 import json

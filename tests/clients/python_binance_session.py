@@ -56,8 +56,8 @@ def rest_session(facts: dict) -> dict:
     assert client.get_my_trades(symbol=SYMBOL)[-1]["isMaker"] is True
     client.cancel_order(symbol=SYMBOL, orderId=ask["orderId"])
     oco = client.create_oco_order(
-        symbol=SYMBOL, side="SELL", quantity="1", aboveType="LIMIT_MAKER", abovePrice="210", belowType="STOP_LOSS_LIMIT",
-        belowStopPrice="160", belowPrice="159", belowTimeInForce="GTC",
+        symbol=SYMBOL, side="SELL", quantity="1", aboveType="LIMIT_MAKER", abovePrice="210",
+        belowType="STOP_LOSS_LIMIT", belowStopPrice="160", belowPrice="159", belowTimeInForce="GTC",
     )  # fmt: skip
     assert oco["contingencyType"] == "OCO" and len(oco["orderReports"]) == 2
     ended = client.cancel_order(symbol=SYMBOL, orderId=oco["orders"][0]["orderId"])

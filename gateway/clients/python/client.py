@@ -77,7 +77,7 @@ Reply = TypeVar("Reply", bound=WireMessage)
 RETRANSMIT_MAX = 1000  # reports asked for at a time
 RECONNECT_FIRST_S = 0.05
 RECONNECT_LAST_S = 1.0
-KEEP_ALIVE_LIVES = 3
+RECONNECT_EAGER_S = 3.0  # so long a failover may take: no longer pauses before that
 
 
 class LogonRefused(Exception):
@@ -134,6 +134,7 @@ class BullringClient:
         session_id: int,
         signer: Signer,
         keep_alive_ms: int = 1000,
+        keep_alive_lives: int = 3,
         cod_type: CodType = CodType.NEVER,
         cod_timeout_ms: int = 0,
         resume: bool = True,
@@ -141,11 +142,16 @@ class BullringClient:
         wall_ns: Callable[[], int] = time.time_ns,
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        """`addresses`: of all nodes; whichever leads takes the session.
+
+        A connection that is silent for `keep_alive_lives` times `keep_alive_ms` is lost.
+        """
         self.session_id = session_id
         self.session_ver_id = 0
         self._addresses = list(addresses)
         self._signer = signer
         self._keep_alive_ms = keep_alive_ms
+        self._keep_alive_lives = keep_alive_lives
         self._cod = (cod_type, cod_timeout_ms)
         self._resume = resume
         self._timeout_s = timeout_s
@@ -158,7 +164,6 @@ class BullringClient:
         self._reports: asyncio.Queue[Report | ReportGap | SessionLost] = asyncio.Queue()
         self._queries: dict[int, tuple[list[WireMessage], asyncio.Future[list[WireMessage]]]] = {}
         self._request_ids = itertools.count(1)
-        self._logon: asyncio.Future[WireMessage] | None = None
         self._link: _Link | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._established = False
@@ -168,23 +173,62 @@ class BullringClient:
     # --- the session ------------------------------------------------------------------------------------------------
 
     async def start(self) -> EstablishAck:
-        """Connect, open a new version of the session and bind it."""
-        await self.connect()
-        await self.negotiate()
-        return await self.establish()
+        """Connect, open a new version of the session and bind it, at whichever address leads.
+
+        Raises ConnectionError or LogonRefused; that no node leads yet is waited for.
+        """
+        deadline = asyncio.get_running_loop().time() + self._timeout_s
+        error: OSError | LogonRefused = ConnectionError("no addresses")
+        while True:
+            for host, port in self._addresses:
+                try:
+                    self._adopt(await self._link_to(host, port))
+                    await self.negotiate()
+                    return await self.establish()
+                except LogonRefused as refused:
+                    if refused.code not in (NegotiateRejectCode.NOT_READY, EstablishRejectCode.NOT_READY):
+                        raise
+                    error = refused
+                except OSError as lost:
+                    error = lost
+            if len(self._addresses) == 1 or asyncio.get_running_loop().time() > deadline:
+                raise error
+            await asyncio.sleep(RECONNECT_FIRST_S)
 
     async def connect(self) -> None:
         """Connect to the first address that answers. Raises ConnectionError."""
-        loop = asyncio.get_running_loop()
+        attempts = [asyncio.create_task(self._link_to(*address)) for address in self._addresses]
         errors = []
-        for host, port in self._addresses:
-            try:
-                async with asyncio.timeout(self._timeout_s):
-                    _, self._link = await loop.create_connection(lambda: _Link(self), host, port, ssl=self._tls)
-                return
-            except OSError as error:
-                errors.append(f"{host}:{port}: {error}")
+        try:
+            for attempt in asyncio.as_completed(attempts, timeout=self._timeout_s):
+                try:
+                    self._adopt(await attempt)
+                    return
+                except OSError as error:
+                    errors.append(str(error) or f"no answer within {self._timeout_s} s")
+        finally:
+            await self._give_up(attempts)
         raise ConnectionError("; ".join(errors))
+
+    async def _link_to(self, host: str, port: int) -> "_Link":
+        loop = asyncio.get_running_loop()
+        try:
+            _, link = await loop.create_connection(lambda: _Link(self), host, port, ssl=self._tls)
+        except OSError as error:
+            raise ConnectionError(f"{host}:{port}: {error}") from error
+        return link
+
+    async def _give_up(self, attempts: "Sequence[asyncio.Task[_Link]]") -> None:
+        """Cancel what is still under way, close what came too late."""
+        for task in attempts:
+            task.cancel()
+        for link in await asyncio.gather(*attempts, return_exceptions=True):
+            if isinstance(link, _Link) and link is not self._link:
+                link.close()
+
+    def _adopt(self, link: "_Link") -> None:
+        self._link = link
+        self._spawn(self._keep_alive(link))
 
     async def negotiate(self, session_ver_id: int | None = None) -> NegotiateResponse:
         """Open a new version: both flows restart at 1. Raises LogonRefused."""
@@ -197,7 +241,7 @@ class BullringClient:
             access_key_id=self._signer.access_key_id,
             client_app_name="bullring-python",
         )
-        answer = await self._log_on(message)
+        answer = await self._log_on(self._link, message)
         if isinstance(answer, NegotiateReject):
             raise LogonRefused(answer.code)
         if not isinstance(answer, NegotiateResponse):
@@ -209,6 +253,9 @@ class BullringClient:
 
     async def establish(self) -> EstablishAck:
         """Bind the session to this connection, send again what was not taken. Raises LogonRefused."""
+        return await self._establish(self._link)
+
+    async def _establish(self, link: "_Link | None") -> EstablishAck:
         message = Establish(
             session_id=self.session_id,
             keep_alive_interval_ms=self._keep_alive_ms,
@@ -220,8 +267,7 @@ class BullringClient:
             credential_type=self._signer.credential_type,
             access_key_id=self._signer.access_key_id,
         )
-        self._asked.clear()
-        answer = await self._log_on(message)
+        answer = await self._log_on(link, message)
         if isinstance(answer, EstablishReject):
             raise LogonRefused(answer.code, answer.expected_seq_no)
         if not isinstance(answer, EstablishAck):
@@ -520,12 +566,16 @@ class BullringClient:
 
     # --- frames that arrive -----------------------------------------------------------------------------------------
 
-    def _received(self, header: FrameHeader, message: WireMessage) -> None:
+    def _received(self, link: "_Link", header: FrameHeader, message: WireMessage) -> None:
         if isinstance(message, NegotiateResponse | NegotiateReject | EstablishAck | EstablishReject):
             if isinstance(message, EstablishAck):
+                if link is not self._link:
+                    self._adopt(link)
                 self._bound(message)
-            if self._logon is not None and not self._logon.done():
-                self._logon.set_result(message)
+            if link.logon is not None and not link.logon.done():
+                link.logon.set_result(message)
+        elif link is not self._link:
+            pass  # a connection that is not the session's
         elif isinstance(message, SessionBound):
             self._partition_bound(header.partition, message.next_seq_no)
         elif header.seq_num > 0:
@@ -535,6 +585,7 @@ class BullringClient:
 
     def _bound(self, ack: EstablishAck) -> None:
         self._established = True
+        self._asked.clear()
         self._own.taken(ack.last_incoming_seq_no)
         self._partition_bound(0, ack.next_seq_no)
         if self._link is not None:
@@ -624,16 +675,12 @@ class BullringClient:
 
     # --- connection -------------------------------------------------------------------------------------------------
 
-    def _connection_made(self, link: "_Link") -> None:
-        self._link = link
-        self._spawn(self._keep_alive(link))
-
     def _connection_lost(self, link: "_Link") -> None:
+        if link.logon is not None and not link.logon.done():
+            link.logon.set_exception(ConnectionResetError("connection lost during the logon"))
         if self._link is not link:
             return
         was_established, self._established = self._established, False
-        if self._logon is not None and not self._logon.done():
-            self._logon.set_exception(ConnectionResetError("connection lost during the logon"))
         for _, done in self._queries.values():
             if not done.done():
                 done.set_exception(SessionLost("connection lost"))
@@ -649,24 +696,40 @@ class BullringClient:
         self._deliver(error)
 
     async def _reconnect(self) -> None:
-        pause_s = RECONNECT_FIRST_S
-        while not self._closing and self._resume:
-            try:
-                await self.connect()
-                await self.establish()
+        """Try all addresses side by side until one of them takes the session: after a failover another one leads."""
+        attempts = [asyncio.create_task(self._log_on_at(*address)) for address in self._addresses]
+        try:
+            for attempt in asyncio.as_completed(attempts):
+                await attempt
                 self.reconnects += 1
                 return
+        except LogonRefused as error:
+            self._lost(SessionLost(f"cannot be carried on: {error}"))
+        finally:
+            await self._give_up(attempts)
+
+    async def _log_on_at(self, host: str, port: int) -> "_Link":
+        """Connect and bind the session there, again and again. Raises LogonRefused if it never will be."""
+        loop = asyncio.get_running_loop()
+        began, pause_s = loop.time(), RECONNECT_FIRST_S
+        again = (EstablishRejectCode.NOT_READY, EstablishRejectCode.INVALID_TIMESTAMP)
+        while True:
+            link = None
+            try:
+                link = await self._link_to(host, port)
+                await self._establish(link)
+                return link
             except LogonRefused as error:
-                again = (EstablishRejectCode.NOT_READY, EstablishRejectCode.INVALID_TIMESTAMP)
                 if error.code not in again:
-                    self._lost(SessionLost(f"cannot be carried on: {error}"))
-                    return
+                    raise
             except (OSError, TimeoutError):
-                pass  # nobody there yet: again after a pause
-            if self._link is not None:
-                self._link.close()
+                pass  # nobody there yet, or it went away while we asked
+            finally:
+                if link is not None and link is not self._link:
+                    link.close()
             await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, RECONNECT_LAST_S)
+            if loop.time() - began > RECONNECT_EAGER_S:
+                pause_s = min(2 * pause_s, RECONNECT_LAST_S)
 
     async def _keep_alive(self, link: "_Link") -> None:
         interval_s = self._keep_alive_ms / 1000
@@ -676,18 +739,18 @@ class BullringClient:
             now = loop.time()
             if not self._established:
                 continue
-            if now - link.received_at > KEEP_ALIVE_LIVES * interval_s:
+            if now - link.received_at > self._keep_alive_lives * interval_s:
                 link.close()
             elif now - link.sent_at >= interval_s / 2:
                 link.send(encode_frame(SequenceMessage(next_seq_no=self._own.next_seq)))
 
-    async def _log_on(self, message: Negotiate | Establish) -> WireMessage:
-        if self._link is None:
+    async def _log_on(self, link: "_Link | None", message: Negotiate | Establish) -> WireMessage:
+        if link is None:
             raise SessionLost("not connected")
-        self._logon = asyncio.get_running_loop().create_future()
-        self._link.send(signed_frame(message, self._signer, sending_time=self._wall_ns()))
+        link.logon = asyncio.get_running_loop().create_future()
+        link.send(signed_frame(message, self._signer, sending_time=self._wall_ns()))
         async with asyncio.timeout(self._timeout_s):
-            return await self._logon
+            return await link.logon
 
     def _stamp(self) -> int:
         """The nonce of a logon: now, but always more than the last one of this client."""
@@ -708,6 +771,7 @@ class _Link(asyncio.Protocol):
         self._reader = FrameReader()
         self._transport: asyncio.Transport | None = None
         self.closed = asyncio.Event()
+        self.logon: asyncio.Future[WireMessage] | None = None
         self.received_at = self.sent_at = 0.0
 
     @property
@@ -726,7 +790,6 @@ class _Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are of no class of asyncio's
         self.received_at = self.sent_at = asyncio.get_running_loop().time()
-        self._client._connection_made(self)
 
     def data_received(self, data: bytes) -> None:
         self.received_at = asyncio.get_running_loop().time()
@@ -734,7 +797,7 @@ class _Link(asyncio.Protocol):
             for header, block in self._reader.raw(data):
                 with contextlib.suppress(UnknownTemplate):  # of a newer schema: not for us
                     message = decode_block(header.template_id, header.block_length, block)
-                    self._client._received(header, message)
+                    self._client._received(self, header, message)
         except DecodingError:
             self.close()  # the stream has lost its frame borders
 
