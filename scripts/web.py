@@ -82,6 +82,7 @@ def run_web(process: Process, ready: Ready) -> None:
 async def _serve(process: Process, ready: Ready) -> None:
     node, config = process.node, process.config
     number = int(process.plan.name.rpartition("-")[2])
+    config.web_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     archive = ReportArchive(config.journal_dir)
     core = CoreLink(
         [(config.gateway.binary.host, node.binary_port)],
@@ -162,7 +163,6 @@ def credentials(config: Config, number: int) -> tuple[int, Signer] | None:
 
 def worker_session(config: Config, number: int) -> WorkerSession:
     """Return this worker's session, made at its first start."""
-    config.web_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = config.web_dir / SESSIONS_FILE
     with _locked(config.web_dir / "lock"), AdminLink.open(config) as link:
         known = json.loads(path.read_text()) if path.is_file() else {}

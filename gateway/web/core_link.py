@@ -75,6 +75,7 @@ class CoreLink(BullringClient):
     def __init__(self, addresses: Sequence[tuple[str, int]], *, credentials: Credentials, partitions: int) -> None:
         super().__init__(addresses, session_id=0, signer=NO_SIGNER, resume=False)
         self._credentials = credentials
+        self._reports = _Delivery(self)
         self._partitions = partitions
         self._pending: dict[int, _Pending] = {}
         self._lost_event = asyncio.Event()
@@ -145,7 +146,8 @@ class CoreLink(BullringClient):
         """Return an id for a query that no other query has."""
         return self._request()
 
-    def _deliver(self, item: Report | ReportGap | SessionLost) -> None:
+    def deliver(self, item: Report | ReportGap | SessionLost) -> None:
+        """Take a report as it comes, in place of the queue a client reads."""
         if isinstance(item, SessionLost):
             self._lost_event.set()
         elif isinstance(item, Report) and item.seq_num:
@@ -182,13 +184,15 @@ class CoreLink(BullringClient):
             self._link.close()
 
 
-@dataclass(slots=True)
-class Slot:
-    """One report of an input."""
+class _Delivery(asyncio.Queue[Report | ReportGap | SessionLost]):
+    """A queue that keeps nothing: answers go straight to who waits for them."""
 
-    report_seq: int
-    account: int
-    message: WireMessage
+    def __init__(self, link: CoreLink) -> None:
+        super().__init__()
+        self._link = link
+
+    def put_nowait(self, item: Report | ReportGap | SessionLost) -> None:
+        self._link.deliver(item)
 
 
 class InputReader:

@@ -1,8 +1,7 @@
 """Order entry in asyncio: log on, trade, read reports in order, and carry on after a lost connection.
 
-What the protocol asks of a client is done here. Own requests are kept until a report shows that they were taken, and
-sent again with possResend after a reconnect. Report numbers are checked per partition, gaps are asked for and filled:
-`reports()` yields every report once and in the order of its partition.
+Own requests are kept until a report shows that they were taken, and sent again with possResend after a reconnect. Gaps
+of reports are asked for and filled: `reports()` yields every report once and in the order of its partition.
 """
 
 import asyncio
@@ -69,9 +68,7 @@ from ringbuf.wire.messages import (
     TerminateCode,
     TimeInForce,
 )
-from ringbuf.wire.messages import (
-    Sequence as SequenceMessage,
-)
+from ringbuf.wire.messages import Sequence as SequenceMessage
 
 Reply = TypeVar("Reply", bound=WireMessage)
 RETRANSMIT_MAX = 1000  # reports asked for at a time
@@ -561,9 +558,6 @@ class BullringClient:
                 raise item
             yield item
 
-    def _deliver(self, item: Report | ReportGap | SessionLost) -> None:
-        self._reports.put_nowait(item)
-
     # --- frames that arrive -----------------------------------------------------------------------------------------
 
     def _received(self, link: "_Link", header: FrameHeader, message: WireMessage) -> None:
@@ -604,7 +598,7 @@ class BullringClient:
             self._own.taken(reference)
         report = Report(header.partition, header.seq_num, message, bool(header.flags & 1))
         for ready in flow.add(header.seq_num, report):
-            self._deliver(ready)
+            self._reports.put_nowait(ready)
         if flow.missing:
             self._ask(header.partition)
 
@@ -622,7 +616,7 @@ class BullringClient:
         elif (request_id := getattr(message, "request_id", None)) in self._queries and request_id is not None:
             self._answered(request_id, message)
         else:
-            self._deliver(Report(header.partition, 0, message))
+            self._reports.put_nowait(Report(header.partition, 0, message))
 
     def _answered(self, request_id: int, message: WireMessage) -> None:
         replies, done = self._queries[request_id]
@@ -662,9 +656,9 @@ class BullringClient:
         self._asked.discard(partition)
         if flow.missing:
             gap = ReportGap(partition, flow.expected, flow.missing)
-            self._deliver(gap)
+            self._reports.put_nowait(gap)
             for ready in flow.give_up():
-                self._deliver(ready)
+                self._reports.put_nowait(ready)
 
     def _terminated(self, message: Terminate) -> None:
         if self._closing or message.code == TerminateCode.FINISHED:
@@ -693,7 +687,7 @@ class BullringClient:
 
     def _lost(self, error: SessionLost) -> None:
         self._resume = False
-        self._deliver(error)
+        self._reports.put_nowait(error)
 
     async def _reconnect(self) -> None:
         """Try all addresses side by side until one of them takes the session: after a failover another one leads."""
@@ -788,7 +782,7 @@ class _Link(asyncio.Protocol):
             self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are of no class of asyncio's
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are of no class of asyncio's
         self.received_at = self.sent_at = asyncio.get_running_loop().time()
 
     def data_received(self, data: bytes) -> None:
