@@ -32,9 +32,7 @@ class Exchange:
         for asset, amount in ((BASE, base), (QUOTE, quote)):
             if amount:
                 self.admin(
-                    wire.BalanceAdjust(
-                        amount=amount, account_id=account, asset_id=asset, kind=wire.BalanceKind.DEPOSIT
-                    )
+                    wire.BalanceAdjust(amount=amount, account_id=account, asset_id=asset, kind=wire.BalanceKind.DEPOSIT)
                 )
         session = self.admin(wire.SessionCreate(account_id=account)).result_id
         self.engine.bind(session)

@@ -169,5 +169,3 @@ class Auctions(MatcherReports):
             **shown,
         )
         self.event(market, "AuctionIndicative", **shown)
-
-

@@ -56,9 +56,7 @@ class Command:
     def frames(self, next_seq: int) -> list[tuple[int, Any]]:
         """Return the command's frames with their numbers, if the session's next number is `next_seq`."""
         first = max(1, next_seq + self.seq_shift)
-        return [
-            (first + index + (0 < self.gap_at <= index), message) for index, message in enumerate(self.messages)
-        ]
+        return [(first + index + (0 < self.gap_at <= index), message) for index, message in enumerate(self.messages)]
 
     def __str__(self) -> str:
         if self.bind:
@@ -87,9 +85,7 @@ class World:
     accounts: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
     assets: tuple[int, ...] = (BTC, USD, ETH)
     # session -> account; two sessions each of accounts 1 and 2
-    sessions: dict[int, int] = field(
-        default_factory=lambda: {2: 1, 3: 1, 4: 2, 5: 2, 6: 3, 7: 4, 8: 5, 9: 6}
-    )
+    sessions: dict[int, int] = field(default_factory=lambda: {2: 1, 3: 1, 4: 2, 5: 2, 6: 3, 7: 4, 8: 5, 9: 6})
     drop_copy_session: int = 10
     # Known findings in the target that the generator steers around.
     avoid: frozenset[str] = frozenset()
@@ -116,14 +112,50 @@ class World:
 def limits_of(instrument_id: int, **changes: Any) -> InstrumentLimits:
     """Return the filters an instrument starts with, with changes."""
     filters: dict[int, dict[str, Any]] = {
-        1: {"min_qty": 1, "max_qty": 60, "min_notional": 150, "max_notional": 5_500, "min_px": 80, "max_px": 125,
-            "reference_px": 100, "band_up_bps": 1_500, "band_down_bps": 1_250},
-        2: {"min_qty": 3, "max_qty": 1_000, "min_notional": 0, "max_notional": 0, "min_px": 1, "max_px": 30,
-            "reference_px": None, "band_up_bps": 0, "band_down_bps": 0},
-        3: {"min_qty": 1, "max_qty": 1 << 60, "min_notional": 0, "max_notional": 0, "min_px": 1, "max_px": 1_000_000,
-            "reference_px": None, "band_up_bps": 777, "band_down_bps": 333},
-        4: {"min_qty": 1, "max_qty": 1 << 61, "min_notional": 0, "max_notional": 0, "min_px": 1, "max_px": 1 << 40,
-            "reference_px": 1_000_003, "band_up_bps": 5_000_000, "band_down_bps": 10_000},
+        1: {
+            "min_qty": 1,
+            "max_qty": 60,
+            "min_notional": 150,
+            "max_notional": 5_500,
+            "min_px": 80,
+            "max_px": 125,
+            "reference_px": 100,
+            "band_up_bps": 1_500,
+            "band_down_bps": 1_250,
+        },
+        2: {
+            "min_qty": 3,
+            "max_qty": 1_000,
+            "min_notional": 0,
+            "max_notional": 0,
+            "min_px": 1,
+            "max_px": 30,
+            "reference_px": None,
+            "band_up_bps": 0,
+            "band_down_bps": 0,
+        },
+        3: {
+            "min_qty": 1,
+            "max_qty": 1 << 60,
+            "min_notional": 0,
+            "max_notional": 0,
+            "min_px": 1,
+            "max_px": 1_000_000,
+            "reference_px": None,
+            "band_up_bps": 777,
+            "band_down_bps": 333,
+        },
+        4: {
+            "min_qty": 1,
+            "max_qty": 1 << 61,
+            "min_notional": 0,
+            "max_notional": 0,
+            "min_px": 1,
+            "max_px": 1 << 40,
+            "reference_px": 1_000_003,
+            "band_up_bps": 5_000_000,
+            "band_down_bps": 10_000,
+        },
     }
     return InstrumentLimits(instrument_id=instrument_id, **(filters[instrument_id] | changes))
 
@@ -143,11 +175,24 @@ def rules_of(instrument_id: int, **changes: Any) -> InstrumentRules:
     """
     filters: dict[int, dict[str, Any]] = {
         1: {},
-        2: {"market_max_qty": 40, "iceberg_parts_max": 6, "trailing_above_min": 10, "trailing_above_max": 3_000,
-            "trailing_below_min": 20, "trailing_below_max": 2_500, "day_end_second": 80_060, "bid_down_bps": 6_000,
-            "ask_up_bps": 7_000},
-        3: {"market_min_qty": 2, "notional_flags": NotionalFlags.MARKET_MAX, "amends_max": 2, "day_end_second": 80_600,
-            "iceberg_parts_max": 40},
+        2: {
+            "market_max_qty": 40,
+            "iceberg_parts_max": 6,
+            "trailing_above_min": 10,
+            "trailing_above_max": 3_000,
+            "trailing_below_min": 20,
+            "trailing_below_max": 2_500,
+            "day_end_second": 80_060,
+            "bid_down_bps": 6_000,
+            "ask_up_bps": 7_000,
+        },
+        3: {
+            "market_min_qty": 2,
+            "notional_flags": NotionalFlags.MARKET_MAX,
+            "amends_max": 2,
+            "day_end_second": 80_600,
+            "iceberg_parts_max": 40,
+        },
         4: {"notional_flags": NotionalFlags.MARKET_MIN, "iceberg_parts_max": 40},
     }
     return InstrumentRules(instrument_id=instrument_id, **(filters[instrument_id] | changes))
@@ -195,9 +240,7 @@ def setup(world: World) -> list[Command]:
             )
         )
         open_orders_max = 4 if account_id == 6 else 100_000
-        messages.append(
-            AccountLimits(account_id=account_id, open_orders_max=open_orders_max, fee_tier=account_id % 3)
-        )
+        messages.append(AccountLimits(account_id=account_id, open_orders_max=open_orders_max, fee_tier=account_id % 3))
     messages += [
         FeeTierSet(tier=0, maker_rate=1_000, taker_rate=2_500),
         FeeTierSet(tier=1, maker_rate=-300, taker_rate=1_777),
