@@ -16,13 +16,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-from journaler import JournalError
+from engine import Places
+from journaler import JournalError, LogReader
 from journaler.recover import recover
 from ringbuf import RingbufError, Storage, StorageLevel
 from scripts.config import CHECKOUT, Config
 from scripts.exit_codes import CommandError, ExitCode
-from scripts.node import Node, NodeRings, engine_config, seal_key
-from scripts.placement import CORE_KINDS, OBSERVER_KINDS, Kind, ProcessPlan, place
+from scripts.node import Node, NodeRings, engine_config, feed_key, seal_key
+from scripts.placement import CORE_KINDS, FEED_KINDS, OBSERVER_KINDS, Kind, ProcessPlan, place
+from scripts.snapshots.keeper import SnapshotKeeper
+from scripts.snapshots.store import Snapshot, SnapshotStore
 from scripts.storage import disk_full_text, storage_text
 
 POLL_S = 0.2
@@ -98,12 +101,16 @@ class Supervisor:
         self._observers_due: dict[str, float] = {}
         self._stopping = False
         self._storage = Storage(StorageLevel.OK, slow=False)
+        # Told how many seconds a recovery may take before it begins, and 0 when it is over.
+        self.on_recovery: Callable[[float], None] = lambda seconds: None
+        self._snapshots = SnapshotKeeper(config)
 
     # --- life -------------------------------------------------------------------------------------------------------
 
     def start(self) -> Node:
         """Start everything and return when all are ready. Raises CommandError; then nothing is left running."""
         self._say(self.placement.describe())
+        self._snapshots.start()
         try:
             self._prepare()
             self._start_all()
@@ -120,8 +127,10 @@ class Supervisor:
             return False
         time.sleep(POLL_S)
         self._look_at_storage()
+        self._snapshots.step(self._rings, self._say)
         dead = [child for child in self._children if child.process.poll() is not None]
         if not self._stopping:
+            self._hear_observers()
             self._bury_observers([child for child in dead if child.plan.kind in OBSERVER_KINDS])
             self._revive_observers()
             needed = [child for child in dead if child.plan.kind not in OBSERVER_KINDS]
@@ -147,10 +156,12 @@ class Supervisor:
     def stop(self) -> None:
         """End the processes in order: gateways, order path, journaler, observers. What was answered is kept."""
         self._stopping = True
+        self._snapshots.stop()
         stages: list[set[Kind]] = [
             {Kind.GATEWAY, Kind.ADMIN},
             {Kind.SEQUENCER, Kind.FUSED},
             {Kind.MATCHER},
+            FEED_KINDS,
             {Kind.JOURNALER},
             OBSERVER_KINDS,
         ]
@@ -170,6 +181,7 @@ class Supervisor:
             (config.data_dir / "logs").mkdir(mode=0o700, exist_ok=True)
             config.counters_dir.mkdir(mode=0o700, exist_ok=True)
             seal_key(config)
+            feed_key(config)
         except OSError as error:
             raise CommandError(f"cannot create {error.filename}: {error.strerror}", ExitCode.CANNOT_CREATE) from error
         if (config.run_dir.stat().st_mode & 0o077) or config.run_dir.stat().st_uid != os.getuid():
@@ -180,13 +192,17 @@ class Supervisor:
         end, epoch = self._journal_end()
         # A port the kernel chose is kept over restarts: clients come back to it.
         port = self.config.gateway.binary.port if self.node is None else self.node.binary_port
+        snapshot = self._choose_snapshot(end)
         self.node = Node(
             config=self.config,
             plans=self.placement.processes,
             log_end=end,
             epoch=epoch + 1,
-            engine=engine_config(self.config),
+            engine=engine_config(self.config) if snapshot is None else snapshot.manifest.engine,
             binary_port=port,
+            feed_ports=self.node.feed_ports if self.node is not None else {},
+            snapshot="" if snapshot is None else str(snapshot.folder),
+            places=Places() if snapshot is None else snapshot.manifest.places,
         )
         self._warn_of_fixed_capacities()
         self.node.save()
@@ -209,7 +225,10 @@ class Supervisor:
             started = [self._spawn(plan) for plan in group]
             self._children += started
             self._wait_ready(started)
-        self._children += [self._spawn(plan) for plan in plans if plan.kind in OBSERVER_KINDS]
+        observers = [self._spawn(plan) for plan in plans if plan.kind in OBSERVER_KINDS]
+        self._children += observers
+        # Ports of the feed are told with those of order entry; the ledger may take its time.
+        self._wait_ready([child for child in observers if child.plan.kind in FEED_KINDS])
         self._observers_due.clear()
         self._write_processes()
 
@@ -223,6 +242,20 @@ class Supervisor:
         except JournalError as error:
             raise CommandError(f"the journal cannot be used: {error}", ExitCode.IO_ERROR) from error
         return position.sequence, position.epoch
+
+    def _choose_snapshot(self, end: int) -> Snapshot | None:
+        """Return the snapshot to start from. Raises CommandError when the log alone does not reach back far enough."""
+        directory = self.config.journal_dir
+        snapshot = SnapshotStore(self.config.data_dir).choose(directory, end, self._say) if end else None
+        if snapshot is not None:
+            self._say(f"starting from the snapshot at {snapshot.manifest.sequence}, replaying to {end}")
+        elif end and LogReader(directory).first_sequence > 0:
+            raise CommandError(
+                f"{directory} begins at {LogReader(directory).first_sequence} and no snapshot can be used: bring the "
+                "archived files or another snapshot back",
+                ExitCode.IO_ERROR,
+            )
+        return snapshot
 
     def _warn_of_fixed_capacities(self) -> None:
         assert self.node is not None
@@ -276,15 +309,20 @@ class Supervisor:
                 self._check_alive()
 
     def _read_facts(self, child: Child) -> None:
-        line = child.ready_pipe.read()
+        self._take_facts(child, child.ready_pipe.read())
+        if not child.ready:
+            child.process.wait()
+            raise self._death(child)
+
+    def _take_facts(self, child: Child, line: bytes | None) -> None:
         child.facts = json.loads(line) if line else {}
         child.ready_pipe.close()
         if child.ready and "port" in child.facts and self.node is not None:
             self.node = replace(self.node, binary_port=child.facts["port"])
             self.node.save()
-        if not child.ready:
-            child.process.wait()
-            raise self._death(child)
+        if child.ready and "feed_ports" in child.facts and self.node is not None:
+            self.node = replace(self.node, feed_ports={**self.node.feed_ports, **child.facts["feed_ports"]})
+            self.node.save()
 
     def _check_alive(self) -> None:
         for child in self._children:
@@ -326,12 +364,22 @@ class Supervisor:
         if any(child.plan.kind in CORE_KINDS for child in dead):
             # The rings of a dead owner may hold half a turn: fresh rings, and everything from the journal.
             self._kill_all()
+            self.on_recovery(limits.ready_timeout_s)
             self._start_all()
+            self.on_recovery(0)
             self._say("restarted the exchange from its journal")
         else:
             self._children = [child for child in self._children if child not in dead]
             self._start([child.plan for child in dead])
             self._say(f"restarted {', '.join(child.plan.name for child in dead)}")
+
+    def _hear_observers(self) -> None:
+        """Read what those have to say that nobody waited for."""
+        for child in self._children:
+            if child.plan.kind in OBSERVER_KINDS and not child.ready and not child.ready_pipe.closed:
+                line = child.ready_pipe.read()
+                if line is not None:
+                    self._take_facts(child, line)
 
     def _bury_observers(self, dead: list[Child]) -> None:
         """Note when the dead are to come back. Trading goes on without them, however often they die."""
@@ -373,6 +421,7 @@ class Supervisor:
                 child.process.wait()
 
     def _kill_all(self) -> None:
+        self._snapshots.stop()
         for child in self._children:
             if child.process.poll() is None:
                 child.process.kill()
@@ -385,8 +434,9 @@ class Supervisor:
             self._rings.close()
             self._rings = None
 
-    def _write_processes(self) -> None:
-        rows = [
+    def _rows(self) -> list[dict[str, Any]]:
+        """What processes.json says of each process."""
+        return [
             {
                 "name": child.plan.name,
                 "kind": child.plan.kind,
@@ -397,7 +447,9 @@ class Supervisor:
             }
             for child in self._children
         ]
+
+    def _write_processes(self) -> None:
         path = self.config.run_dir / PROCESSES_FILE
         temporary = path.with_suffix(".new")
-        temporary.write_text(json.dumps(rows))
+        temporary.write_text(json.dumps(self._rows()))
         temporary.rename(path)

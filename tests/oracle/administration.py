@@ -79,7 +79,9 @@ class Administration(QuoteAdmission):
             return asset_id
         if isinstance(message, AccountCreate):
             account_id = message.account_id or len(self.accounts)
-            self.accounts[account_id] = Account(account_id, message.stp_group_id, message.firm_id, message.fee_tier)
+            self.accounts[account_id] = Account(
+                account_id, message.stp_group_id, message.firm_id, message.fee_tier
+            )
             return account_id
         if isinstance(message, SessionCreate):
             if message.account_id not in self.accounts:
