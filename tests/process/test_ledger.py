@@ -13,6 +13,7 @@ import pytest
 from scripts.exit_codes import ExitCode
 from settlement.schema import NEWEST
 from tests.kit import eventually
+from tests.kit.clickhouse_server import DATABASE, ClickhouseServer
 from tests.kit.exchange import Exchange, bullring
 from tests.kit.ledger_books import chdb_store
 
@@ -339,3 +340,30 @@ def test_disk_with_too_little_space_is_left_alone(tmp_path: Path) -> None:
         assert exchange.stop() == ExitCode.OK
     with Exchange(data) as exchange:
         caught_up(exchange, 1)
+
+
+@pytest.mark.slow
+def test_server_by_configuration_that_goes_away_and_comes_back(tmp_path: Path) -> None:
+    server = ClickhouseServer(tmp_path / "server")
+    server.start()
+    server.query(f"CREATE DATABASE {DATABASE}")
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        f'[ledger]\nstore = "clickhouse"\n[ledger.clickhouse]\nport = {server.port}\ndatabase = "{DATABASE}"\n',
+        encoding="utf-8",
+    )
+    try:
+        with Exchange(tmp_path / "data", "--config", str(file)) as exchange:
+            caught_up(exchange, 1)
+            server.kill()
+            eventually(lambda: "the store does not answer" in facts(exchange)["trouble"], deadline_s=60)
+            goes_on(exchange)
+            eventually(lambda: facts(exchange)["lag"] > 500, deadline_s=60)
+            behind = facts(exchange)["stored"]
+            server.start()
+            caught_up(exchange, behind)
+            rows = exchange.command("ledger", "reconcile", "--recount", "--config", str(file))
+            assert [row["differences"] for row in rows] == [0, 0]
+            assert restarts(exchange)["ledger"] == 0
+    finally:
+        server.stop()
