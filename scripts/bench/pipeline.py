@@ -134,6 +134,8 @@ core_journaler = {0 if CORES > 1 else -1}
 core_sequencer = {1 if CORES > 1 and case.layout == "fused" else -1}
 [gateway.binary]
 listen = "127.0.0.1:0"
+[gateway.web]
+workers = 0
 [gateway.feed]
 enabled = false
 """,
