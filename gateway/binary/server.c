@@ -358,6 +358,8 @@ void connection_finish(server_t *server, connection_t *connection, uint8_t down_
         connection->out_head = connection->out_tail = 0;
     }
     retransmit_forget(server, connection);
+    server->drop_copies -= connection->drop_copy;
+    connection->drop_copy = false;
     if (connection->session != 0 && server->by_session[connection->session] == connection_index(server, connection) + 1)
         server->by_session[connection->session] = 0;
     connection->state = CONNECTION_CLOSING;
