@@ -6,7 +6,9 @@ Imports ringbuf and nothing else of ours; touches no file, no environment and no
 from engine.config import EngineConfig
 from engine.engine import ComposedEngine, MarketEvent, Output, feed_composed, scan_marks
 from engine.errors import CapacityError, EngineError, ReplayError, StageFailed
+from engine.image import image_arena, image_head, image_layout, image_loaded, image_runs
 from engine.matcher import Matcher
+from engine.replica import Outputs, Places, Replica, Watch
 from engine.sequencer import Sequencer, SequencerCounter
 
 __all__ = [
@@ -17,10 +19,19 @@ __all__ = [
     "MarketEvent",
     "Matcher",
     "Output",
+    "Outputs",
+    "Places",
     "ReplayError",
+    "Replica",
     "Sequencer",
     "SequencerCounter",
     "StageFailed",
+    "Watch",
     "feed_composed",
+    "image_arena",
+    "image_head",
+    "image_layout",
+    "image_loaded",
+    "image_runs",
     "scan_marks",
 ]

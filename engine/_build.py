@@ -15,6 +15,7 @@ ffibuilder.set_source(
     PREAMBLE
     + """
     #include "engine/composed.h"
+    #include "engine/image.h"
     #include "engine/matcher.h"
     #include "engine/sequencer.h"
     """,

@@ -40,14 +40,19 @@ void sequencer_attach_reports(sequencer_t *sequencer, uint8_t partition, ring_t 
 void sequencer_attach_ingress(sequencer_t *sequencer, uint16_t source, ring_t *ingress);
 int64_t sequencer_feed(sequencer_t *sequencer, const log_slot_t *slots, int64_t first_sequence, int64_t count);
 void sequencer_lead(sequencer_t *sequencer, uint64_t epoch, uint32_t node);
+void sequencer_follow(sequencer_t *sequencer);
+void sequencer_hold(sequencer_t *sequencer, bool held);
 int64_t sequencer_poll(void *sequencer, int64_t limit);
 void sequencer_set_time(sequencer_t *sequencer, uint64_t now_ns);
 int64_t sequencer_position(const sequencer_t *sequencer);
 int64_t sequencer_settled(const sequencer_t *sequencer, uint8_t partition);
 uint64_t sequencer_epoch(const sequencer_t *sequencer);
+uint64_t sequencer_last_ts(const sequencer_t *sequencer);
 void sequencer_hash(const sequencer_t *sequencer, uint64_t *out);
 const char *sequencer_error(const sequencer_t *sequencer);
 bool sequencer_balance(const sequencer_t *sequencer, uint32_t account, uint32_t asset, int64_t *available, int64_t *held);
+uint64_t sequencer_balance_changes(const sequencer_t *sequencer, uint32_t account);
+bool sequencer_asset(const sequencer_t *sequencer, uint32_t asset, char *symbol, int *exponent);
 bool sequencer_check(const sequencer_t *sequencer);
 int64_t sequencer_open_orders(const sequencer_t *sequencer, uint32_t account, open_order_t *out, int64_t max);
 int64_t sequencer_counter(const sequencer_t *sequencer, int which);
@@ -100,4 +105,23 @@ const char *matcher_check(const matcher_t *matcher);
 int64_t composed_run(sequencer_t *sequencer, matcher_t **matchers, int64_t count);
 int64_t composed_feed(sequencer_t *sequencer, matcher_t **matchers, int64_t count, const log_slot_t *slots, int64_t first,
                       int64_t slot_count);
+int64_t composed_feed_watched(sequencer_t *sequencer, matcher_t **matchers, int64_t count, const log_slot_t *slots, int64_t first,
+                              int64_t slot_count, uint32_t account, bool *changed);
 void composed_scan_marks(const log_slot_t *slots, int64_t count, int64_t *settled, int64_t partitions);
+
+#define IMAGE_PAGE ...
+typedef struct image_run {
+    uint64_t offset;
+    uint64_t size;
+} image_run_t;
+
+uint64_t image_head_size(void);
+uint64_t image_layout(void);
+bool sequencer_image_save(const sequencer_t *sequencer, void *head);
+void *sequencer_image_arena(const sequencer_t *sequencer, uint64_t *size);
+void sequencer_image_clear(sequencer_t *sequencer);
+void sequencer_image_load(sequencer_t *sequencer, const void *head);
+void *matcher_image_arena(const matcher_t *matcher, uint64_t *size);
+void matcher_image_clear(matcher_t *matcher);
+bool image_next_run(const void *arena, uint64_t size, uint64_t from, uint64_t size_max, image_run_t *run);
+int64_t image_hash_outputs(const ring_t *ring, int64_t first, int64_t end, uint64_t *hash);

@@ -98,7 +98,7 @@ static bool exposures_agree(const sequencer_t *sequencer)
 
 bool sequencer_check(const sequencer_t *sequencer)
 {
-    if (!accounts_check(&sequencer->accounts, sequencer->config.assets_max))
+    if (!accounts_check(&sequencer->accounts, sequencer->registry.assets_used))
         return false;
     for (uint32_t asset = 1; asset <= sequencer->registry.assets_used; asset++)
         if (sequencer->accounts.asset_totals[asset] != sequencer->registry.assets[asset].external_units)

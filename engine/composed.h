@@ -14,6 +14,10 @@ int64_t composed_run(sequencer_t *sequencer, matcher_t **matchers, int64_t count
 int64_t composed_feed(sequencer_t *sequencer, matcher_t **matchers, int64_t count, const log_slot_t *slots, int64_t first,
                       int64_t slot_count);
 
+/* The same, one linked group at a time, stopping behind the first that changed a balance of `account`: then `changed` is set. */
+int64_t composed_feed_watched(sequencer_t *sequencer, matcher_t **matchers, int64_t count, const log_slot_t *slots, int64_t first,
+                              int64_t slot_count, uint32_t account, bool *changed);
+
 /* The last SETTLED mark of every partition among `count` log slots, into `settled[partition]`; others stay as they are. */
 void composed_scan_marks(const log_slot_t *slots, int64_t count, int64_t *settled, int64_t partitions);
 

@@ -257,7 +257,9 @@ class ComposedEngine:
     def replay(self, batches: Iterable[tuple[int, bytes | memoryview]]) -> int:
         """Apply past log records before `start`; return the next sequence."""
         position = feed_composed(self.sequencer, self.matchers, batches)
-        self._new_outputs()
+        # What was answered then is not answered again; of a long log the rings have only the last part.
+        self._seen_reports = [ring.published for ring in self.reports]
+        self._seen_reply = self.reply.published
         return position
 
     def balance(self, account: int, asset: int) -> tuple[int, int]:
@@ -286,7 +288,5 @@ class ComposedEngine:
         """16 bytes over sequencer and all books."""
         total = int.from_bytes(self.sequencer.state_hash(), "little")
         for matcher in self.matchers:
-            for instrument in range(1, self.config.instruments_max + 1):
-                if matcher.has_book(instrument):
-                    total += int.from_bytes(matcher.book_hash(instrument), "little") * (2 * instrument + 1)
+            total += sum(value * (2 * number + 1) for number, value in matcher.book_hashes().items())
         return (total % (1 << 128)).to_bytes(16, "little")

@@ -24,7 +24,10 @@ bool log_has_room(sequencer_t *sequencer)
 {
     const int64_t worst = MARK_SLOTS + GROUP_SLOTS_MAX + 2;
 
-    if (ring_room(sequencer->log, worst) < worst) {
+    /* A standby that lags holds commit back: no more than the ring takes is ever written ahead of it (Z4). */
+    bool ahead = sequencer->log->header->mode == RING_MODE_DURABLE &&
+                 sequencer->position + worst - ring_commit(sequencer->log) > ring_capacity(sequencer->log);
+    if (ahead || ring_room(sequencer->log, worst) < worst) {
         sequencer->counters[SEQUENCER_LOG_FULL]++;
         return false;
     }

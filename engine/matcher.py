@@ -32,6 +32,7 @@ class Matcher:
         if pointer == ffi.NULL:
             raise CapacityError(f"the arena of partition {partition} does not fit in memory: lower the capacities")
         self.partition = partition
+        self._instruments_max = config.instruments_max
         self._pointer = ffi.gc(pointer, lib.matcher_free)
         self._rings: list[Ring] = []
 
@@ -68,6 +69,11 @@ class Matcher:
         out = ffi.new("uint64_t[2]")
         lib.matcher_hash(self._pointer, instrument, out)
         return bytes(ffi.buffer(out))
+
+    def book_hashes(self) -> dict[int, int]:
+        """Return the hash of every book of this partition, by instrument."""
+        instruments = (number for number in range(1, self._instruments_max + 1) if self.has_book(number))
+        return {number: int.from_bytes(self.book_hash(number), "little") for number in instruments}
 
     def has_book(self, instrument: int) -> bool:
         """Whether the instrument is traded in this partition."""

@@ -1,6 +1,7 @@
 #include "sequencer_state.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static const char *capacity_error(const sequencer_config_t *config)
 {
@@ -173,7 +174,7 @@ int64_t sequencer_poll(void *state, int64_t limit)
     int64_t work = 0;
 
     if (!sequencer->leading)
-        return STAGE_IDLE;
+        return sequencer->following ? follow_poll(sequencer, limit) : STAGE_IDLE;
     answers_release(sequencer);
     if (!sequencer->draining) {
         /* Ingress first: an order sent because of a fill is noted only if the fill was already published. */
@@ -182,6 +183,10 @@ int64_t sequencer_poll(void *state, int64_t limit)
     }
     if (!settle_noted(sequencer, limit, &work))
         return work;
+    if (sequencer->held) {
+        answers_release(sequencer);
+        return work;
+    }
     uint64_t now = log_now(sequencer);
     int64_t before = sequencer->position;
     int64_t taken = intake_take(sequencer, limit, now);
@@ -213,8 +218,20 @@ void sequencer_lead(sequencer_t *sequencer, uint64_t epoch, uint32_t node)
         if (sequencer->ingress[source] != NULL)
             log_source_open(sequencer, (uint16_t)source, now);
     atomic_store_explicit(&sequencer->log->header->epoch, epoch, memory_order_relaxed);
+    sequencer->following = false;
     sequencer->leading = true;
     log_publish(sequencer);
+}
+
+void sequencer_follow(sequencer_t *sequencer)
+{
+    INVARIANT(!sequencer->leading);
+    sequencer->following = true;
+}
+
+void sequencer_hold(sequencer_t *sequencer, bool held)
+{
+    sequencer->held = held;
 }
 
 /* ---- introspection --------------------------------------------------------------------------------------------------- */
@@ -234,6 +251,11 @@ uint64_t sequencer_epoch(const sequencer_t *sequencer)
     return sequencer->epoch;
 }
 
+uint64_t sequencer_last_ts(const sequencer_t *sequencer)
+{
+    return sequencer->last_ts;
+}
+
 const char *sequencer_error(const sequencer_t *sequencer)
 {
     return sequencer->error;
@@ -243,6 +265,29 @@ int64_t sequencer_counter(const sequencer_t *sequencer, int which)
 {
     INVARIANT(which >= 0 && which < SEQUENCER_COUNTERS);
     return sequencer->counters[which];
+}
+
+uint64_t sequencer_balance_changes(const sequencer_t *sequencer, uint32_t account)
+{
+    uint64_t changes = 0;
+
+    for (uint32_t asset = 1; asset <= sequencer->registry.assets_used; asset++) {
+        const balance_t *balance = accounts_find(&sequencer->accounts, account, asset);
+        changes += balance == NULL ? 0 : balance->version;
+    }
+    return changes;
+}
+
+bool sequencer_asset(const sequencer_t *sequencer, uint32_t id, char *symbol, int *exponent)
+{
+    const asset_t *asset = registry_asset(&sequencer->registry, id);
+
+    if (asset == NULL)
+        return false;
+    memcpy(symbol, asset->symbol, sizeof(asset->symbol));
+    symbol[sizeof(asset->symbol)] = 0;
+    *exponent = asset->exponent;
+    return true;
 }
 
 bool sequencer_balance(const sequencer_t *sequencer, uint32_t account, uint32_t asset, int64_t *available, int64_t *held)

@@ -47,6 +47,13 @@ int64_t sequencer_feed(sequencer_t *sequencer, const log_slot_t *slots, int64_t 
 /* Become the leader: writes Genesis if the log is empty, EPOCH_START, and SOURCE_OPEN for every ingress ring attached. */
 void sequencer_lead(sequencer_t *sequencer, uint64_t epoch, uint32_t node);
 
+/* Follow the log of another node: sequencer_poll() applies what is committed in the ring, whose producer is somebody else. Ends
+ * with sequencer_lead(), once this process is the producer and everything is applied. */
+void sequencer_follow(sequencer_t *sequencer);
+
+/* Write no record at all, not even of time, until told otherwise: a planned switchover. */
+void sequencer_hold(sequencer_t *sequencer, bool held);
+
 /* One bounded part of a turn; a stage_poll_fn. */
 int64_t sequencer_poll(void *sequencer, int64_t limit);
 
@@ -56,11 +63,16 @@ void sequencer_set_time(sequencer_t *sequencer, uint64_t now_ns);
 int64_t sequencer_position(const sequencer_t *sequencer);                        /* next log sequence */
 int64_t sequencer_settled(const sequencer_t *sequencer, uint8_t partition);      /* report sequence of the last mark */
 uint64_t sequencer_epoch(const sequencer_t *sequencer);
+uint64_t sequencer_last_ts(const sequencer_t *sequencer);                        /* of the newest record */
 void sequencer_hash(const sequencer_t *sequencer, uint64_t out[2]);
 const char *sequencer_error(const sequencer_t *sequencer);
 
 /* Introspection for tests, audits and tools; reads only. */
 bool sequencer_balance(const sequencer_t *sequencer, uint32_t account, uint32_t asset, int64_t *available, int64_t *held);
+/* Grows whenever a balance of the account changes. */
+uint64_t sequencer_balance_changes(const sequencer_t *sequencer, uint32_t account);
+/* Symbol (zero-terminated, 13 bytes) and exponent of an asset; false: there is none of that id. */
+bool sequencer_asset(const sequencer_t *sequencer, uint32_t asset, char *symbol, int *exponent);
 bool sequencer_check(const sequencer_t *sequencer); /* recount of everything: sums, hash, holds, conservation */
 
 typedef struct open_order {

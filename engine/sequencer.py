@@ -76,6 +76,14 @@ class Sequencer:
         """Write the records that open an epoch; from now on `stage` takes commands."""
         lib.sequencer_lead(self._pointer, epoch, node)
 
+    def follow(self) -> None:
+        """Apply the log of another node as it comes through the ring: `stage` does. Ends with `lead`."""
+        lib.sequencer_follow(self._pointer)
+
+    def hold(self, held: bool) -> None:
+        """Write no record until told otherwise; what is there is still settled and released."""
+        lib.sequencer_hold(self._pointer, held)
+
     @property
     def stage(self) -> Any:
         """The step function as a cffi `stage_t *`, for `ringbuf.Runner`; valid as long as this object."""
@@ -113,6 +121,11 @@ class Sequencer:
         """Epoch of the newest EPOCH_START applied; 0 = none."""
         return int(lib.sequencer_epoch(self._pointer))
 
+    @property
+    def last_ts(self) -> int:
+        """Time stamp of the newest record applied, ns since 1970; 0 = none."""
+        return int(lib.sequencer_last_ts(self._pointer))
+
     def settled(self, partition: int) -> int:
         """Report sequence below which reports of `partition` are in the balances and marked; 0: own reports made."""
         return int(lib.sequencer_settled(self._pointer, partition))
@@ -128,6 +141,19 @@ class Sequencer:
         amounts = ffi.new("int64_t[2]")
         lib.sequencer_balance(self._pointer, account, asset, amounts, amounts + 1)
         return int(amounts[0]), int(amounts[1])
+
+    def balance_changes(self, account: int) -> int:
+        """Return how often a balance of the account has changed."""
+        return int(lib.sequencer_balance_changes(self._pointer, account))
+
+    def assets(self) -> dict[int, tuple[str, int]]:
+        """Return (symbol, exponent) of every asset."""
+        symbol, exponent = ffi.new("char[13]"), ffi.new("int *")
+        found = {}
+        for asset in range(1, self.config.assets_max + 1):
+            if lib.sequencer_asset(self._pointer, asset, symbol, exponent):
+                found[asset] = (ffi.string(symbol).decode(), int(exponent[0]))
+        return found
 
     def open_orders(self, account: int, limit: int = 1 << 20) -> list[dict[str, int]]:
         """Return the order table's lines of `account` (0 = all), in table order."""

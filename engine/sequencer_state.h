@@ -15,6 +15,7 @@
 #include "sequencer.h"
 
 #define QUERY_ROWS_MAX 256 /* replies of one query; the client asks again from the last row */
+#define FOLLOW_BATCH 64
 #define TICK_BUSY_NS UINT64_C(10000000)
 #define TICK_IDLE_NS UINT64_C(1000000000)
 #define HASH_MARK_NS UINT64_C(1000000000)
@@ -79,6 +80,8 @@ struct sequencer {
     int64_t next_report0; /* next report sequence of ring 0; part of the state */
 
     bool leading;
+    bool following; /* the log is another node's; its records come through the ring */
+    bool held;      /* a switchover: nothing is written */
     bool draining; /* step 2 is not complete */
     int64_t marks_due_at; /* un-marked reports that force a mark */
     int64_t busy_position; /* log position after the last record that is not lazy */
@@ -86,6 +89,7 @@ struct sequencer {
     const char *error;
     report_slot_t *report0_open; /* between report0_begin() and report0_commit() */
     int64_t counters[SEQUENCER_COUNTERS];
+    log_slot_t batch[FOLLOW_BATCH]; /* a follower's copies: the ring's producer does not wait for it */
 };
 
 static inline uint8_t partition_of(const sequencer_t *sequencer, uint32_t instrument)
@@ -308,6 +312,10 @@ int64_t settle_some(sequencer_t *sequencer, uint8_t partition, int64_t bound, in
 
 void settle_prefetch(const sequencer_t *sequencer, uint8_t partition, const report_slot_t *report);
 void settle_report(sequencer_t *sequencer, uint8_t partition, const report_slot_t *report);
+
+/* ---- follow.c: one bounded step of a sequencer whose log another node writes ------------------------------------------------- */
+
+int64_t follow_poll(sequencer_t *sequencer, int64_t limit);
 
 /* ---- queries.c --------------------------------------------------------------------------------------------------------------------- */
 

@@ -6,19 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from journaler import commands
-from journaler.retention import SnapshotFact
+from scripts.snapshots.store import SnapshotStore
 
 
-class NoSnapshots:
-    """A node that keeps none: nothing of its journal may be deleted."""
-
-    def snapshots(self) -> Sequence[SnapshotFact]:
-        return ()
-
-
-def snapshots_of(directory: Path) -> NoSnapshots:
+def snapshots_of(directory: Path) -> SnapshotStore:
     """Return the index of the snapshots beside a journal's folder."""
-    return NoSnapshots()
+    return SnapshotStore(directory.resolve().parent)
 
 
 def run(arguments: Sequence[str]) -> int:

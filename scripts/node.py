@@ -7,11 +7,11 @@ import os
 import secrets
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from engine import EngineConfig
+from engine import EngineConfig, Places
 from journaler import LogReader
 from ringbuf import Doorbells, Mode, Ring, remove_segment, segments_under
 from ringbuf.wire import messages as wire
@@ -28,6 +28,7 @@ GATEWAY_SOURCE = 2
 SOURCES = (ADMIN_SOURCE, GATEWAY_SOURCE)
 JOURNALER, SEQUENCER = 0, 1  # places of the gating consumers of report rings
 NODE_FILE = "node.json"
+LEDGER_FACTS_FILE = "ledger.json"  # what the ledger's process says of itself
 SEAL_KEY_BYTES = 32
 # Names of histograms in the counter files, in nanoseconds.
 INGRESS_HISTOGRAM = "ingress_to_log_ns"
@@ -36,7 +37,11 @@ SYNC_HISTOGRAM = "write_and_sync_ns"
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """One start of the exchange. `log_end`: first sequence that is not in the journal's files yet."""
+    """One start of the exchange. `log_end`: first sequence that is not in the journal's files yet.
+
+    `commit`: of a replicated node, which starts as a follower: up to where its log is known to be committed.
+    `snapshot`: folder of the snapshot that owners load, "" for none; `places`: where outputs go on then.
+    """
 
     config: Config
     plans: tuple[ProcessPlan, ...]
@@ -44,6 +49,10 @@ class Node:
     epoch: int
     engine: EngineConfig
     binary_port: int = 0
+    feed_ports: Mapping[str, int] = field(default_factory=dict)  # by key of [gateway.feed]
+    commit: int | None = None
+    snapshot: str = ""
+    places: Places = field(default_factory=Places)
 
     def save(self) -> None:
         """Write node.json, whole or not at all."""
@@ -58,6 +67,10 @@ class Node:
             "epoch": self.epoch,
             "engine": engine,
             "binary_port": self.binary_port,
+            "feed_ports": dict(self.feed_ports),
+            "commit": self.commit,
+            "snapshot": self.snapshot,
+            "places": {"settled": dict(self.places.settled), "market": dict(self.places.market)},
         }
         temporary.write_text(json.dumps(facts))
         temporary.rename(path)
@@ -78,7 +91,16 @@ class Node:
             epoch=facts["epoch"],
             engine=EngineConfig(**facts["engine"]),
             binary_port=facts["binary_port"],
+            feed_ports=facts["feed_ports"],
+            commit=facts["commit"],
+            snapshot=facts["snapshot"],
+            places=Places(**{name: _numbered(table) for name, table in facts["places"].items()}),
         )
+
+    @property
+    def recovered_end(self) -> int:
+        """Up to where owners apply the log before they take part: a follower not beyond what is committed."""
+        return self.log_end if self.commit is None else self.commit
 
     @property
     def binary_address(self) -> str:
@@ -96,12 +118,19 @@ def _plan(facts: dict[str, Any]) -> ProcessPlan:
     )
 
 
+def _numbered(table: Mapping[str, int]) -> dict[int, int]:
+    return {int(number): value for number, value in table.items()}
+
+
 def counter_path(config: Config, process_name: str) -> Path:
     return config.counters_dir / f"{process_name}.counters"
 
 
 def engine_config(config: Config) -> EngineConfig:
-    """Return the engine's capacities: those of the log's Genesis, or of the configuration for a new log."""
+    """Return the engine's capacities: those of the log's Genesis, or of the configuration for a new log.
+
+    Raises JournalError when retention has deleted the log's beginning: then a snapshot has them.
+    """
     genesis = read_genesis(config.journal_dir)
     if genesis is None:
         capacities = config.capacities
@@ -115,9 +144,14 @@ def engine_config(config: Config) -> EngineConfig:
             keys_max=capacities.keys,
             assets_max=capacities.assets,
             open_orders_per_account_max=capacities.open_orders_per_account,
-            cluster_id=secrets.randbits(63) or 1,
+            cluster_id=config.replication.cluster if config.replicated else secrets.randbits(63) or 1,
             hash_seed=secrets.randbits(64),
         )
+    return engine_of_genesis(genesis)
+
+
+def engine_of_genesis(genesis: wire.Genesis) -> EngineConfig:
+    """Return the capacities that the first record of a log names."""
     return EngineConfig(
         partitions=genesis.partition_count,
         orders_per_partition=genesis.orders_per_partition,
@@ -147,7 +181,15 @@ def read_genesis(directory: Path) -> wire.Genesis | None:
 
 def seal_key(config: Config) -> bytes:
     """Return the key HMAC secrets follow from, made at the first start."""
-    path = config.seal_key_path
+    return _key(config.seal_key_path)
+
+
+def feed_key(config: Config) -> bytes:
+    """Return the key that tokens of the market feed are made with, made at the first start."""
+    return _key(config.feed_key_path)
+
+
+def _key(path: Path) -> bytes:
     try:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(secrets.token_bytes(SEAL_KEY_BYTES))
@@ -181,28 +223,31 @@ class NodeRings:
 
     @classmethod
     def create(cls, node: Node) -> Self:
-        """Make every ring empty: the log goes on where the files end, reports are made again from the first."""
+        """Make every ring empty: the log goes on where the files end, outputs where the snapshot was taken."""
         remove_all(node.config)
         config = node.config
         sizes = config.rings
         prefix = config.node.ring_prefix
-        mode = Mode.DURABLE if config.node.mode == "D1" else Mode.D0
+        mode = Mode.D0 if config.node.mode == "D0" else Mode.DURABLE
         # Without an archive nobody but the sequencer waits for reports.
         archiver = {JOURNALER: "journaler"} if config.journal.archive else {}
         with ExitStack() as stack:
             doorbells = stack.enter_context(Doorbells.create(f"{prefix}.doorbells", run_dir=config.run_dir))
 
-            def ring(name: str, slots: int, gating: dict[int, str], slot_size: int = SLOT_SIZE) -> Ring:
+            def ring(
+                name: str, slots: int, gating: dict[int, str], slot_size: int = SLOT_SIZE, *, base: int = 0
+            ) -> Ring:
                 return stack.enter_context(
                     Ring.create(
                         f"{prefix}.{name}",
                         slot_size=slot_size,
                         slot_count=slots,
-                        base=node.log_end if name == "log" else 0,
+                        base=base,
                         mode=mode if name == "log" else Mode.PLAIN,
                         schema_hash=wire.SCHEMA_HASH,
                         epoch=node.epoch,
                         gating=gating,
+                        commit=node.commit if name == "log" else None,
                         run_dir=config.run_dir,
                         doorbells=doorbells,
                     )
@@ -211,18 +256,25 @@ class NodeRings:
             made = cls(
                 stack=ExitStack(),
                 doorbells=doorbells,
-                log=ring("log", sizes.log_slots, {JOURNALER: "journaler"}),
+                log=ring("log", sizes.log_slots, {JOURNALER: "journaler"}, base=node.log_end),
                 reply=ring("reply", sizes.reply_slots, {}),
                 reports={
                     partition: ring(
                         f"report.{partition}",
                         sizes.report_slots,
                         archiver | ({SEQUENCER: "sequencer"} if partition else {}),
+                        base=node.places.settled.get(partition, 0),
                     )
                     for partition in range(node.engine.partitions + 1)
                 },
                 market={
-                    partition: ring(f"market.{partition}", sizes.market_slots, {}, MARKET_SLOT_SIZE)
+                    partition: ring(
+                        f"market.{partition}",
+                        sizes.market_slots,
+                        {},
+                        MARKET_SLOT_SIZE,
+                        base=node.places.market.get(partition, 0),
+                    )
                     for partition in range(1, node.engine.partitions + 1)
                 },
                 ingress={

@@ -16,17 +16,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-from journaler import JournalError
+from engine import Places
+from journaler import JournalError, LogReader
 from journaler.recover import recover
 from ringbuf import RingbufError, Storage, StorageLevel
 from scripts.config import CHECKOUT, Config
 from scripts.exit_codes import CommandError, ExitCode
-from scripts.node import Node, NodeRings, engine_config, seal_key
-from scripts.placement import CORE_KINDS, Kind, ProcessPlan, place
+from scripts.node import Node, NodeRings, engine_config, feed_key, seal_key
+from scripts.placement import CORE_KINDS, FEED_KINDS, OBSERVER_KINDS, Kind, ProcessPlan, place
+from scripts.snapshots.keeper import SnapshotKeeper
+from scripts.snapshots.store import Snapshot, SnapshotStore
 from scripts.storage import disk_full_text, storage_text
 
 POLL_S = 0.2
 LOG_TAIL_LINES = 5
+# An observer that dies is started again after a pause, which doubles while it dies young.
+OBSERVER_PAUSE_S, OBSERVER_PAUSE_MAX_S, OBSERVER_YOUNG_S = 1.0, 30.0, 20.0
 # What a restart cannot cure.
 FATAL = {ExitCode.CANNOT_CREATE, ExitCode.BUSY, ExitCode.CONFIGURATION, ExitCode.NO_PERMISSION, ExitCode.IO_ERROR}
 LOCK_FILE = "lock"
@@ -92,14 +97,20 @@ class Supervisor:
         self._children: list[Child] = []
         self._rings: NodeRings | None = None
         self._restart_times: deque[float] = deque()
+        self._observer_pauses: dict[str, float] = {}
+        self._observers_due: dict[str, float] = {}
         self._stopping = False
         self._storage = Storage(StorageLevel.OK, slow=False)
+        # Told how many seconds a recovery may take before it begins, and 0 when it is over.
+        self.on_recovery: Callable[[float], None] = lambda seconds: None
+        self._snapshots = SnapshotKeeper(config)
 
     # --- life -------------------------------------------------------------------------------------------------------
 
     def start(self) -> Node:
         """Start everything and return when all are ready. Raises CommandError; then nothing is left running."""
         self._say(self.placement.describe())
+        self._snapshots.start()
         try:
             self._prepare()
             self._start_all()
@@ -116,9 +127,15 @@ class Supervisor:
             return False
         time.sleep(POLL_S)
         self._look_at_storage()
+        self._snapshots.step(self._rings, self._say)
         dead = [child for child in self._children if child.process.poll() is not None]
-        if dead and not self._stopping:
-            self._restart(dead)
+        if not self._stopping:
+            self._hear_observers()
+            self._bury_observers([child for child in dead if child.plan.kind in OBSERVER_KINDS])
+            self._revive_observers()
+            needed = [child for child in dead if child.plan.kind not in OBSERVER_KINDS]
+            if needed:
+                self._restart(needed)
         return not self._stopping
 
     def _look_at_storage(self) -> None:
@@ -137,13 +154,16 @@ class Supervisor:
         self._stopping = True
 
     def stop(self) -> None:
-        """End the processes in order: gateways, sequencer and matchers, journaler. What was answered is kept."""
+        """End the processes in order: gateways, order path, journaler, observers. What was answered is kept."""
         self._stopping = True
+        self._snapshots.stop()
         stages: list[set[Kind]] = [
             {Kind.GATEWAY, Kind.ADMIN},
             {Kind.SEQUENCER, Kind.FUSED},
             {Kind.MATCHER},
+            FEED_KINDS,
             {Kind.JOURNALER},
+            OBSERVER_KINDS,
         ]
         for kinds in stages:
             self._end([child for child in self._children if child.plan.kind in kinds])
@@ -161,6 +181,7 @@ class Supervisor:
             (config.data_dir / "logs").mkdir(mode=0o700, exist_ok=True)
             config.counters_dir.mkdir(mode=0o700, exist_ok=True)
             seal_key(config)
+            feed_key(config)
         except OSError as error:
             raise CommandError(f"cannot create {error.filename}: {error.strerror}", ExitCode.CANNOT_CREATE) from error
         if (config.run_dir.stat().st_mode & 0o077) or config.run_dir.stat().st_uid != os.getuid():
@@ -171,13 +192,17 @@ class Supervisor:
         end, epoch = self._journal_end()
         # A port the kernel chose is kept over restarts: clients come back to it.
         port = self.config.gateway.binary.port if self.node is None else self.node.binary_port
+        snapshot = self._choose_snapshot(end)
         self.node = Node(
             config=self.config,
             plans=self.placement.processes,
             log_end=end,
             epoch=epoch + 1,
-            engine=engine_config(self.config),
+            engine=engine_config(self.config) if snapshot is None else snapshot.manifest.engine,
             binary_port=port,
+            feed_ports=self.node.feed_ports if self.node is not None else {},
+            snapshot="" if snapshot is None else str(snapshot.folder),
+            places=Places() if snapshot is None else snapshot.manifest.places,
         )
         self._warn_of_fixed_capacities()
         self.node.save()
@@ -190,16 +215,21 @@ class Supervisor:
     def _start(self, plans: tuple[ProcessPlan, ...] | list[ProcessPlan]) -> None:
         """Start processes side by side, so that they can recover together, and wait until all are ready.
 
-        Gateways come last: they take requests as soon as they are there.
+        Gateways come last: they take requests as soon as they are there. Observers are not waited for.
         """
         core = [plan for plan in plans if plan.kind in CORE_KINDS]
-        gateways = [plan for plan in plans if plan.kind not in CORE_KINDS]
+        gateways = [plan for plan in plans if plan.kind not in CORE_KINDS | OBSERVER_KINDS]
         # The journaler first: it takes its place in the rings before anything is published.
         for group in ([plan for plan in core if plan.kind is Kind.JOURNALER],
                       [plan for plan in core if plan.kind is not Kind.JOURNALER], gateways):  # fmt: skip
             started = [self._spawn(plan) for plan in group]
             self._children += started
             self._wait_ready(started)
+        observers = [self._spawn(plan) for plan in plans if plan.kind in OBSERVER_KINDS]
+        self._children += observers
+        # Ports of the feed are told with those of order entry; the ledger may take its time.
+        self._wait_ready([child for child in observers if child.plan.kind in FEED_KINDS])
+        self._observers_due.clear()
         self._write_processes()
 
     def _journal_end(self) -> tuple[int, int]:
@@ -212,6 +242,20 @@ class Supervisor:
         except JournalError as error:
             raise CommandError(f"the journal cannot be used: {error}", ExitCode.IO_ERROR) from error
         return position.sequence, position.epoch
+
+    def _choose_snapshot(self, end: int) -> Snapshot | None:
+        """Return the snapshot to start from. Raises CommandError when the log alone does not reach back far enough."""
+        directory = self.config.journal_dir
+        snapshot = SnapshotStore(self.config.data_dir).choose(directory, end, self._say) if end else None
+        if snapshot is not None:
+            self._say(f"starting from the snapshot at {snapshot.manifest.sequence}, replaying to {end}")
+        elif end and LogReader(directory).first_sequence > 0:
+            raise CommandError(
+                f"{directory} begins at {LogReader(directory).first_sequence} and no snapshot can be used: bring the "
+                "archived files or another snapshot back",
+                ExitCode.IO_ERROR,
+            )
+        return snapshot
 
     def _warn_of_fixed_capacities(self) -> None:
         assert self.node is not None
@@ -265,15 +309,20 @@ class Supervisor:
                 self._check_alive()
 
     def _read_facts(self, child: Child) -> None:
-        line = child.ready_pipe.read()
+        self._take_facts(child, child.ready_pipe.read())
+        if not child.ready:
+            child.process.wait()
+            raise self._death(child)
+
+    def _take_facts(self, child: Child, line: bytes | None) -> None:
         child.facts = json.loads(line) if line else {}
         child.ready_pipe.close()
         if child.ready and "port" in child.facts and self.node is not None:
             self.node = replace(self.node, binary_port=child.facts["port"])
             self.node.save()
-        if not child.ready:
-            child.process.wait()
-            raise self._death(child)
+        if child.ready and "feed_ports" in child.facts and self.node is not None:
+            self.node = replace(self.node, feed_ports={**self.node.feed_ports, **child.facts["feed_ports"]})
+            self.node.save()
 
     def _check_alive(self) -> None:
         for child in self._children:
@@ -315,12 +364,48 @@ class Supervisor:
         if any(child.plan.kind in CORE_KINDS for child in dead):
             # The rings of a dead owner may hold half a turn: fresh rings, and everything from the journal.
             self._kill_all()
+            self.on_recovery(limits.ready_timeout_s)
             self._start_all()
+            self.on_recovery(0)
             self._say("restarted the exchange from its journal")
         else:
             self._children = [child for child in self._children if child not in dead]
             self._start([child.plan for child in dead])
             self._say(f"restarted {', '.join(child.plan.name for child in dead)}")
+
+    def _hear_observers(self) -> None:
+        """Read what those have to say that nobody waited for."""
+        for child in self._children:
+            if child.plan.kind in OBSERVER_KINDS and not child.ready and not child.ready_pipe.closed:
+                line = child.ready_pipe.read()
+                if line is not None:
+                    self._take_facts(child, line)
+
+    def _bury_observers(self, dead: list[Child]) -> None:
+        """Note when the dead are to come back. Trading goes on without them, however often they die."""
+        now = time.monotonic()
+        for child in dead:
+            name = child.plan.name
+            young = now - child.started < OBSERVER_YOUNG_S
+            before = self._observer_pauses.get(name, 0.0) if young else 0.0
+            pause = min(max(2 * before, OBSERVER_PAUSE_S), OBSERVER_PAUSE_MAX_S)
+            self._observer_pauses[name] = pause
+            self._observers_due[name] = now + pause
+            self.restarts[name] = self.restarts.get(name, 0) + 1
+            self._say(f"process died: {self._death(child)}; trading is not affected, it comes back in {pause:g} s")
+            child.ready_pipe.close()
+        if dead:
+            self._children = [child for child in self._children if child not in dead]
+            self._write_processes()
+
+    def _revive_observers(self) -> None:
+        due = [name for name, at in self._observers_due.items() if time.monotonic() >= at]
+        for name in due:
+            del self._observers_due[name]
+            plan = next(plan for plan in self.placement.processes if plan.name == name)
+            self._children.append(self._spawn(plan))
+        if due:
+            self._write_processes()
 
     def _end(self, children: list[Child]) -> None:
         for child in children:
@@ -336,6 +421,7 @@ class Supervisor:
                 child.process.wait()
 
     def _kill_all(self) -> None:
+        self._snapshots.stop()
         for child in self._children:
             if child.process.poll() is None:
                 child.process.kill()
@@ -348,8 +434,9 @@ class Supervisor:
             self._rings.close()
             self._rings = None
 
-    def _write_processes(self) -> None:
-        rows = [
+    def _rows(self) -> list[dict[str, Any]]:
+        """What processes.json says of each process."""
+        return [
             {
                 "name": child.plan.name,
                 "kind": child.plan.kind,
@@ -360,7 +447,9 @@ class Supervisor:
             }
             for child in self._children
         ]
+
+    def _write_processes(self) -> None:
         path = self.config.run_dir / PROCESSES_FILE
         temporary = path.with_suffix(".new")
-        temporary.write_text(json.dumps(rows))
+        temporary.write_text(json.dumps(self._rows()))
         temporary.rename(path)

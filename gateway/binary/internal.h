@@ -124,6 +124,8 @@ typedef struct server {
     bool listen_tcp, stopping;
     bool announced; /* that connections of an earlier process are gone */
     bool keys_changed;
+    bool idle;        /* the node does not lead */
+    bool cancel_only;
     bool log_looked_at, log_busy; /* of this turn */
     ring_t *ingress, *log;
     int64_t ingress_published;

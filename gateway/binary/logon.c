@@ -94,6 +94,8 @@ static uint8_t logon_precheck(server_t *server, const connection_t *connection, 
     bool negotiate = connection->logon_template == TEMPLATE_NEGOTIATE;
     uint32_t session = connection->session;
 
+    if (server->idle)
+        return negotiate ? NEGOTIATE_REJECT_CODE_NOT_READY : ESTABLISH_REJECT_CODE_NOT_READY;
     if (negotiate && header->version > ORDERS_SCHEMA_VERSION)
         return NEGOTIATE_REJECT_CODE_UNSUPPORTED_VERSION;
     if (session <= SERVER_ADMIN_SESSION || session > server->config.sessions_max)

@@ -61,6 +61,8 @@ static bool server_busy(server_t *server)
 {
     int64_t reserve = ring_capacity(server->ingress) / 4;
 
+    if (server->cancel_only)
+        return true;
     if (ring_room(server->ingress, reserve) < reserve)
         return true;
     if (!server->log_looked_at) { /* once a turn: these are other processes' cache lines */
@@ -299,6 +301,10 @@ static enum parse_verdict request_frames(server_t *server, connection_t *connect
 {
     if (connection->drop_copy)
         return drop_copy_refuse(server, connection, frames, count);
+    if (server->idle) {
+        connection_terminate(server, connection, TERMINATE_CODE_NOT_ESTABLISHED, DOWN_CAUSE_SERVER_TERMINATE);
+        return PARSE_DEAD;
+    }
     if (server->config.admin && server->admin_next == 0) {
         admin_ask_number(server);
         return PARSE_WAIT;

@@ -675,6 +675,17 @@ static void announce(server_t *server)
     ingress_publish(server);
 }
 
+void server_set_ready(server_t *server, int ready)
+{
+    server->idle = ready == 0;
+    server->admin_next = 0; /* where session 1 stands may have changed while another node led */
+}
+
+void server_set_cancel_only(server_t *server, int on)
+{
+    server->cancel_only = on != 0;
+}
+
 int64_t server_poll(void *state, int64_t limit)
 {
     server_t *server = state;

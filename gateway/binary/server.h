@@ -105,6 +105,13 @@ int server_epoll_fd(const server_t *server);
 /* End every connection with Terminate(ServerShutdown) and stop listening; a few polls later all is sent. */
 void server_shutdown(server_t *server);
 
+/* A server whose node does not lead (ready = 0): logons are refused as NotReady, requests end their connection, queries of the
+ * admin server are answered. A new server is ready. */
+void server_set_ready(server_t *server, int ready);
+
+/* Refuse what could rest, as with a full log: the venue takes cancels only. */
+void server_set_cancel_only(server_t *server, int on);
+
 /* 1 = an event was copied, 0 = none. */
 int server_next_event(server_t *server, server_event_t *event);
 /* 1 = taken, 0 = the queue is full: poll, then again. */

@@ -174,6 +174,14 @@ class BinaryServer:
         self._answer_pending()
         return done
 
+    def set_ready(self, ready: bool) -> None:
+        """Whether this node leads: if not, logons are refused as NotReady and the operator's commands end."""
+        lib.server_set_ready(self._pointer, ready)
+
+    def set_cancel_only(self, on: bool) -> None:
+        """Refuse requests that could rest, as SystemBusy."""
+        lib.server_set_cancel_only(self._pointer, on)
+
     def shutdown(self) -> None:
         """End all connections with Terminate(ServerShutdown); poll a few times more to have it sent."""
         lib.server_shutdown(self._pointer)

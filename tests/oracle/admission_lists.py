@@ -33,7 +33,9 @@ ABOVE_TYPES = (OrdType.LIMIT, OrdType.TAKE_PROFIT, OrdType.TAKE_PROFIT_LIMIT)
 class ListAdmission(ChangeAdmission):
     """All legs or none."""
 
-    def admit_list(self, session: Session, seq_num: int, message: OrderListRequest, legs: list[OrderRequest]) -> None:
+    def admit_list(
+        self, session: Session, seq_num: int, message: OrderListRequest, legs: list[OrderRequest]
+    ) -> None:
         """Judge the list, each leg, then their relations; refuse all of it, or give all legs their ids."""
         failed: OrderRequest | None = None
         try:
@@ -130,7 +132,9 @@ class ListAdmission(ChangeAdmission):
 
     # -- an admitted list ------------------------------------------------------------------------------------------
 
-    def start_list(self, session: Session, seq_num: int, message: OrderListRequest, legs: list[OrderRequest]) -> None:
+    def start_list(
+        self, session: Session, seq_num: int, message: OrderListRequest, legs: list[OrderRequest]
+    ) -> None:
         """Give all legs their ids, tell of those that wait, and send the others to the matcher."""
         lines = [self.enlist(leg) for leg in legs]
         self.last_list_id += 1

@@ -169,3 +169,5 @@ class Auctions(MatcherReports):
             **shown,
         )
         self.event(market, "AuctionIndicative", **shown)
+
+

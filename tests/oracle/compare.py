@@ -160,7 +160,9 @@ class Replica:
     def insert(self, side: int, order_id: int, price: int, quantity: int) -> None:
         entries = self.sides[side]
         index = 0
-        while index < len(entries) and (entries[index][1] >= price if side == Side.BUY else entries[index][1] <= price):
+        while index < len(entries) and (
+            entries[index][1] >= price if side == Side.BUY else entries[index][1] <= price
+        ):
             index += 1
         entries.insert(index, [order_id, price, quantity])
 
@@ -285,7 +287,8 @@ class Lockstep:
         wanted = [(name, values) for _, name, values in expected.replies]
         seen = [(name, values) for _, name, values in got.replies]
         good = len(wanted) == len(seen) and all(
-            one[0] == other[0] and one[1].items() <= other[1].items() for one, other in zip(wanted, seen, strict=True)
+            one[0] == other[0] and one[1].items() <= other[1].items()
+            for one, other in zip(wanted, seen, strict=True)
         )
         if not good:
             raise Mismatch("replies", wanted, seen)

@@ -34,7 +34,7 @@ from tests.oracle.exchange import Exchange
 from tests.oracle.filters import Instrument, band_edges
 from tests.oracle.lines import OrderLine
 from tests.oracle.tables import ADMIN_SESSION
-from tests.oracle.world import Command, World, full_limits_of, limits_of
+from tests.oracle.world import Command, World, limits_of
 
 INT64_MAX = (1 << 63) - 1
 STP_MODES = tuple(StpMode)
@@ -78,7 +78,7 @@ class Generator:
             return self.cancel_order()
         if self.random.random() < 0.02 and self.closed_markets():
             return self.change_state()
-        ((_, make),) = self.random.choices(self.kinds, self.weights)
+        (_, make), = self.random.choices(self.kinds, self.weights)
         return make()
 
     def burst(self) -> list[Command]:
@@ -257,9 +257,8 @@ class Generator:
             quantity = self.random.choice((0, -1, INT64_MAX, 1 << 61, (1 << 61) + 1, -INT64_MAX))
         if self.random.random() < 0.1:
             price = self.random.choice((INT64_MAX, -INT64_MAX))
-        return self.order(
-            self.random.choice((8, self.session())), instrument, side=side, price=price, order_qty=quantity
-        )
+        return self.order(self.random.choice((8, self.session())), instrument, side=side, price=price,
+                          order_qty=quantity)
 
     def bad_order(self) -> Command:
         """Break a good order in one or two places, so that the order of the checks shows."""
@@ -268,7 +267,7 @@ class Generator:
         message = command.message
         for _ in range(self.random.choice((1, 1, 2))):
             message = replace(message, **self.random.choice(self.defects()))
-        if "drop copy" not in self.world.avoid and self.random.random() < 0.05:
+        if self.random.random() < 0.05:
             session = self.world.drop_copy_session
         return Command(session, message)
 
@@ -341,33 +340,10 @@ class Generator:
         pick = self.random.choice
         leaves = line.total - line.cum
         cross = self.touch(line.instrument, opposite(line.side))
-        price = pick(
-            (
-                None,
-                None,
-                line.price,
-                line.price + 1,
-                line.price - 1,
-                cross,
-                cross,
-                self.price(line.instrument, line.side),
-            )
-        )
-        total = pick(
-            (
-                None,
-                None,
-                line.total,
-                line.total - 1,
-                line.total + 1,
-                line.cum,
-                line.cum + 1,
-                line.cum - 1,
-                line.total + leaves,
-                line.cum + leaves // 2,
-                self.quantity(line.instrument),
-            )
-        )
+        price = pick((None, None, line.price, line.price + 1, line.price - 1, cross, cross,
+                      self.price(line.instrument, line.side)))
+        total = pick((None, None, line.total, line.total - 1, line.total + 1, line.cum, line.cum + 1, line.cum - 1,
+                      line.total + leaves, line.cum + leaves // 2, self.quantity(line.instrument)))
         if self.random.random() < 0.05:
             asset_id = line.instrument.asset_paid(line.side)
             available = self.exchange.balance(line.account_id, asset_id)[0]
@@ -387,13 +363,8 @@ class Generator:
         """Name an order that is gone, was never there, belongs to somebody else, or is in another instrument."""
         pick = self.random.choice
         reference: dict[str, Any] = pick(
-            (
-                {},
-                {"order_id": self.random.randint(0, 3_000)},
-                {"orig_cl_ord_id": 0},
-                {"order_id": 1 << 60},
-                {"orig_cl_ord_id": self.random.randint(1, self.last_cl_ord_id + 1)},
-            )
+            ({}, {"order_id": self.random.randint(0, 3_000)}, {"orig_cl_ord_id": 0}, {"order_id": 1 << 60},
+             {"orig_cl_ord_id": self.random.randint(1, self.last_cl_ord_id + 1)})
         )
         fields = {"instrument_id": pick((1, 2, 3, 4, 0, 9)), "account_id": pick((0, 0, 0, 1, 50))} | reference
         if pick((True, False)):
@@ -418,7 +389,7 @@ class Generator:
     def odd_sequence(self) -> Command:
         """Repeat a number, leave a gap, or skip numbers."""
         command = self.limit_order()
-        if "sequence" not in self.world.avoid and self.random.random() < 0.3:
+        if self.random.random() < 0.3:
             last = self.exchange.next_seq(command.session) - 1
             return Command(command.session, Sequence(next_seq_no=max(1, last + self.random.randint(-2, 6))))
         shift = self.random.choice((-1, -2, 1, 5))
@@ -429,20 +400,12 @@ class Generator:
         instrument_id = pick((*self.world.instruments, *self.world.instruments, 42))
         if instrument_id == 42:
             return Command(ADMIN_SESSION, replace(limits_of(1), instrument_id=42))
-        limits = full_limits_of(instrument_id) if self.world.is_full else limits_of(instrument_id)
+        limits = limits_of(instrument_id)
         if self.random.random() < 0.5:
             changes: dict[str, Any] = pick(
-                (
-                    {"band_up_bps": 0},
-                    {"band_down_bps": 0},
-                    {"band_up_bps": 200, "band_down_bps": 200},
-                    {"band_down_bps": 9_999},
-                    {"band_down_bps": 20_000},
-                    {"min_qty": 5},
-                    {"reference_px": limits.min_px + 20},
-                    {"min_notional": 700},
-                    {"max_notional": 1_234},
-                )
+                ({"band_up_bps": 0}, {"band_down_bps": 0}, {"band_up_bps": 200, "band_down_bps": 200},
+                 {"band_down_bps": 9_999}, {"band_down_bps": 20_000}, {"min_qty": 5},
+                 {"reference_px": limits.min_px + 20}, {"min_notional": 700}, {"max_notional": 1_234})
             )
             limits = replace(limits, **changes)
         return Command(ADMIN_SESSION, limits)

@@ -53,14 +53,8 @@ class GroupGenerator(OrderGenerator):
             client_tag=self.random.randint(0, 99),
             instrument_id=line.instrument.instrument_id,
             cancel_flags=pick(
-                (
-                    0,
-                    0,
-                    CancelFlags.ONLY_NEW,
-                    CancelFlags.CONTINUE_ON_FAILURE,
-                    CancelFlags.CONTINUE_ON_FAILURE,
-                    CancelFlags.ONLY_PARTIALLY_FILLED | CancelFlags.CONTINUE_ON_FAILURE,
-                )
+                (0, 0, CancelFlags.ONLY_NEW, CancelFlags.CONTINUE_ON_FAILURE, CancelFlags.CONTINUE_ON_FAILURE,
+                 CancelFlags.ONLY_PARTIALLY_FILLED | CancelFlags.CONTINUE_ON_FAILURE)
             ),
             **self.reference_to(line),
         )

@@ -19,7 +19,9 @@ class MarketStates(Auctions):
             market.halt = None
             self.set_state(market, message.state, session=record.session, request_id=message.request_id)
 
-    def set_state(self, market: Market, state: int, *, session: int = NO_SESSION, request_id: int = 0) -> None:
+    def set_state(
+        self, market: Market, state: int, *, session: int = NO_SESSION, request_id: int = 0
+    ) -> None:
         """Report the change, then do what follows from it. A change to the same state is only reported."""
         previous, market.state = market.state, state
         self.report(
