@@ -28,6 +28,7 @@ typedef struct image_head {
     uint32_t killed_all;
     uint32_t lists_used, lists_free, lists_open;
     list_queue_t lists_due;
+    disconnects_t disconnects;
     uint32_t timed;
     disconnects_t disconnects;
     uint64_t lists_last_id;
@@ -148,6 +149,7 @@ bool sequencer_image_save(const sequencer_t *sequencer, void *memory)
     head->lists_open = sequencer->lists.open;
     head->lists_due = sequencer->lists.due;
     head->lists_last_id = sequencer->lists.last_id;
+    head->disconnects = sequencer->disconnects;
     head->timed = sequencer->timed;
     head->disconnects = sequencer->disconnects;
     head->position = sequencer->position;
@@ -190,6 +192,7 @@ void sequencer_image_load(sequencer_t *sequencer, const void *memory)
     sequencer->lists.open = head->lists_open;
     sequencer->lists.due = head->lists_due;
     sequencer->lists.last_id = head->lists_last_id;
+    sequencer->disconnects = head->disconnects;
     sequencer->timed = head->timed;
     sequencer->disconnects = head->disconnects;
     sequencer->position = head->position;

@@ -48,6 +48,7 @@ from ringbuf import (
 )
 from ringbuf.wire import messages as wire
 from scripts.addresses import listen_error, numeric
+from scripts.config import split_address
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.feed_process import run_feed
 from scripts.feed_web import run_feed_web
