@@ -30,7 +30,6 @@ typedef struct image_head {
     list_queue_t lists_due;
     disconnects_t disconnects;
     uint32_t timed;
-    disconnects_t disconnects;
     uint64_t lists_last_id;
     int64_t position;
     uint64_t last_ts;
@@ -151,7 +150,6 @@ bool sequencer_image_save(const sequencer_t *sequencer, void *memory)
     head->lists_last_id = sequencer->lists.last_id;
     head->disconnects = sequencer->disconnects;
     head->timed = sequencer->timed;
-    head->disconnects = sequencer->disconnects;
     head->position = sequencer->position;
     head->last_ts = sequencer->last_ts;
     head->epoch = sequencer->epoch;
@@ -194,7 +192,6 @@ void sequencer_image_load(sequencer_t *sequencer, const void *memory)
     sequencer->lists.last_id = head->lists_last_id;
     sequencer->disconnects = head->disconnects;
     sequencer->timed = head->timed;
-    sequencer->disconnects = head->disconnects;
     sequencer->position = head->position;
     sequencer->last_ts = head->last_ts;
     sequencer->epoch = head->epoch;

@@ -197,7 +197,7 @@ class BinaryGatewayConfig(Section):
     account_throttle_count: int = _number(0, 100_000_000)
     throttle_interval_ms: int = _number(200, 60_000)
     busy_poll_us: int = _number(0, 1000)
-    tls_listen: str = _text(r"|(\[[0-9a-fA-F:]+\]|[^:\[\]]+):[0-9]{1,5}", '"HOST:PORT" or empty')
+    tls_listen: str = _text(rf"|{ADDRESS}", '"HOST:PORT" or empty')
     tls_certificate: str = _text(r".*", "a path or empty")
     tls_key: str = _text(r".*", "a path or empty")
 

@@ -436,10 +436,10 @@ def _build_gateway(process: Process) -> tuple[BinaryServer, int]:
 
 def _start_tls(process: Process, port: int) -> None:
     binary = process.config.gateway.binary
-    host, _, tls_port = binary.tls_listen.rpartition(":")
+    host, tls_port = split_address(binary.tls_listen)
     config = TlsConfig(
-        host=numeric(host.strip("[]"), "gateway.binary.tls_listen"),
-        port=int(tls_port),
+        host=numeric(host, "gateway.binary.tls_listen"),
+        port=tls_port,
         certificate=Path(binary.tls_certificate),
         key=Path(binary.tls_key),
         target_host=numeric(binary.host, "gateway.binary.listen"),
