@@ -64,5 +64,9 @@ DRILL = Drill(
     summary="a host or a process of the cluster dies under load; the other node takes over",
     run=run,
     faults={"forged": "a client was told of a request that no log has"},
-    options=(Option("what", "host", f"what dies: {', '.join(WHAT)}"), Option("rate", 200, "requests a second")),
+    options=(
+        Option("what", "host", f"what dies: {', '.join(WHAT)}"),
+        Option("rate", 200, "requests a second"),
+        Option("observers", 0, "1: feed, ledger and web gateway run beside, on both nodes"),
+    ),
 )
