@@ -226,6 +226,7 @@ class ClusterSupervisor(Supervisor):
             epoch=position.epoch if position is not None else 0,
             engine=engine_config(self.config),
             binary_port=port,
+            web_port=self._web_port(),
             commit=min(commit, end),
         )
         self._warn_of_fixed_capacities()

@@ -223,6 +223,40 @@ class AdminGatewayConfig(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WebGatewayConfig(Section):
+    listen: str = _text(r"(\[[0-9a-fA-F:]+\]|[^:\[\]]+):[0-9]{1,5}", '"HOST:PORT"')
+    workers: int = _number(0, 64)
+    tls_certificate: str = _text(r".*", "a path or empty")
+    tls_key: str = _text(r".*", "a path or empty")
+    weight_per_minute: int = _number(0, 1_000_000_000)
+    requests_per_5_minutes: int = _number(0, 1_000_000_000)
+    orders_per_10_seconds: int = _number(0, 1_000_000_000)
+    orders_per_day: int = _number(0, 1_000_000_000)
+    ban_first_s: int = _number(0, 259_200)
+    listen_keys: bool = field()
+    body_bytes_max: int = _number(1024, 16_777_216)
+    connections_max: int = _number(1, 1_000_000)
+    events_max: int = _number(1000, 1_000_000_000)
+    ended_orders_days: int = _number(1, 3650)
+    trades_days: int = _number(1, 3650)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.port > PORT_MAX:
+            raise ConfigError(f"listen = {self.listen!r}: the port must be 0..{PORT_MAX}")
+        if (self.tls_certificate == "") != (self.tls_key == ""):
+            raise ConfigError(f"tls_key = {self.tls_key!r}: give tls_certificate and tls_key, or none of them")
+
+    @property
+    def host(self) -> str:
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        return int(self.listen.rpartition(":")[2])
+
+
+@dataclass(frozen=True, kw_only=True)
 class FeedSection(Section):
     enabled: bool = field()
     listen_replay: str = _text(f"({ADDRESS})?", '"HOST:PORT" or empty')
@@ -267,6 +301,7 @@ class FeedSection(Section):
 class GatewayConfig(Section):
     binary: BinaryGatewayConfig
     admin: AdminGatewayConfig
+    web: WebGatewayConfig
     feed: FeedSection
 
 
@@ -363,6 +398,10 @@ class Config(Section):
                 "journal.archive = false: the ledger reads reports from the archive; switch it off too "
                 "(ledger.enabled = false), or keep the archive"
             )
+        if self.gateway.web.workers and not self.journal.archive:
+            raise ConfigError(
+                "journal.archive = false: the web gateway reads old reports there; set gateway.web.workers = 0"
+            )
         mode, peer = self.node.mode, self.replication.peer
         if self.replicated != (mode in ("D1a", "D2", "D2m")):
             wanted = '"D2", "D2m" or "D1a"' if self.replicated else '"D1" or "D0"'
@@ -409,6 +448,11 @@ class Config(Section):
     def seal_key_path(self) -> Path:
         """The key HMAC secrets are derived with; kept outside the log."""
         return self.data_dir / "seal.key"
+
+    @property
+    def web_dir(self) -> Path:
+        """The web gateway's own: history store, sessions and keys of its workers."""
+        return self.data_dir / "web"
 
     @property
     def feed_key_path(self) -> Path:
@@ -591,10 +635,15 @@ def _resolve_paths(tables: dict[str, Any], base: Path) -> None:
     admin = tables.get("gateway", {}).get("admin", {})
     if isinstance(admin, dict) and isinstance(admin.get("socket"), str) and admin["socket"]:
         admin["socket"] = str(_absolute(admin["socket"], base))
-    binary = tables.get("gateway", {}).get("binary", {})
-    for key in ("tls_certificate", "tls_key"):
-        if binary.get(key):
-            binary[key] = str(_absolute(binary[key], base))
+    _resolve_tls(tables, base)
+
+
+def _resolve_tls(tables: dict[str, Any], base: Path) -> None:
+    for gateway in ("binary", "web"):
+        table = tables.get("gateway", {}).get(gateway, {})
+        for key in ("tls_certificate", "tls_key"):
+            if isinstance(table, dict) and isinstance(table.get(key), str) and table[key]:
+                table[key] = str(_absolute(table[key], base))
 
 
 def _absolute(value: str, base: Path) -> Path:

@@ -147,6 +147,7 @@ def _announce(node: Node, accounts: dict[str, DemoAccount], *, as_json: bool) ->
             "epoch": node.epoch,
             "pairs": [pair.symbol for pair in PAIRS],
             "accounts": {name: asdict(account) for name, account in accounts.items()},
+            "web": node.web_urls(),
         }
         print(json.dumps(facts), flush=True)
         return
@@ -157,10 +158,14 @@ def _welcome(node: Node, you: DemoAccount) -> str:
     config = node.config
     data = "" if config.data_dir == default_base() / ".bullring" else f" --data {config.data_dir}"
     address = "" if node.binary_address == DEFAULT_ADDRESS else f" --address {node.binary_address}"
+    urls = node.web_urls()
+    web = f"""  REST                  {urls["rest"]}
+  WebSocket API         {urls["ws_api"]}
+""" if urls else ""  # fmt: skip
     watch = f"\n  see the book     bullring feed watch BTC-USDT{data}" if node.feed_ports else ""
     return f"""
 The exchange is ready.
-  order entry (binary)  {node.binary_address}
+{web}  order entry (binary)  {node.binary_address}
 {_feed_lines(node)}  admin socket          {config.admin_socket}
   data folder           {config.data_dir} (mode {config.node.mode}, epoch {node.epoch})
   pairs                 {", ".join(pair.symbol for pair in PAIRS)}
@@ -170,7 +175,7 @@ Try in another terminal (the command is .venv/bin/bullring):
   place an order   bullring client{address} --session {you.session} --key-file {you.key_file} \\
                        place BTC-USDT buy 0.01 99000
   new account      bullring account create --fund BTC=10 --fund USDT=500000{data}
-  key for it       bullring key create --account N{data}
+  key for it       bullring key create --account N --kind hmac{data}
 Ctrl-C stops it; the state stays and the next start goes on with it.
 """
 

@@ -49,6 +49,7 @@ class Node:
     epoch: int
     engine: EngineConfig
     binary_port: int = 0
+    web_port: int = 0
     feed_ports: Mapping[str, int] = field(default_factory=dict)  # by key of [gateway.feed]
     commit: int | None = None
     snapshot: str = ""
@@ -67,6 +68,7 @@ class Node:
             "epoch": self.epoch,
             "engine": engine,
             "binary_port": self.binary_port,
+            "web_port": self.web_port,
             "feed_ports": dict(self.feed_ports),
             "commit": self.commit,
             "snapshot": self.snapshot,
@@ -91,6 +93,7 @@ class Node:
             epoch=facts["epoch"],
             engine=EngineConfig(**facts["engine"]),
             binary_port=facts["binary_port"],
+            web_port=facts["web_port"],
             feed_ports=facts["feed_ports"],
             commit=facts["commit"],
             snapshot=facts["snapshot"],
@@ -106,6 +109,29 @@ class Node:
     def binary_address(self) -> str:
         host = self.config.gateway.binary.host
         return f"[{host}]:{self.binary_port}" if ":" in host else f"{host}:{self.binary_port}"
+
+    @property
+    def web_address(self) -> str:
+        host = self.config.gateway.web.host
+        return f"[{host}]:{self.web_port}" if ":" in host else f"{host}:{self.web_port}"
+
+    def web_urls(self) -> dict[str, str]:
+        """Return every address of the web gateway; empty without one."""
+        if self.config.gateway.web.workers == 0:
+            return {}
+        secure = "s" if self.config.gateway.web.tls_certificate else ""
+        http, socket = f"http{secure}://{self.web_address}", f"ws{secure}://{self.web_address}"
+        return {
+            "page": f"{http}/",
+            "rest": f"{http}/api/v3",
+            "sapi": f"{http}/sapi/v1",
+            "ws_api": f"{socket}/ws-api/v3",
+            "streams": f"{socket}/ws",
+            "combined_streams": f"{socket}/stream",
+            "openapi": f"{http}/openapi.json",
+            "metrics": f"{http}/metrics",
+            "health": f"{http}/health",
+        }
 
 
 def _plan(facts: dict[str, Any]) -> ProcessPlan:

@@ -20,6 +20,8 @@ class Kind(StrEnum):
     GATEWAY = "gateway"
     ADMIN = "admin"
     FUSED = "fused"
+    HISTORY = "history"
+    WEB = "web"
     FEED = "feed"
     FEED_WEB = "feed-web"
     LEDGER = "ledger"
@@ -28,7 +30,8 @@ class Kind(StrEnum):
 FEED_KINDS = {Kind.FEED, Kind.FEED_WEB}
 CORE_KINDS = {Kind.JOURNALER, Kind.SEQUENCER, Kind.MATCHER, Kind.FUSED}
 # Trading does without these: they are started last, and started again for as long as it takes.
-OBSERVER_KINDS = {*FEED_KINDS, Kind.LEDGER}
+WEB_KINDS = {Kind.HISTORY, Kind.WEB}
+OBSERVER_KINDS = {*FEED_KINDS, *WEB_KINDS, Kind.LEDGER}
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,22 @@ def place(config: Config, cores: Sequence[int]) -> Placement:
     else:
         layout, reason = wanted, "configured"
     plans = _fused(config, cores) if layout == "fused" else _stages(config, cores)
+    plans += _web(config)
     plans += _feed(config, cores, plans)
     if config.ledger.enabled:
         plans = (*plans, ProcessPlan(Kind.LEDGER, "ledger", "park"))
     return Placement(layout, reason, plans)
+
+
+def _web(config: Config) -> tuple[ProcessPlan, ...]:
+    """The web gateway: one process that keeps private history, and the workers."""
+    workers = config.gateway.web.workers
+    if workers == 0:
+        return ()
+    return (
+        ProcessPlan(Kind.HISTORY, "history", "park"),
+        *(ProcessPlan(Kind.WEB, f"web-{number}", "park") for number in range(workers)),
+    )
 
 
 def _fused(config: Config, cores: Sequence[int]) -> tuple[ProcessPlan, ...]:

@@ -629,6 +629,18 @@ def run_ledger(process: Process, ready: Ready) -> None:
     ledger.run_ledger(process, ready)
 
 
+def _run_history(process: Process, ready: Ready) -> None:
+    from scripts import web  # its libraries take time and memory that no other process should spend
+
+    web.run_history(process, ready)
+
+
+def _run_web(process: Process, ready: Ready) -> None:
+    from scripts import web
+
+    web.run_web(process, ready)
+
+
 KINDS: dict[Kind, Callable[[Process, Ready], None]] = {
     Kind.JOURNALER: run_journaler,
     Kind.SEQUENCER: run_sequencer,
@@ -636,6 +648,8 @@ KINDS: dict[Kind, Callable[[Process, Ready], None]] = {
     Kind.GATEWAY: run_gateway,
     Kind.ADMIN: run_admin,
     Kind.FUSED: run_fused,
+    Kind.HISTORY: _run_history,
+    Kind.WEB: _run_web,
     Kind.FEED: run_feed,
     Kind.FEED_WEB: run_feed_web,
     Kind.LEDGER: run_ledger,

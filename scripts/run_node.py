@@ -46,6 +46,7 @@ def announce(node: Node, *, as_json: bool) -> None:
         "mode": node.config.node.mode,
         "epoch": node.epoch,
         "log_position": node.log_end,
+        "web": node.web_urls(),
     }
     if as_json:
         print(json.dumps(facts), flush=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import selectors
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,7 +25,7 @@ from ringbuf import RingbufError, Storage, StorageLevel
 from scripts.config import CHECKOUT, Config
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.node import Node, NodeRings, engine_config, feed_key, seal_key
-from scripts.placement import CORE_KINDS, FEED_KINDS, OBSERVER_KINDS, Kind, ProcessPlan, place
+from scripts.placement import CORE_KINDS, FEED_KINDS, OBSERVER_KINDS, WEB_KINDS, Kind, ProcessPlan, place
 from scripts.snapshots.keeper import SnapshotKeeper
 from scripts.snapshots.store import Snapshot, SnapshotStore
 from scripts.storage import disk_full_text, storage_text
@@ -101,6 +103,7 @@ class Supervisor:
         self._observers_due: dict[str, float] = {}
         self._stopping = False
         self._storage = Storage(StorageLevel.OK, slow=False)
+        self._web_socket: socket.socket | None = None
         # Told how many seconds a recovery may take before it begins, and 0 when it is over.
         self.on_recovery: Callable[[float], None] = lambda seconds: None
         self._snapshots = SnapshotKeeper(config)
@@ -158,7 +161,7 @@ class Supervisor:
         self._stopping = True
         self._snapshots.stop()
         stages: list[set[Kind]] = [
-            {Kind.GATEWAY, Kind.ADMIN},
+            {*WEB_KINDS, Kind.GATEWAY, Kind.ADMIN},
             {Kind.SEQUENCER, Kind.FUSED},
             {Kind.MATCHER},
             FEED_KINDS,
@@ -170,6 +173,8 @@ class Supervisor:
         self._children.clear()
         self._remove_rings()
         self._write_processes()
+        if self._web_socket is not None:
+            self._web_socket.close()
         self._lock.release()
 
     # --- starting ---------------------------------------------------------------------------------------------------
@@ -200,6 +205,7 @@ class Supervisor:
             epoch=epoch + 1,
             engine=engine_config(self.config) if snapshot is None else snapshot.manifest.engine,
             binary_port=port,
+            web_port=self._web_port(),
             feed_ports=self.node.feed_ports if self.node is not None else {},
             snapshot="" if snapshot is None else str(snapshot.folder),
             places=Places() if snapshot is None else snapshot.manifest.places,
@@ -211,6 +217,13 @@ class Supervisor:
         except RingbufError as error:
             raise CommandError(f"cannot create the rings: {error}", ExitCode.CANNOT_CREATE) from error
         self._start(self.placement.processes)
+
+    def _web_port(self) -> int:
+        """Return the port the workers share; held by a socket of ours that takes no connections."""
+        web = self.config.gateway.web
+        if web.workers and self._web_socket is None:
+            self._web_socket = reserve_port(web.host, web.port)
+        return 0 if self._web_socket is None else int(self._web_socket.getsockname()[1])
 
     def _start(self, plans: tuple[ProcessPlan, ...] | list[ProcessPlan]) -> None:
         """Start processes side by side, so that they can recover together, and wait until all are ready.
@@ -227,8 +240,8 @@ class Supervisor:
             self._wait_ready(started)
         observers = [self._spawn(plan) for plan in plans if plan.kind in OBSERVER_KINDS]
         self._children += observers
-        # Ports of the feed are told with those of order entry; the ledger may take its time.
-        self._wait_ready([child for child in observers if child.plan.kind in FEED_KINDS])
+        # Addresses of feed and web gateway are told with those of order entry; the ledger may take its time.
+        self._wait_ready([child for child in observers if child.plan.kind in FEED_KINDS | WEB_KINDS])
         self._observers_due.clear()
         self._write_processes()
 
@@ -453,3 +466,26 @@ class Supervisor:
         temporary = path.with_suffix(".new")
         temporary.write_text(json.dumps(self._rows()))
         temporary.rename(path)
+
+
+def reserve_port(host: str, port: int) -> socket.socket:
+    """Bind address and port so that nobody but processes of ours can have them. Raises CommandError."""
+    key = "gateway.web.listen"
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # Sharing a port is between us alone: without the option the kernel says whether anybody is there already.
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+        held = socket.socket(family, socket.SOCK_STREAM)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind(address)
+    except socket.gaierror as error:
+        raise CommandError(f"{key}: no such host {host!r}", ExitCode.CONFIGURATION) from error
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            text = f"{host}:{port} is in use by another program: stop that, or choose another with {key}"
+            raise CommandError(text, ExitCode.CANNOT_CREATE) from error
+        code = ExitCode.NO_PERMISSION if error.errno == errno.EACCES else ExitCode.CANNOT_CREATE
+        raise CommandError(f"cannot listen on {host}:{port} ({key}): {error.strerror}", code) from error
+    return held

@@ -69,7 +69,8 @@ uint16_t limits_take(server_t *server, connection_t *connection, bool cancel)
     uint32_t factor = cancel ? CANCELS_FACTOR : 1;
     uint32_t session_count = config->throttle_count * factor, account_count = config->account_throttle_count * factor;
 
-    if (config->admin || connection->limits == NULL)
+    /* A gateway of ours acts for many accounts and limits them itself. */
+    if (config->admin || connection->limits == NULL || (connection->permissions & PERMISSIONS_ADMIN) != 0)
         return REJECT_CODE_NONE;
     uint64_t *session = &connection->full_ns[cancel], *account = &connection->limits->full_ns[cancel];
     bool fits = (session_count == 0 || bucket_has(*session, now, interval_ns, session_count)) &&

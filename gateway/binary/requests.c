@@ -123,6 +123,13 @@ static uint64_t request_number(server_t *server, connection_t *connection, const
     return seq_num;
 }
 
+/* A gateway of ours on this host stamps when it took the request: a deadline counts from there, however long the frame was on its
+ * way to us. */
+static uint64_t trusted_ingress(uint64_t now_ns, uint64_t sending_time)
+{
+    return sending_time != 0 && sending_time < now_ns ? sending_time : now_ns;
+}
+
 /* Write one linked group (mostly of one). The caller has seen that there is room. A refusal of one refuses all. */
 static void write_group(server_t *server, connection_t *connection, const frame_t *frames, uint32_t count)
 {
@@ -136,6 +143,8 @@ static void write_group(server_t *server, connection_t *connection, const frame_
         INVARIANT(slot != NULL);
         size_t length = header->block_length < LOG_BLOCK_MAX ? header->block_length : LOG_BLOCK_MAX;
         memcpy(slot->block, frames[i].block, length);
+        if ((connection->permissions & PERMISSIONS_ADMIN) != 0 && !server->config.admin)
+            slot->ingress_ns = trusted_ingress(slot->ingress_ns, header->sending_time);
         slot->flags = i + 1 < count ? SLOT_FLAG_MORE : 0;
         uint16_t own = request_code(server, connection, &frames[i], slot->block);
         code = code == REJECT_CODE_NONE ? own : code;

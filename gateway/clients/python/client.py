@@ -1,8 +1,7 @@
 """Order entry in asyncio: log on, trade, read reports in order, and carry on after a lost connection.
 
-What the protocol asks of a client is done here. Own requests are kept until a report shows that they were taken, and
-sent again with possResend after a reconnect. Report numbers are checked per partition, gaps are asked for and filled:
-`reports()` yields every report once and in the order of its partition.
+Own requests are kept until a report shows that they were taken, and sent again with possResend after a reconnect. Gaps
+of reports are asked for and filled: `reports()` yields every report once and in the order of its partition.
 """
 
 import asyncio
@@ -12,7 +11,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from gateway.clients.python.flow import OwnFlow, ReportFlow
 from gateway.clients.python.orders import GROUP_FRAMES_MAX
@@ -55,9 +54,7 @@ from ringbuf.wire.messages import (
     Terminate,
     TerminateCode,
 )
-from ringbuf.wire.messages import (
-    Sequence as SequenceMessage,
-)
+from ringbuf.wire.messages import Sequence as SequenceMessage
 
 Reply = TypeVar("Reply", bound=WireMessage)
 RETRANSMIT_MAX = 1000  # reports asked for at a time
@@ -576,8 +573,7 @@ class _Link(asyncio.Protocol):
             self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are of no class of asyncio's
         self.received_at = self.sent_at = asyncio.get_running_loop().time()
 
     def data_received(self, data: bytes) -> None:

@@ -9,7 +9,8 @@ from scripts.placement import NOT_PINNED, OBSERVER_KINDS, Kind, place
 def test_few_cores_fuse_the_order_path_and_park() -> None:
     placement = place(load(), [0, 1])
 
-    assert [plan.kind for plan in placement.processes] == [Kind.JOURNALER, Kind.FUSED, Kind.FEED, Kind.LEDGER]
+    kinds = [plan.kind for plan in placement.processes]
+    assert kinds == [Kind.JOURNALER, Kind.FUSED, Kind.HISTORY, Kind.WEB, Kind.FEED, Kind.LEDGER]
     assert all(plan.wait == "park" and plan.core == NOT_PINNED for plan in placement.processes)
     assert placement.processes[1].partitions == (1, 2)
 
@@ -48,6 +49,15 @@ def test_core_that_is_not_there_is_refused() -> None:
         place(load(None, {"placement.core_sequencer": 7}), [0, 1])
 
 
+def test_web_gateway_has_one_history_and_as_many_workers_as_wished() -> None:
+    placement = place(load(None, {"gateway.web.workers": 3}), [0, 1])
+
+    names = [plan.name for plan in placement.processes if plan.kind in (Kind.HISTORY, Kind.WEB)]
+    assert names == ["history", "web-0", "web-1", "web-2"]
+    none = place(load(None, {"gateway.web.workers": 0}), [0, 1]).processes
+    assert not {Kind.HISTORY, Kind.WEB} & {plan.kind for plan in none}
+
+
 def test_choice_is_told_with_its_reason() -> None:
     text = place(load(), [0, 1]).describe()
 
@@ -78,11 +88,13 @@ def test_websockets_of_the_feed_have_a_process_of_their_own() -> None:
 
 def test_without_archive_there_is_no_feed() -> None:
     for key in ("journal.archive", "gateway.feed.enabled"):
-        assert Kind.FEED not in [plan.kind for plan in place(load(None, {key: False}), range(8)).processes]
+        alone = {"ledger.enabled": False, "gateway.web.workers": 0, key: False}
+        assert Kind.FEED not in [plan.kind for plan in place(load(None, alone), range(8)).processes]
 
 
 def test_ledger_is_an_observer_and_can_be_left_out() -> None:
-    assert [plan.kind for plan in place(load(), [0, 1]).processes if plan.kind in OBSERVER_KINDS] == [Kind.LEDGER]
+    observers = [plan.kind for plan in place(load(), [0, 1]).processes if plan.kind in OBSERVER_KINDS]
+    assert observers == [Kind.HISTORY, Kind.WEB, Kind.FEED, Kind.LEDGER]
 
     without = place(load(None, {"ledger.enabled": False}), [0, 1])
 
