@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "session": ("scripts.admin.session", "create and list sessions"),
     "instrument": ("scripts.admin.instrument", "add, list, halt, resume pairs"),
     "asset": ("scripts.admin.asset", "add and list assets"),
+    "quarantine": ("scripts.admin.quarantine", "take an input that a matcher dies on out of effect, by two people"),
     "client": ("gateway.clients.commands", "log on and trade from the command line"),
     "journal": ("scripts.journal", "verify, show, export, repair, trim journal files"),
     "snapshot": ("scripts.snapshot", "list, take, verify snapshots of the state"),
