@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "snapshot": ("scripts.snapshot", "list, take, verify snapshots of the state"),
     "replay": ("scripts.replay", "apply the log again: state and output hash, comparison of two logs or builds"),
     "audit": ("scripts.audit", "what an account held at a time, and why"),
+    "history": ("scripts.history_command", "check what clients wrote down against the log"),
     "replay-flow": ("scripts.replay_flow", "send recorded order flow, compare every execution and checkpoint"),
     "drill": ("scripts.drill", "inject a fault and judge what came of it: drill NAME, one of scripts/drills/"),
     "bench": ("", "measure: bench NAME, one of scripts/bench/"),

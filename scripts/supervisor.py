@@ -495,6 +495,7 @@ class Supervisor:
                 "wait": child.plan.wait,
                 "core": child.plan.core,
                 "restarts": self.restarts.get(child.plan.name, 0),
+                "ready": child.ready,
             }
             for child in self._children
         ]

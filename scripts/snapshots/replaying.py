@@ -92,6 +92,7 @@ def follow(
     to: int,
     *,
     outputs: Outputs | None = None,
+    market: Outputs | None = None,
     at_mark: Callable[[int], None] | None = None,
     show: Callable[[int], None] | None = None,
 ) -> None:
@@ -109,7 +110,7 @@ def follow(
         for stop in dict.fromkeys([*stops, end]):
             part = view[(replica.position - first) * SLOT_SIZE : (stop - first) * SLOT_SIZE]
             if part:
-                replica.feed(replica.position, part, outputs=outputs)
+                replica.feed(replica.position, part, outputs=outputs, market=market)
             if at_mark is not None and stop in stops:
                 at_mark(stop)
         if show is not None:
