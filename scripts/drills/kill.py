@@ -76,7 +76,7 @@ def _plant(context: Context) -> Mapping[str, Any]:
 DRILL = Drill(
     summary="kill -9 of each process of a node under load; acknowledged requests, money and history are judged",
     run=run,
-    faults={name: FAULTS[name][1] for name in ("lost", "duplicated", "reordered", "untold", "wrong-balance")},
+    faults={name: FAULTS[name][1] for name in ("lost", "untold")},
     runs=12,
     options=(
         Option("layout", "stages", "stages or fused"),

@@ -15,10 +15,15 @@ ROOT = Path(__file__).resolve().parents[2]
 SHORT = {
     "diskfull": (),
     "fsyncfail": ("--runs", "3"),
+    "kill": ("--runs", "6"),
     "slowdisk": (),
     "torture": ("--stride", "11", "--batches", "3"),
 }
-CONTROLS = SHORT | {"fsyncfail": ("--runs", "1"), "torture": ("--stride", "61", "--batches", "2")}
+CONTROLS = SHORT | {
+    "fsyncfail": ("--runs", "1"),
+    "kill": ("--runs", "1"),
+    "torture": ("--stride", "61", "--batches", "2"),
+}
 TIME_MAX_S = 600
 
 
