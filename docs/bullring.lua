@@ -997,7 +997,7 @@ md_messages[1] = { name = "SystemEvent", block = 16, fields = {
     { "", "pad2", 10, 2, "uint16", "", false },
     { "", "pad3", 12, 4, "uint32", "", false },
 } }
-md_messages[2] = { name = "InstrumentDefinition", block = 112, fields = {
+md_messages[2] = { name = "InstrumentDefinition", block = 120, fields = {
     { "transact_time", "transactTime", 0, 8, "uint64", "", false },
     { "tick_size", "tickSize", 8, 8, "int64", "", false },
     { "lot_size", "lotSize", 16, 8, "int64", "", false },
@@ -1014,6 +1014,10 @@ md_messages[2] = { name = "InstrumentDefinition", block = 112, fields = {
     { "symbol", "symbol", 64, 24, "text", "", false },
     { "base_asset", "baseAsset", 88, 12, "text", "", false },
     { "quote_asset", "quoteAsset", 100, 12, "text", "", false },
+    { "partition", "partition", 112, 1, "uint8", "", false },
+    { "", "pad1", 113, 1, "uint8", "", false },
+    { "", "pad2", 114, 2, "uint16", "", false },
+    { "", "pad3", 116, 4, "uint32", "", false },
 } }
 md_messages[3] = { name = "InstrumentStatus", block = 16, fields = {
     { "transact_time", "transactTime", 0, 8, "uint64", "", false },
@@ -1076,7 +1080,7 @@ md_messages[25] = { name = "Trade", block = 40, fields = {
     { "price", "price", 16, 8, "int64", "", false },
     { "qty", "qty", 24, 8, "int64", "", false },
     { "instrument_id", "instrumentId", 32, 4, "uint32", "", false },
-    { "aggressor_side", "aggressorSide", 36, 1, "uint8", "Side", false },
+    { "aggressor_side", "aggressorSide", 36, 1, "uint8", "SideOrBoth", false },
     { "event_flags", "eventFlags", 37, 1, "uint8", "EventFlags", false },
     { "", "pad1", 38, 2, "uint16", "", false },
 } }
@@ -1125,11 +1129,15 @@ md_messages[31] = { name = "LevelUpdate", block = 40, fields = {
     { "", "pad1", 34, 2, "uint16", "", false },
     { "", "pad2", 36, 4, "uint32", "", false },
 } }
-md_messages[40] = { name = "SnapshotBegin", block = 24, fields = {
+md_messages[40] = { name = "SnapshotBegin", block = 32, fields = {
     { "transact_time", "transactTime", 0, 8, "uint64", "", false },
     { "last_seq_num", "lastSeqNum", 8, 8, "uint64", "", false },
     { "instrument_id", "instrumentId", 16, 4, "uint32", "", false },
     { "order_count", "orderCount", 20, 4, "uint32", "", false },
+    { "partition", "partition", 24, 1, "uint8", "", false },
+    { "book_type", "bookType", 25, 1, "uint8", "BookType", false },
+    { "", "pad1", 26, 2, "uint16", "", false },
+    { "", "pad2", 28, 4, "uint32", "", false },
 } }
 md_messages[41] = { name = "SnapshotOrder", block = 32, fields = {
     { "order_id", "orderId", 0, 8, "uint64", "", false },
@@ -1149,8 +1157,8 @@ md_messages[43] = { name = "SnapshotRequest", block = 16, fields = {
     { "request_id", "requestId", 0, 8, "uint64", "", false },
     { "instrument_id", "instrumentId", 8, 4, "uint32", "", false },
     { "book_type", "bookType", 12, 1, "uint8", "BookType", false },
-    { "", "pad1", 13, 1, "uint8", "", false },
-    { "", "pad2", 14, 2, "uint16", "", false },
+    { "partition", "partition", 13, 1, "uint8", "", false },
+    { "", "pad1", 14, 2, "uint16", "", false },
 } }
 local oe = Proto("bullring_oe", "Bullring order entry")
 local md = Proto("bullring_md", "Bullring market data")

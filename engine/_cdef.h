@@ -41,6 +41,8 @@ void sequencer_attach_ingress(sequencer_t *sequencer, uint16_t source, ring_t *i
 int64_t sequencer_feed(sequencer_t *sequencer, const log_slot_t *slots, int64_t first_sequence, int64_t count);
 void sequencer_lead(sequencer_t *sequencer, uint64_t epoch, uint32_t node);
 void sequencer_resume(sequencer_t *sequencer);
+void sequencer_follow(sequencer_t *sequencer);
+void sequencer_hold(sequencer_t *sequencer, bool held);
 int64_t sequencer_poll(void *sequencer, int64_t limit);
 void sequencer_set_time(sequencer_t *sequencer, uint64_t now_ns);
 int64_t sequencer_position(const sequencer_t *sequencer);

@@ -269,12 +269,11 @@ static verdict_t check_new_total(prospect_t *prospect, const order_amend_request
     const order_terms_t *terms = orders_terms(prospect->orders, prospect->line);
     uint16_t amends_max = instrument->filters.amends_max;
 
-    if (request->new_qty <= 0)
-        return refuse_at(REJECT_CODE_INVALID_QTY, instrument->min_lots);
-    if (request->new_qty < instrument->min_lots)
-        return refuse_at(REJECT_CODE_MIN_QTY, instrument->min_lots);
+    verdict_t verdict = filter_min_quantity(instrument, request->new_qty, prospect->ord_type == ORD_TYPE_MARKET);
+    if (verdict.rejected)
+        return verdict;
     prospect->lots = request->new_qty;
-    verdict_t verdict = filter_notional(instrument, prospect->ticks, prospect->lots, (prospect->line->flags & LINE_MARKET) != 0);
+    verdict = filter_notional(instrument, prospect->ticks, prospect->lots, (prospect->line->flags & LINE_MARKET) != 0);
     if (verdict.rejected && verdict.code == REJECT_CODE_MIN_NOTIONAL)
         return verdict;
     if (amends_max != 0 && terms != NULL && terms->amends >= amends_max)

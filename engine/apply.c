@@ -263,6 +263,7 @@ static void apply_own(sequencer_t *sequencer, const log_slot_t *slot, int64_t se
         break;
     case TEMPLATE_TICK:
         sequencer->last_tick_ts = slot->ts_ns;
+        disconnect_tick(sequencer, slot->ts_ns);
         break;
     case TEMPLATE_HASH_MARK:
         sequencer->mark_index++;
@@ -305,6 +306,8 @@ void apply_records(sequencer_t *sequencer, const log_slot_t *slots, uint32_t cou
         session_apply(sequencer, &slots[0], sequence);
     else if (slots[0].session == 0)
         apply_own(sequencer, &slots[0], sequence);
+    else if (slots[0].source == 0 && slots[0].template_id == TEMPLATE_MASS_CANCEL_REQUEST)
+        disconnect_apply(sequencer, &slots[0]);
     else if (slots[0].source == 0)
         apply_due(sequencer, slots, count, sequence);
     else

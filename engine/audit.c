@@ -222,6 +222,8 @@ static uint128_t registry_hash(const registry_t *registry)
         hash += state_hash_mix((uint64_t)id << 32 | session->account, session->version, session->last_incoming,
                        session->reports);
         hash += state_hash_mix(id, session->last_report, (uint64_t)session->bound << 16 | session->source, session->kind);
+        if (session->disconnect_state != 0)
+            hash += state_hash_mix(id, session->disconnect_ns, session->disconnect_state, 3);
     }
     for (uint32_t id = 1; id <= registry->keys_used; id++)
         hash += state_hash_mix(id, registry->keys[id].last_timestamp, registry->keys[id].account, registry->keys[id].exists);

@@ -24,6 +24,13 @@ verdict_t choose_id(uint32_t *id, uint32_t used, uint32_t max, bool exists)
 
 /* ---- checks ----------------------------------------------------------------------------------------------------------------------- */
 
+/* No balance changes: what is in transit under the reference is final (docs/LEDGER.md, "Money in and out"). */
+static bool finishes_transfer(const balance_adjust_t *request)
+{
+    return request->amount == 0 && request->reference != 0 &&
+           (request->kind == BALANCE_KIND_DEPOSIT || request->kind == BALANCE_KIND_WITHDRAWAL);
+}
+
 static verdict_t admit_balance(const sequencer_t *sequencer, const balance_adjust_t *request)
 {
     const registry_t *registry = &sequencer->registry;
@@ -33,6 +40,8 @@ static verdict_t admit_balance(const sequencer_t *sequencer, const balance_adjus
         return refuse(REJECT_CODE_UNKNOWN_ACCOUNT);
     if (asset == NULL)
         return refuse(REJECT_CODE_UNKNOWN_ASSET);
+    if (finishes_transfer(request))
+        return ADMITTED;
     if (request->amount == 0 || request->amount <= -AMOUNT_LIMIT || request->amount >= AMOUNT_LIMIT ||
         asset->external_units + request->amount >= AMOUNT_LIMIT)
         return refuse(REJECT_CODE_OUT_OF_RANGE);
@@ -257,6 +266,8 @@ verdict_t control_admit(const sequencer_t *sequencer, log_slot_t *slot)
 
 static void apply_balance(sequencer_t *sequencer, const balance_adjust_t *request)
 {
+    if (finishes_transfer(request))
+        return;
     balance_t *balance = accounts_obtain(&sequencer->accounts, request->account_id, request->asset_id);
 
     balance_change(&sequencer->accounts, balance, request->amount, 0);

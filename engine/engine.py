@@ -257,7 +257,9 @@ class ComposedEngine:
     def replay(self, batches: Iterable[tuple[int, bytes | memoryview]]) -> int:
         """Apply past log records before `start`; return the next sequence."""
         position = feed_composed(self.sequencer, self.matchers, batches)
-        self._new_outputs()
+        # What was answered then is not answered again; of a long log the rings have only the last part.
+        self._seen_reports = [ring.published for ring in self.reports]
+        self._seen_reply = self.reply.published
         return position
 
     def balance(self, account: int, asset: int) -> tuple[int, int]:

@@ -33,16 +33,24 @@ verdict_t filter_stop_price(const instrument_t *instrument, int64_t ticks, bool 
     return market && ticks < 0 ? refuse_at(REJECT_CODE_INVALID_STOP_PX, 0) : ADMITTED;
 }
 
-verdict_t filter_quantity(const instrument_t *instrument, int64_t lots, bool market)
+verdict_t filter_min_quantity(const instrument_t *instrument, int64_t lots, bool market)
 {
     const instrument_filters_t *filters = &instrument->filters;
     int64_t least = market && filters->market_min_lots > 0 ? filters->market_min_lots : instrument->min_lots;
-    int64_t most = market && filters->market_max_lots > 0 ? filters->market_max_lots : instrument->max_lots;
 
     if (lots <= 0)
         return refuse_at(REJECT_CODE_INVALID_QTY, least);
-    if (lots < least)
-        return refuse_at(REJECT_CODE_MIN_QTY, least);
+    return lots < least ? refuse_at(REJECT_CODE_MIN_QTY, least) : ADMITTED;
+}
+
+verdict_t filter_quantity(const instrument_t *instrument, int64_t lots, bool market)
+{
+    const instrument_filters_t *filters = &instrument->filters;
+    int64_t most = market && filters->market_max_lots > 0 ? filters->market_max_lots : instrument->max_lots;
+    verdict_t verdict = filter_min_quantity(instrument, lots, market);
+
+    if (verdict.rejected)
+        return verdict;
     return lots > most ? refuse_at(REJECT_CODE_MAX_QTY, most) : ADMITTED;
 }
 

@@ -22,6 +22,8 @@ bool notional_of(const instrument_t *instrument, int64_t ticks, int64_t lots, in
 
 verdict_t filter_price(const instrument_t *instrument, int64_t ticks);
 verdict_t filter_stop_price(const instrument_t *instrument, int64_t ticks, bool market);
+/* Above 0 and not below the minimum; plain market orders may have one of their own. */
+verdict_t filter_min_quantity(const instrument_t *instrument, int64_t lots, bool market);
 verdict_t filter_quantity(const instrument_t *instrument, int64_t lots, bool market);
 /* At price 0 a bid costs nothing: the quantity itself is capped, so that no sum can overflow. */
 verdict_t filter_free(const sequencer_t *sequencer, const instrument_t *instrument, int64_t ticks, int64_t lots);

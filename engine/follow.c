@@ -99,3 +99,53 @@ int64_t sequencer_feed(sequencer_t *sequencer, const log_slot_t *slots, int64_t 
         ring_publish(sequencer->reports0, sequencer->reports0->claimed);
     return done;
 }
+
+/* What is committed, from the ring; STAGE_LAPPED if it is no longer there: then sequencer_feed() from the files. */
+static int64_t follow_log(sequencer_t *sequencer, int64_t limit)
+{
+    int64_t done = 0;
+
+    while (done < limit) {
+        int64_t count = ring_visible(sequencer->log) - sequencer->position;
+        if (count <= 0)
+            break;
+        if (count > FOLLOW_BATCH)
+            count = FOLLOW_BATCH;
+        if (ring_read(sequencer->log, sequencer->position, count, sequencer->batch) != RING_OK)
+            return done > 0 ? done : STAGE_LAPPED;
+        int64_t fed = sequencer_feed(sequencer, sequencer->batch, sequencer->position, count);
+        if (fed < 0)
+            return fed;
+        if (fed == 0)
+            break;
+        done += fed;
+    }
+    return done;
+}
+
+/* A follower's tables may be read, too. Whatever else a gateway writes before this node leads is not for it. */
+static int64_t follow_queries(sequencer_t *sequencer)
+{
+    int64_t answered = 0;
+
+    for (uint32_t source = 0; source < sequencer->sources_attached; source++) {
+        ring_t *ring = sequencer->ingress[source];
+        int64_t next = ring == NULL ? 0 : ring_cursor(ring, 0);
+        int64_t end = ring == NULL ? 0 : ring_published(ring);
+        for (; next < end && answers_have_room(sequencer); next++, answered++) {
+            if (is_query(((const log_slot_t *)ring_slot(ring, next))->template_id))
+                answer_query(sequencer, ring_slot(ring, next));
+        }
+        if (ring != NULL && next != ring_cursor(ring, 0))
+            ring_advance(ring, 0, next);
+    }
+    if (answered != 0)
+        answers_release(sequencer);
+    return answered;
+}
+
+int64_t follow_poll(sequencer_t *sequencer, int64_t limit)
+{
+    int64_t done = follow_log(sequencer, limit);
+    return done < 0 ? done : done + follow_queries(sequencer);
+}

@@ -28,6 +28,7 @@ typedef struct image_head {
     uint32_t killed_all;
     uint32_t lists_used, lists_free, lists_open;
     list_queue_t lists_due;
+    disconnects_t disconnects;
     uint32_t timed;
     uint64_t lists_last_id;
     int64_t position;
@@ -49,7 +50,7 @@ _Static_assert(sizeof(exposures_t) == 40, "image_head_t");
 _Static_assert(sizeof(lists_t) == 48, "image_head_t");
 _Static_assert(sizeof(quotes_t) == 40, "image_head_t");
 _Static_assert(sizeof(orders_t) == 120, "image_head_t");
-_Static_assert(offsetof(struct sequencer, log) - offsetof(struct sequencer, position) == 9 * 8, "image_head_t");
+_Static_assert(offsetof(struct sequencer, log) - offsetof(struct sequencer, position) == 11 * 8, "image_head_t");
 
 static uint64_t stir(uint64_t hash, uint64_t value)
 {
@@ -148,6 +149,7 @@ bool sequencer_image_save(const sequencer_t *sequencer, void *memory)
     head->lists_open = sequencer->lists.open;
     head->lists_due = sequencer->lists.due;
     head->lists_last_id = sequencer->lists.last_id;
+    head->disconnects = sequencer->disconnects;
     head->timed = sequencer->timed;
     head->position = sequencer->position;
     head->last_ts = sequencer->last_ts;
@@ -190,6 +192,7 @@ void sequencer_image_load(sequencer_t *sequencer, const void *memory)
     sequencer->lists.open = head->lists_open;
     sequencer->lists.due = head->lists_due;
     sequencer->lists.last_id = head->lists_last_id;
+    sequencer->disconnects = head->disconnects;
     sequencer->timed = head->timed;
     sequencer->position = head->position;
     sequencer->last_ts = head->last_ts;

@@ -181,7 +181,7 @@ static bool lists_were_settled(const sequencer_t *sequencer)
     return any;
 }
 
-/* Before any command of a client: legs whose time has come, lists that have ended. */
+/* Before any command of a client: legs whose time has come, lists that have ended, sessions whose client stayed away. */
 static int64_t write_due(sequencer_t *sequencer, uint64_t now, bool *marked)
 {
     const lists_t *lists = &sequencer->lists;
@@ -198,6 +198,12 @@ static int64_t write_due(sequencer_t *sequencer, uint64_t now, bool *marked)
         else
             write_list_start(sequencer, index, now);
         done++;
+    }
+    for (; sequencer->disconnects.due > 0 && log_has_room(sequencer); done++) {
+        if (!*marked)
+            log_marks(sequencer, now);
+        *marked = true;
+        disconnect_write(sequencer, now);
     }
     return done;
 }
@@ -294,7 +300,7 @@ int64_t intake_take(sequencer_t *sequencer, int64_t limit, uint64_t now)
     bool marked = false;
     int64_t work = write_due(sequencer, now, &marked);
 
-    if (sequencer->lists.due.head != 0) /* no room */
+    if (sequencer->lists.due.head != 0 || sequencer->disconnects.due > 0) /* no room */
         return work;
     for (uint32_t i = 0; i < sequencer->sources_attached && work < limit; i++) {
         uint32_t source = (sequencer->next_source + i) % sequencer->sources_attached;

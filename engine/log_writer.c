@@ -24,7 +24,10 @@ bool log_has_room(sequencer_t *sequencer)
 {
     const int64_t worst = MARK_SLOTS + GROUP_SLOTS_MAX + 2;
 
-    if (ring_room(sequencer->log, worst) < worst) {
+    /* A standby that lags holds commit back: no more than the ring takes is ever written ahead of it (Z4). */
+    bool ahead = sequencer->log->header->mode == RING_MODE_DURABLE &&
+                 sequencer->position + worst - ring_commit(sequencer->log) > ring_capacity(sequencer->log);
+    if (ahead || ring_room(sequencer->log, worst) < worst) {
         sequencer->counters[SEQUENCER_LOG_FULL]++;
         return false;
     }
@@ -204,7 +207,7 @@ static uint64_t pauses_due(const sequencer_t *sequencer)
 int64_t log_keep_time(sequencer_t *sequencer, uint64_t now)
 {
     bool busy = sequencer->busy_position > sequencer->last_hash_position || marks_pending(sequencer);
-    uint64_t tick_every = busy || sequencer->timed > 0 ? TICK_BUSY_NS : TICK_IDLE_NS;
+    uint64_t tick_every = busy || sequencer->timed > 0 || sequencer->disconnects.waiting > 0 ? TICK_BUSY_NS : TICK_IDLE_NS;
     int64_t before = sequencer->position;
 
     if (!log_has_room(sequencer))

@@ -7,7 +7,7 @@
 
 #define ARENA_ALIGNMENT 4096
 #define HUGE_PAGE_SIZE (2u << 20)
-#define COLD_SIZE (2u << 20) /* with more live orders than that, a batch's next ones are prefetched; below it costs more than it saves */
+#define COLD_SIZE (1u << 18) /* with more live orders than that, a batch's next ones are prefetched; below it costs more than it saves */
 #define WINDOW_LOG2_DEFAULT 16
 #define ORDERS_MAX (1u << 28)
 

@@ -18,9 +18,9 @@ void matcher_mass_cancel(matcher_t *matcher, const log_slot_t *slot)
     mass_cancel_t mass = {.request = *block,
                           .account = block->account_id,
                           .account_last = block->account_id,
-                          .reason = CANCEL_REASON_MASS_CANCEL,
+                          .reason = slot->source == 0 ? CANCEL_REASON_CANCEL_ON_DISCONNECT : CANCEL_REASON_MASS_CANCEL,
                           .any_session = block->scope != MASS_CANCEL_SCOPE_SESSION};
-    if (block->scope >= MASS_CANCEL_SCOPE_FIRM) {
+    if (block->scope >= MASS_CANCEL_SCOPE_FIRM || block->account_id == 0) {
         mass.account = 0;
         mass.account_last = matcher->config.accounts_max;
         mass.firm = block->scope == MASS_CANCEL_SCOPE_FIRM ? matcher->store.accounts[block->account_id].firm : 0;

@@ -112,11 +112,13 @@ typedef struct session {
     uint32_t account;
     uint32_t connection;
     uint32_t cod_timeout_ms;
+    uint64_t disconnect_ns; /* while waiting: log time at which its orders are canceled */
     uint16_t source;
     uint8_t cod_type;
     uint8_t kind;
     uint8_t bound;
     uint8_t exists;
+    uint8_t disconnect_state; /* disconnect.c */
 } session_t;
 
 typedef struct source {

@@ -174,7 +174,7 @@ int64_t sequencer_poll(void *state, int64_t limit)
     int64_t work = 0;
 
     if (!sequencer->leading)
-        return STAGE_IDLE;
+        return sequencer->following ? follow_poll(sequencer, limit) : STAGE_IDLE;
     answers_release(sequencer);
     if (!sequencer->draining) {
         /* Ingress first: an order sent because of a fill is noted only if the fill was already published. */
@@ -183,6 +183,10 @@ int64_t sequencer_poll(void *state, int64_t limit)
     }
     if (!settle_noted(sequencer, limit, &work))
         return work;
+    if (sequencer->held) {
+        answers_release(sequencer);
+        return work;
+    }
     uint64_t now = log_now(sequencer);
     int64_t before = sequencer->position;
     int64_t taken = intake_take(sequencer, limit, now);
@@ -214,6 +218,7 @@ void sequencer_lead(sequencer_t *sequencer, uint64_t epoch, uint32_t node)
         if (sequencer->ingress[source] != NULL)
             log_source_open(sequencer, (uint16_t)source, now);
     atomic_store_explicit(&sequencer->log->header->epoch, epoch, memory_order_relaxed);
+    sequencer->following = false;
     sequencer->leading = true;
     log_publish(sequencer);
 }
@@ -237,6 +242,17 @@ void sequencer_resume(sequencer_t *sequencer)
     }
     sequencer->leading = true;
     answers_release(sequencer);
+}
+
+void sequencer_follow(sequencer_t *sequencer)
+{
+    INVARIANT(!sequencer->leading);
+    sequencer->following = true;
+}
+
+void sequencer_hold(sequencer_t *sequencer, bool held)
+{
+    sequencer->held = held;
 }
 
 /* ---- introspection --------------------------------------------------------------------------------------------------- */

@@ -51,6 +51,13 @@ void sequencer_lead(sequencer_t *sequencer, uint64_t epoch, uint32_t node);
  * applied all that is published in the log; its own answers above those that ring 0 shows are claimed there, not published. */
 void sequencer_resume(sequencer_t *sequencer);
 
+/* Follow the log of another node: sequencer_poll() applies what is committed in the ring, whose producer is somebody else. Ends
+ * with sequencer_lead(), once this process is the producer and everything is applied. */
+void sequencer_follow(sequencer_t *sequencer);
+
+/* Write no record at all, not even of time, until told otherwise: a planned switchover. */
+void sequencer_hold(sequencer_t *sequencer, bool held);
+
 /* One bounded part of a turn; a stage_poll_fn. */
 int64_t sequencer_poll(void *sequencer, int64_t limit);
 

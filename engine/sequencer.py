@@ -80,6 +80,14 @@ class Sequencer:
         """Go on where a leader died: same epoch, same rings, all of the log applied, no record of its own."""
         lib.sequencer_resume(self._pointer)
 
+    def follow(self) -> None:
+        """Apply the log of another node as it comes through the ring: `stage` does. Ends with `lead`."""
+        lib.sequencer_follow(self._pointer)
+
+    def hold(self, held: bool) -> None:
+        """Write no record until told otherwise; what is there is still settled and released."""
+        lib.sequencer_hold(self._pointer, held)
+
     @property
     def stage(self) -> Any:
         """The step function as a cffi `stage_t *`, for `ringbuf.Runner`; valid as long as this object."""

@@ -15,6 +15,7 @@
 #include "sequencer.h"
 
 #define QUERY_ROWS_MAX 256 /* replies of one query; the client asks again from the last row */
+#define FOLLOW_BATCH 64
 #define TICK_BUSY_NS UINT64_C(10000000)
 #define TICK_IDLE_NS UINT64_C(1000000000)
 #define HASH_MARK_NS UINT64_C(1000000000)
@@ -35,6 +36,13 @@ typedef struct settlement {
     int64_t marked;  /* bound named by the last SETTLED mark */
     int64_t noted;   /* bound of the step going on */
 } settlement_t;
+
+/* Sessions whose client is away and has asked for cancel on disconnect. */
+typedef struct disconnects {
+    uint32_t waiting;
+    uint32_t due;
+    uint64_t next_ns; /* no waiting one is due before */
+} disconnects_t;
 
 struct sequencer {
     sequencer_config_t config;
@@ -57,6 +65,7 @@ struct sequencer {
     uint64_t last_hash_ts;
     int64_t last_hash_position;
     uint64_t paused; /* bit p: new orders of partition p are refused, its matcher is away */
+    disconnects_t disconnects;
     uint32_t timed; /* dated orders, schedules and volatility bands: ticks come closely while there are any */
 
     /* Rings: not state. */
@@ -72,12 +81,15 @@ struct sequencer {
     int64_t next_report0; /* next report sequence of ring 0; part of the state */
 
     bool leading;
+    bool following; /* the log is another node's; its records come through the ring */
+    bool held;      /* a switchover: nothing is written */
     bool draining; /* step 2 is not complete */
     int64_t marks_due_at; /* un-marked reports that force a mark */
     int64_t busy_position; /* log position after the last record that is not lazy */
     uint64_t fixed_time;
     const char *error;
     int64_t counters[SEQUENCER_COUNTERS];
+    log_slot_t batch[FOLLOW_BATCH]; /* a follower's copies: the ring's producer does not wait for it */
 };
 
 static inline uint8_t partition_of(const sequencer_t *sequencer, uint32_t instrument)
@@ -246,7 +258,16 @@ bool is_control(uint16_t template_id);
 
 verdict_t session_admit(const sequencer_t *sequencer, log_slot_t *slot);
 void session_apply(sequencer_t *sequencer, const log_slot_t *slot, int64_t sequence);
-void session_start_epoch(sequencer_t *sequencer);
+void session_start_epoch(sequencer_t *sequencer, uint64_t ts_ns);
+
+/* ---- disconnect.c ----------------------------------------------------------------------------------------------------------- */
+
+void disconnect_begin(sequencer_t *sequencer, session_t *session, uint8_t cause, uint64_t ts_ns);
+void disconnect_end(sequencer_t *sequencer, session_t *session);
+void disconnect_extend(session_t *session, uint64_t ts_ns);
+void disconnect_tick(sequencer_t *sequencer, uint64_t ts_ns);
+void disconnect_write(sequencer_t *sequencer, uint64_t now);
+void disconnect_apply(sequencer_t *sequencer, const log_slot_t *slot);
 bool is_session_record(uint16_t template_id);
 
 /* ---- apply.c, apply_lists.c, refusals.c: one log record, or one whole group, into the state ---------------------------------------------- */
@@ -296,6 +317,10 @@ int64_t settle_some(sequencer_t *sequencer, uint8_t partition, int64_t bound, in
 
 void settle_prefetch(const sequencer_t *sequencer, uint8_t partition, const report_slot_t *report);
 void settle_report(sequencer_t *sequencer, uint8_t partition, const report_slot_t *report);
+
+/* ---- follow.c: one bounded step of a sequencer whose log another node writes ------------------------------------------------- */
+
+int64_t follow_poll(sequencer_t *sequencer, int64_t limit);
 
 /* ---- queries.c --------------------------------------------------------------------------------------------------------------------- */
 

@@ -115,6 +115,8 @@ static void apply_negotiate(sequencer_t *sequencer, const log_slot_t *slot, int6
     report0_commit(sequencer);
     if (rejected)
         return;
+    if (session->bound) /* its connection ends; whoever negotiated may not come to establish */
+        disconnect_begin(sequencer, session, DOWN_CAUSE_CLIENT_DISCONNECT, slot->ts_ns);
     session->version = request->session_ver_id;
     session->last_incoming = 0;
     session->reports = 0;
@@ -143,6 +145,7 @@ static void apply_bind(sequencer_t *sequencer, const log_slot_t *slot, int64_t s
     report0_commit(sequencer);
     if (rejected)
         return;
+    disconnect_end(sequencer, session);
     session->source = slot->source;
     session->connection = request->connection_id;
     session->cod_timeout_ms = request->cod_timeout_ms;
@@ -151,12 +154,31 @@ static void apply_bind(sequencer_t *sequencer, const log_slot_t *slot, int64_t s
     remember_nonce(sequencer, request->access_key_id, request->timestamp);
 }
 
-void session_start_epoch(sequencer_t *sequencer)
+static void session_down(sequencer_t *sequencer, session_t *session, uint8_t cause, uint64_t ts_ns)
+{
+    if (!session->bound)
+        return;
+    session->bound = 0;
+    if (cause != DOWN_CAUSE_SUPERSEDED)
+        disconnect_begin(sequencer, session, cause, ts_ns);
+}
+
+/* A gateway that starts says so with session 0: whoever was bound through it has lost its connection. */
+static void gateway_started(sequencer_t *sequencer, uint16_t source, uint64_t ts_ns)
+{
+    for (uint32_t id = SESSION_ADMIN + 1; id <= sequencer->registry.sessions_used; id++)
+        if (sequencer->registry.sessions[id].source == source)
+            session_down(sequencer, &sequencer->registry.sessions[id], DOWN_CAUSE_GATEWAY_DEAD, ts_ns);
+}
+
+void session_start_epoch(sequencer_t *sequencer, uint64_t ts_ns)
 {
     registry_t *registry = &sequencer->registry;
 
-    for (uint32_t id = 1; id <= registry->sessions_used; id++)
-        registry->sessions[id].bound = 0;
+    for (uint32_t id = 1; id <= registry->sessions_used; id++) {
+        disconnect_extend(&registry->sessions[id], ts_ns);
+        session_down(sequencer, &registry->sessions[id], DOWN_CAUSE_FAILOVER, ts_ns);
+    }
     if (registry->sessions_used < SESSION_ADMIN)
         registry->sessions_used = SESSION_ADMIN;
     session_t *admin = &registry->sessions[SESSION_ADMIN];
@@ -183,11 +205,13 @@ void session_apply(sequencer_t *sequencer, const log_slot_t *slot, int64_t seque
         session = registry_session(&sequencer->registry, down->session_id);
         /* A newer connection may have taken the session over meanwhile. */
         if (session != NULL && session->source == slot->source && session->connection == down->connection_id)
-            session->bound = 0;
+            session_down(sequencer, session, down->cause, slot->ts_ns);
+        if (down->session_id == 0)
+            gateway_started(sequencer, slot->source, slot->ts_ns);
         break;
     case TEMPLATE_EPOCH_START:
         sequencer->epoch = ((const epoch_start_t *)slot->block)->epoch;
-        session_start_epoch(sequencer);
+        session_start_epoch(sequencer, slot->ts_ns);
         break;
     case TEMPLATE_SOURCE_OPEN: {
         const source_open_t *open = (const source_open_t *)slot->block;

@@ -11,5 +11,6 @@ ffibuilder.set_source(
     """
     #include "ringbuf/include/ring.h"
     #include "gateway/binary/server.h"
+    #include "gateway/marketdata/feed.h"
     """,
 )

@@ -18,7 +18,9 @@ typedef struct server_config {
     uint32_t logon_deadline_ms;
     uint32_t timestamp_window_ms;
     uint32_t throttle_count;
+    uint32_t account_throttle_count;
     uint32_t throttle_interval_ms;
+    uint32_t busy_poll_us;
     uint32_t open_orders_max;
     uint32_t retransmit_max;
     uint32_t retransmit_jobs;
@@ -32,6 +34,7 @@ typedef struct server_counters {
     uint64_t requests, queries;
     uint64_t rejected;
     uint64_t malformed, logons, logons_refused;
+    uint64_t floods, keys_revoked;
     uint64_t slow_consumers, keep_alive_lapsed, superseded, logon_timeouts;
     uint64_t retransmissions, retransmit_rejects;
     uint64_t laps;
@@ -51,6 +54,7 @@ typedef struct server_event {
     uint64_t last_timestamp;
     uint8_t access_key_id[32];
     uint8_t material[32];
+    uint8_t peer[16];
     uint8_t frame[256];
 } server_event_t;
 
@@ -72,6 +76,93 @@ int server_port(const server_t *server);
 int64_t server_poll(void *server, int64_t limit);
 int server_epoll_fd(const server_t *server);
 void server_shutdown(server_t *server);
+void server_set_ready(server_t *server, int ready);
+void server_set_cancel_only(server_t *server, int on);
 int server_next_event(server_t *server, server_event_t *event);
 int server_answer(server_t *server, const server_answer_t *answer);
 const server_counters_t *server_counters(const server_t *server);
+
+/* marketdata/feed.h */
+#define FEED_PARTITIONS_MAX 31
+#define FEED_DERIVED_BASE 100
+#define FEED_REFERENCE 900
+#define FEED_REFERENCE_BLOCK_MAX 120
+#define FEED_SNAPSHOTS 8
+#define FEED_REFERENCE_SLOTS_MIN 1024
+#define FEED_DERIVED_SLOTS_MIN 16384
+enum feed_kind { FEED_FULL, FEED_DERIVED, FEED_DEFINITIONS, ... };
+
+typedef struct feed_config {
+    const char *archive;
+    char generation[8];
+    uint8_t key[32];
+    uint8_t partitions;
+    uint8_t publish;
+    uint8_t books;
+    uint8_t tokens;
+    uint32_t packet_size_max;
+    uint32_t pack_delay_us;
+    uint32_t heartbeat_ms;
+    uint32_t definitions_ms;
+    uint32_t orders_expected;
+    uint32_t instruments_max;
+    uint32_t derived_slots;
+    uint32_t reference_slots;
+    uint32_t connections_max;
+    uint32_t connections_per_user;
+    uint32_t output_size;
+    uint32_t login_timeout_ms;
+    uint32_t silence_timeout_ms;
+    uint32_t logins_failed_max;
+    uint32_t rerequests_per_s;
+    uint32_t snapshot_age_ms;
+    uint64_t snapshot_bytes_max;
+} feed_config_t;
+
+typedef struct feed_counters {
+    uint64_t messages, packets, heartbeats, bytes, send_failures, rounds;
+    uint64_t laps;
+    uint64_t events, derived, digests;
+    uint64_t rerequests, rerequests_refused, rerequests_malformed;
+    uint64_t accepted, refused, closed, open;
+    uint64_t logins, logins_refused, malformed, silent, stuck, floods;
+    uint64_t messages_out, bytes_out;
+    uint64_t snapshots, snapshots_made, snapshot_bytes;
+} feed_counters_t;
+
+typedef struct feed_position {
+    uint64_t next;
+    uint64_t oldest;
+    uint64_t sent;
+} feed_position_t;
+
+typedef struct feed feed_t;
+
+feed_t *feed_new(const feed_config_t *config);
+void feed_free(feed_t *feed);
+void feed_attach(feed_t *feed, int partition, ring_t *market);
+int feed_add_destination(feed_t *feed, int line, int kinds, const char *address, uint16_t port, const char *interface, int ttl);
+void feed_start(feed_t *feed);
+int feed_listen_replay(feed_t *feed, const char *address, uint16_t port);
+int feed_listen_snapshot(feed_t *feed, const char *address, uint16_t port);
+int feed_listen_rerequest(feed_t *feed, const char *address, uint16_t port);
+void feed_define(feed_t *feed, const void *message, uint32_t size);
+void feed_end_session(feed_t *feed, const char *session, uint64_t next);
+bool feed_ending(const feed_t *feed);
+int64_t feed_poll(void *feed, int64_t limit);
+int feed_epoll_fd(const feed_t *feed);
+bool feed_hole(const feed_t *feed, int *partition, int64_t *first);
+bool feed_caught_up(const feed_t *feed);
+bool feed_position(feed_t *feed, int channel, feed_position_t *position);
+const char *feed_session(const feed_t *feed, int channel);
+int64_t feed_packet(feed_t *feed, int channel, uint64_t number, uint8_t *packet, uint32_t size);
+int64_t feed_derived(feed_t *feed, int partition, uint64_t number, uint32_t count, void *slots);
+typedef struct feed_level {
+    int64_t price, qty;
+    uint64_t orders;
+} feed_level_t;
+int64_t feed_levels(feed_t *feed, int partition, uint32_t instrument, uint8_t side, uint32_t count, feed_level_t *levels,
+                    uint64_t *update_id);
+void feed_shutdown(feed_t *feed);
+const char *feed_error(const feed_t *feed);
+const feed_counters_t *feed_counters(const feed_t *feed);

@@ -3,7 +3,7 @@
 Stores bytes and sequences, not orders: imports ringbuf and nothing else of ours.
 """
 
-from journaler.archive import append_missing
+from journaler.archive import append_missing, append_missing_market
 from journaler.errors import ArchiveDiverged, JournalError, JournalHalted, JournalLocked, JournalRefused
 from journaler.reader import LogFollower, LogReader, ReportArchive
 from journaler.writer import Journaler, JournalerConfig
@@ -20,4 +20,5 @@ __all__ = [
     "LogReader",
     "ReportArchive",
     "append_missing",
+    "append_missing_market",
 ]

@@ -13,6 +13,7 @@ ffibuilder.cdef((Path(__file__).parent / "_cdef.h").read_text())
 ffibuilder.set_source(
     "journaler._journal",
     """
+    #include "chain.h"
     #include "crc32c.h"
     #include "journal.h"
     #include "sha256.h"

@@ -59,6 +59,20 @@ int64_t journal_follow(const ring_t *ring, int64_t sequence, uint8_t *out, int64
 uint64_t journal_log_hash(uint64_t hash, uint64_t sequence, uint64_t epoch, const uint8_t *slots, int64_t count);
 void journal_view_ring(const ring_t *ring, journal_ring_view_t *view);
 
+/* chain.h */
+typedef struct journal_chain {
+    uint64_t sequence;
+    uint64_t epoch;
+    uint64_t log_hash;
+} journal_chain_t;
+
+void journal_chain_extend(journal_chain_t *chain, const uint8_t *slots, int64_t count);
+uint32_t journal_chain_at(journal_walk_t *walk, const uint8_t *segment, uint64_t size, uint64_t sequence,
+                          journal_chain_t *chain);
+int64_t journal_copy(const ring_t *ring, int64_t sequence, int64_t end, uint8_t *out, int64_t slots_max);
+int64_t journal_select(const ring_t *ring, int64_t *sequence, int64_t end, uint16_t template_id, uint8_t *out,
+                       int64_t slots_max);
+
 /* journal.h */
 #define JOURNAL_BUCKETS ...
 
@@ -106,6 +120,8 @@ typedef struct journal_stats {
     uint64_t bytes;
     uint64_t segments;
     uint64_t segment_waits;
+    uint64_t market_archived;
+    uint64_t market_lost;
     uint64_t batch_slots_max;
     uint64_t sync_ns_sum;
     uint64_t sync_ns_max;
@@ -125,6 +141,8 @@ typedef struct journal_stats {
 
 journaler_t *journaler_new(const journal_config_t *config, const journal_position_t *position, ring_t *log);
 int journaler_add_reports(journaler_t *journaler, int partition, ring_t *ring, int64_t start);
+int journaler_add_market(journaler_t *journaler, int partition, ring_t *ring, int64_t start);
+int64_t journaler_market_next(const journaler_t *journaler, const ring_t *ring);
 int journaler_start(journaler_t *journaler);
 int64_t journaler_poll(void *state, int64_t limit);
 int64_t journaler_patience(const journaler_t *journaler);

@@ -23,6 +23,7 @@
 #define JOURNAL_CONSUMER 0 /* index of the journaler among the gating consumers of log and report rings */
 #define JOURNAL_SPARES_MAX 8
 #define JOURNAL_PARTITIONS_MAX 32
+#define JOURNAL_ARCHIVES_MAX (2 * JOURNAL_PARTITIONS_MAX)
 #define JOURNAL_NO_SEGMENT UINT64_MAX
 #define JOURNAL_BUCKETS 40
 
@@ -71,6 +72,8 @@ typedef struct journal_stats {
     uint64_t bytes;
     uint64_t segments;      /* begun by this process */
     uint64_t segment_waits; /* polls that found no prepared segment */
+    uint64_t market_archived; /* market slots written to their archive */
+    uint64_t market_lost;     /* overwritten before they were: to be made again from the log */
     uint64_t batch_slots_max;
     uint64_t sync_ns_sum;
     uint64_t sync_ns_max;
@@ -93,6 +96,12 @@ journaler_t *journaler_new(const journal_config_t *config, const journal_positio
 
 /* Archive the reports of `ring` from report sequence `start` on; 0 or -1 with errno. Before journaler_start(). */
 int journaler_add_reports(journaler_t *journaler, int partition, ring_t *ring, int64_t start);
+
+/* Archive the market data of `ring` likewise; the ring does not wait. */
+int journaler_add_market(journaler_t *journaler, int partition, ring_t *ring, int64_t start);
+
+/* The index of the next slot of a ring to be archived. */
+int64_t journaler_market_next(const journaler_t *journaler, const ring_t *ring);
 
 /* Start the keeper; 0 or -1 with errno. */
 int journaler_start(journaler_t *journaler);

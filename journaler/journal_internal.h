@@ -19,12 +19,12 @@
 #define SYNC_SLOW_COUNT_MAX 16
 #define HELPERS 4
 
-typedef struct report_archive {
+typedef struct archive {
     ring_t *ring;
     int64_t next;
     int fd;
-    int partition;
-} report_archive_t;
+    uint8_t *copy; /* of market slots, which may be overwritten meanwhile; NULL = reports */
+} archive_t;
 
 /* The last synced position, stage to keeper and auditor. A version around fields that are all atomic: odd while being changed. */
 typedef struct position_mailbox {
@@ -55,7 +55,7 @@ struct journaler {
     int directory_fd;
     int archive_count;
     int begin_segment; /* the next write starts with the segment's header */
-    report_archive_t archives[JOURNAL_PARTITIONS_MAX];
+    archive_t archives[JOURNAL_ARCHIVES_MAX];
     journal_stats_t stats;
     journal_config_t config;
     _Alignas(64) segment_header_t segment_header;

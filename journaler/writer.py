@@ -12,7 +12,7 @@ from journaler._journal import ffi, lib
 from journaler.audit import chain_end
 from journaler.errors import JournalError, JournalHalted, JournalLocked
 from journaler.marks import NO_SEGMENT
-from journaler.reader import SLOT_SIZE, ring_pointer
+from journaler.reader import ring_pointer
 from journaler.recover import Position, Recovery, cut, panicked, recover
 from journaler.segments import PANIC_FILE, lock_directory, remove_leftovers, sync_directory
 from ringbuf import Ring, Stage
@@ -95,8 +95,15 @@ class Journaler:
     where the files end or hold the records after that. Raises JournalLocked, JournalRefused or JournalError.
     """
 
-    def __init__(self, config: JournalerConfig, log_ring: Ring, report_rings: Mapping[int, Ring]) -> None:
+    def __init__(
+        self,
+        config: JournalerConfig,
+        log_ring: Ring,
+        report_rings: Mapping[int, Ring],
+        market_rings: Mapping[int, Ring] | None = None,
+    ) -> None:
         self.config = config
+        self._market = dict(market_rings or {})
         self._rings = (log_ring, dict(report_rings))  # keeps their memory mapped
         self._journaler: Any = None
         self._lock: int | None = None
@@ -247,9 +254,13 @@ class Journaler:
         self._journaler = journaler
         if config.archive:
             for partition, ring in sorted(report_rings.items()):
-                start = ring.gate(CONSUMER, NAME, at=self._archive_start(partition, ring))
+                start = ring.gate(CONSUMER, NAME, at=self._archive_start("reports", partition, ring))
                 if lib.journaler_add_reports(journaler, partition, ring_pointer(ring), start) != 0:
                     raise _os_error(config.directory / "reports" / str(partition))
+            for partition, ring in sorted(self._market.items()):
+                start = self._archive_start("market", partition, ring)
+                if lib.journaler_add_market(journaler, partition, ring_pointer(ring), start) != 0:
+                    raise _os_error(config.directory / "market" / str(partition))
         if lib.journaler_start(journaler) != 0:
             raise _os_error(config.directory)
         sync_directory(config.directory)
@@ -258,13 +269,21 @@ class Journaler:
         position = self.recovery.position
         return {name: getattr(position, name) for name in Position.__dataclass_fields__}
 
-    def _archive_start(self, partition: int, ring: Ring) -> int:
+    @property
+    def market_archived(self) -> bool:
+        """Whether everything published in the market rings is in their archive (or was overwritten before)."""
+        return all(
+            lib.journaler_market_next(self._journaler, ring_pointer(ring)) >= ring.published
+            for ring in self._market.values()
+        )
+
+    def _archive_start(self, folder: str, partition: int, ring: Ring) -> int:
         """Go on at the cursor of an earlier run, else where the file ends, as far as the ring still has the slots."""
         view = _view(ring)
         if view.gating:
             return int(view.cursor)
-        path = self.config.directory / "reports" / str(partition)
-        there = path.stat().st_size // SLOT_SIZE if path.exists() else 0
+        path = self.config.directory / folder / str(partition)
+        there = path.stat().st_size // ring.slot_size if path.exists() else 0
         return int(max(view.base, view.claim - view.capacity, min(there, view.published)))
 
 

@@ -42,6 +42,24 @@ int64_t ring_wanted(const ring_t *ring)
     return atomic_load_explicit(&ring->header->wanted, memory_order_relaxed);
 }
 
+void ring_store_replicated(ring_t *ring, int64_t sequence)
+{
+    /* Release: what the standby acknowledged is known before commit can count it. Pairs with the acquire in raise_commit(). */
+    atomic_store_explicit(&ring->header->replicated, sequence, memory_order_release);
+    ring_wake(ring, &ring->header->pub_waiters);
+}
+
+void ring_begin_committed(ring_t *ring, int64_t sequence)
+{
+    atomic_store_explicit(&ring->header->commit, sequence, memory_order_relaxed);
+    atomic_store_explicit(&ring->header->replicated, sequence, memory_order_relaxed);
+}
+
+void ring_store_wanted(ring_t *ring, int64_t sequence)
+{
+    atomic_store_explicit(&ring->header->wanted, sequence, memory_order_relaxed);
+}
+
 uint32_t ring_panic(const ring_t *ring)
 {
     return atomic_load_explicit(&ring->header->panic, memory_order_relaxed);

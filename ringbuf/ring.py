@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 CONSUMERS_MAX: int = lib.RING_CONSUMERS_MAX
 HEADER_SIZE: int = lib.RING_HEADER_SIZE
+ALONE = 2**63 - 1  # of the `replicated` cell: commit waits for this node's disk only
 NAME_BYTES_MAX = 31  # longer names are cut in the header; the segment's own name is whole
 
 
@@ -92,17 +93,24 @@ class Ring:
         schema_hash: int = 0,
         epoch: int = 0,
         gating: dict[int, str] | None = None,
+        commit: int | None = None,
         run_dir: Path | None = None,
         doorbells: "Doorbells | None" = None,
     ) -> "Ring":
         """Make a shared ring and own its name: close() removes it.
 
-        `gating` fixes the gating consumers, index to name, from the first slot on (CORE K1). Raises SegmentExists,
+        `commit`: a follower's log begins with records that are not known to be committed; readers stop there until the
+        replicator has stored more. Else everything below `base` is, and commit waits for nobody. `gating` fixes the
+        gating consumers, index to name, from the first slot on (CORE K1). Raises SegmentExists,
         or NoMemory when shared memory is full. The creator is not yet the producer: see lock_producer().
         """
+        if commit is not None and not 0 <= commit <= base:
+            raise ValueError(f"commit {commit} of a ring that begins at {base}")
         segment = Segment.create(name, size_bytes=_size(slot_size, slot_count, base))
         lib.ring_format(segment.address, slot_size, slot_count, base, mode, schema_hash)
         ring = cls(segment, run_dir=run_dir, doorbells=doorbells)
+        if commit is not None:
+            lib.ring_begin_committed(ring.ptr, commit)
         for index, consumer in (gating or {}).items():
             ring.gate(index, consumer, at=base, pid=0)
         lib.ring_identify(ring.ptr, ring.name.removeprefix("/").encode(), list(boot_id()), epoch)
@@ -153,9 +161,7 @@ class Ring:
 
     def close(self) -> None:
         """Release the producer's lock and unmap; the creator also removes the name. C must be done with `ptr`."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        self.unlock_producer()
         self.segment.close()
 
     def __enter__(self) -> "Ring":
@@ -268,6 +274,26 @@ class Ring:
         # Only now is `pub` final: whoever held the lock before us is gone.
         lib.ring_attach(self.ptr, self.segment.address, self.ptr.doorbells)
 
+    def unlock_producer(self) -> None:
+        """Publish no more: another process may become the producer and goes on at pub. Idempotent."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def append(self, slots: bytes, *, wanted: int) -> bool:
+        """Publish whole linked groups (n x slot_size bytes) by one store; False if there is no room for all of them.
+
+        Somebody waits for everything below `wanted`: see the cell of that name.
+        """
+        count, rest = divmod(len(slots), self.slot_size)
+        if not 0 < count <= self.capacity or rest:
+            raise ValueError(f"{len(slots)} bytes are not 1 to {self.capacity} slots of {self.slot_size}")
+        if lib.ring_room(self._writable, count) < count:
+            return False
+        lib.ring_store_wanted(self.ptr, wanted)
+        lib.ring_publish_copy(self.ptr, slots, count)
+        return True
+
     def room(self) -> int:
         """Slots that may be published now."""
         return int(lib.ring_room(self._writable, self.capacity))
@@ -333,6 +359,12 @@ class Ring:
 
     def ungate(self, index: int) -> None:
         lib.ring_ungate(self._writable, _consumer(index))
+
+    def store_replicated(self, sequence: int) -> None:
+        """The replicator's own: commit waits until everything below is durable elsewhere too, or ALONE."""
+        if sequence < 0:
+            raise ValueError(f"ring {self.name}: replicated cannot be {sequence}")
+        lib.ring_store_replicated(self._writable, sequence)
 
     def store_commit(self, sequence: int) -> None:
         """The journaler's own: everything below `sequence` is durable. Never decreases."""

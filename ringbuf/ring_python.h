@@ -24,8 +24,14 @@ int64_t ring_claim_cursor(const ring_t *ring);
 uint64_t ring_epoch(const ring_t *ring);
 int64_t ring_replicated(const ring_t *ring);
 int64_t ring_wanted(const ring_t *ring);
+/* The replicator's: the standby has everything below; INT64_MAX: wait for nobody. Wakes the journaler, whose commit it bounds. */
+void ring_store_replicated(ring_t *ring, int64_t sequence);
+/* The producer's, before it publishes: somebody waits for everything below. */
+void ring_store_wanted(ring_t *ring, int64_t sequence);
 uint32_t ring_panic(const ring_t *ring);
 uint32_t ring_storage_cell(const ring_t *ring);
+/* The creator's: only what is below `sequence` is known to be committed. */
+void ring_begin_committed(ring_t *ring, int64_t sequence);
 /* The creator's last word: attaching is possible from here on. */
 void ring_identify(ring_t *ring, const char *name, const uint64_t boot_id[2], uint64_t epoch);
 void ring_consumer_name(ring_t *ring, int consumer, const char *name, uint32_t pid);

@@ -23,8 +23,12 @@ DEFAULTS_PATH = Path(__file__).with_name("bullring.toml")
 CHECKOUT = Path(__file__).resolve().parent.parent
 UNIX_SOCKET_PATH_MAX = 107
 ADMIN_SOCKET = "admin.sock"
+LEDGER_SOCKET = "ledger.sock"
 STAGES_CORES_MIN = 6
 PORT_MAX = 65535
+FEED_PORT_OFFSET = 100  # replay; + 1 re-requests, + 2 snapshots
+FEED_LISTENERS = ("listen_replay", "listen_rerequest", "listen_snapshot")
+ADDRESS = r"(\[[0-9a-fA-F:]+\]|[^:\[\]]+):[0-9]{1,5}"
 SNAPSHOT_RECORDS_MIN = 10_000
 
 
@@ -74,13 +78,15 @@ class NodeConfig(Section):
     data_dir: str = _text(r".+", "a path")
     run_dir: str = _text(r".*", "a path or empty")
     ring_prefix: str = _text(r"[a-z0-9.-]{0,32}", "0..32 characters a-z 0-9 . -")
-    mode: str = _choice("D0", "D1")
+    mode: str = _choice("D0", "D1", "D1a", "D2", "D2m")
     environment: str = _choice("development", "production")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.environment == "production" and self.mode == "D0":
-            raise ConfigError('mode = "D0": environment "production" needs "D1", since D0 may lose answered requests')
+            raise ConfigError(
+                'mode = "D0": environment "production" needs another, since D0 may lose answered requests'
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,9 +138,11 @@ class PlacementConfig(Section):
     core_sequencer: int = _number(-1, 1023)
     core_gateway: int = _number(-1, 1023)
     core_journaler: int = _number(-1, 1023)
+    core_feed: int = _number(-1, 1023)
     cores_matchers: tuple[int, ...] = field()
     wait_order_path: str = _choice("auto", "spin", "yield", "park")
     wait_journaler: str = _choice("spin", "yield", "park")
+    wait_feed: str = _choice("auto", "spin", "yield", "park")
     priority_journaler: int = _number(0, 99)
 
     def __post_init__(self) -> None:
@@ -156,6 +164,17 @@ class SupervisorConfig(Section):
     stop_timeout_s: int = _number(1, 600)
 
 
+def split_address(text: str) -> tuple[str, int]:
+    """Return host and port of "HOST:PORT"."""
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _check_port(text: str, key: str, *, low: int = 0) -> None:
+    if text and not low <= split_address(text)[1] <= PORT_MAX:
+        raise ConfigError(f"{key} = {text!r}: the port must be {low}..{PORT_MAX}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class SnapshotsConfig(Section):
     every_records: int = _number(0, 1 << 32)
@@ -172,14 +191,62 @@ class SnapshotsConfig(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class BinaryGatewayConfig(Section):
-    listen: str = _text(r"(\[[0-9a-fA-F:]+\]|[^:\[\]]+):[0-9]{1,5}", '"HOST:PORT"')
+    listen: str = _text(ADDRESS, '"HOST:PORT"')
     connections_max: int = _number(1, 65536)
     logon_timeout_ms: int = _number(100, 60000)
+    throttle_count: int = _number(0, 100_000_000)
+    account_throttle_count: int = _number(0, 100_000_000)
+    throttle_interval_ms: int = _number(200, 60_000)
+    busy_poll_us: int = _number(0, 1000)
+    tls_listen: str = _text(rf"|{ADDRESS}", '"HOST:PORT" or empty')
+    tls_certificate: str = _text(r".*", "a path or empty")
+    tls_key: str = _text(r".*", "a path or empty")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_port(self.listen, "listen")
+        _check_port(self.tls_listen, "tls_listen")
+        if self.tls_listen and not (self.tls_certificate and self.tls_key):
+            raise ConfigError("tls_listen needs tls_certificate and tls_key")
+
+    @property
+    def host(self) -> str:
+        return split_address(self.listen)[0]
+
+    @property
+    def port(self) -> int:
+        return split_address(self.listen)[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdminGatewayConfig(Section):
+    socket: str = _text(r".*", "a path or empty")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebGatewayConfig(Section):
+    listen: str = _text(r"(\[[0-9a-fA-F:]+\]|[^:\[\]]+):[0-9]{1,5}", '"HOST:PORT"')
+    workers: int = _number(0, 64)
+    tls_certificate: str = _text(r".*", "a path or empty")
+    tls_key: str = _text(r".*", "a path or empty")
+    weight_per_minute: int = _number(0, 1_000_000_000)
+    requests_per_5_minutes: int = _number(0, 1_000_000_000)
+    orders_per_10_seconds: int = _number(0, 1_000_000_000)
+    orders_per_day: int = _number(0, 1_000_000_000)
+    ban_first_s: int = _number(0, 259_200)
+    listen_keys: bool = field()
+    body_bytes_max: int = _number(1024, 16_777_216)
+    connections_max: int = _number(1, 1_000_000)
+    events_max: int = _number(1000, 1_000_000_000)
+    ended_orders_days: int = _number(1, 3650)
+    trades_days: int = _number(1, 3650)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.port > PORT_MAX:
             raise ConfigError(f"listen = {self.listen!r}: the port must be 0..{PORT_MAX}")
+        if (self.tls_certificate == "") != (self.tls_key == ""):
+            raise ConfigError(f"tls_key = {self.tls_key!r}: give tls_certificate and tls_key, or none of them")
 
     @property
     def host(self) -> str:
@@ -191,14 +258,122 @@ class BinaryGatewayConfig(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdminGatewayConfig(Section):
-    socket: str = _text(r".*", "a path or empty")
+class FeedSection(Section):
+    enabled: bool = field()
+    listen_replay: str = _text(f"({ADDRESS})?", '"HOST:PORT" or empty')
+    listen_rerequest: str = _text(f"({ADDRESS})?", '"HOST:PORT" or empty')
+    listen_snapshot: str = _text(f"({ADDRESS})?", '"HOST:PORT" or empty')
+    listen_web: str = _text(f"({ADDRESS})?", '"HOST:PORT" or empty')
+    line_a: tuple[str, ...] = field()
+    line_b: tuple[str, ...] = field()
+    interface_a: str = _text(r"\S*", "an address or empty")
+    interface_b: str = _text(r"\S*", "an address or empty")
+    multicast_ttl: int = _number(0, 255)
+    tokens: bool = field()
+    packet_bytes_max: int = _number(256, 65507)
+    pack_delay_us: int = _number(0, 1_000_000)
+    heartbeat_ms: int = _number(10, 60_000)
+    definitions_ms: int = _number(1, 60_000)
+    derived_slots: int = _number(16384, 1 << 26, power_of_two=True)
+    connections_max: int = _number(1, 65536)
+    connections_per_user: int = _number(1, 65536)
+    output_bytes: int = _number(4096, 1 << 26)
+    rerequests_per_s: int = _number(1, 1_000_000)
+    snapshot_age_ms: int = _number(0, 600_000)
+    snapshot_bytes_max: int = _number(1 << 16, 1 << 40)
+    end_session_on_stop: bool = field()
+    park_us: int = _number(50, 100_000)
+    nice: int = _number(0, 19)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in (*FEED_LISTENERS, "listen_web"):
+            _check_port(getattr(self, key), key)
+        for key in ("line_a", "line_b"):
+            for text in getattr(self, key):
+                if re.fullmatch(f"(full|derived|definitions|all)@{ADDRESS}", text) is None:
+                    raise ConfigError(
+                        f'{key} = {text!r}: must be "KIND@HOST:PORT", KIND full, derived, definitions or all'
+                    )
+                _check_port(text, key, low=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GatewayConfig(Section):
     binary: BinaryGatewayConfig
     admin: AdminGatewayConfig
+    web: WebGatewayConfig
+    feed: FeedSection
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClickhouseConfig(Section):
+    host: str = _text(r"[^/\s]+", "a host name or address")
+    port: int = _number(1, PORT_MAX)
+    database: str = _text(r"[A-Za-z_][A-Za-z0-9_]{0,62}", "a name of letters, digits and _")
+    user: str = _text(r".+", "a name")
+    password_file: str = _text(r".*", "a path or empty")
+    secure: bool = field()
+    timeout_s: int = _number(1, 3600)
+    replication_path: str = _text(r"(/[^/\s]+)*", "a path that begins with /, or empty")
+    replica: str = _text(r"[^\s/]+", "a name or a macro such as {replica}")
+    quorum: int = _number(1, 31)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerConfig(Section):
+    enabled: bool = field()
+    store: str = _choice("chdb", "clickhouse")
+    directory: str = _text(r".*", "a path or empty")
+    socket: str = _text(r".*", "a path or empty")
+    block_rows: int = _number(1000, 10_000_000)
+    flush_ms: int = _number(10, 60_000)
+    retry_ms: int = _number(10, 600_000)
+    threads: int = _number(1, 256)
+    memory_bytes: int = _number(1 << 28, 1 << 40)
+    disk_reserve_bytes: int = _number(0, 1 << 50)
+    nice: int = _number(0, 19)
+    insurance_account: int = _number(0, 2**32 - 1)
+    reconcile_s: int = _number(0, 86_400)
+    reconcile_rows_max: int = _number(0, 1 << 40)
+    on_difference: str = _choice("alarm", "cancel-only")
+    clickhouse: ClickhouseConfig
+
+
+_ENDPOINT = r"(\[[0-9a-fA-F:]+\]|[^:\[\], ]+):[0-9]{1,5}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplicationConfig(Section):
+    peer: str = _text(rf"({_ENDPOINT})?", '"HOST:PORT" or empty')
+    peer_node: int = _number(0, 1023)
+    listen: str = _text(_ENDPOINT, '"HOST:PORT"')
+    peer_key: str = _text(r"(\S{40})?", "a public key of 40 characters or empty")
+    cluster: int = _number(1, 2**63 - 1)
+    on_standby_loss: str = _choice("solo", "cancel_only", "halt")
+    heartbeat_ms: int = _number(5, 10_000)
+    standby_lost_ms: int = _number(20, 60_000)
+    standby_stalled_ms: int = _number(40, 60_000)
+    primary_lost_ms: int = _number(40, 120_000)
+    core_stuck_ms: int = _number(50, 600_000)
+    clock_jump_ms: int = _number(1, 3_600_000)
+    handover_ms: int = _number(10, 10_000)
+    failover_gap_s: int = _number(0, 86_400)
+    failovers_per_hour: int = _number(0, 1000)
+    window_bytes: int = _number(64 * 1024, 1 << 30)
+    frame_bytes: int = _number(1024, 32 * 1024)
+    catch_up_bytes_per_s: int = _number(64 * 1024, 1 << 40)
+    wait: str = _choice("spin", "park")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArbiterConfig(Section):
+    endpoints: str = _text(rf"{_ENDPOINT}(, *{_ENDPOINT})*", '"HOST:PORT" or several with commas')
+    prefix: str = _text(r"(/[A-Za-z0-9._-]+)+", "a path like /bullring")
+    timeout_ms: int = _number(10, 10_000)
+    ca: str = _text(r".*", "a path or empty")
+    certificate: str = _text(r".*", "a path or empty")
+    key: str = _text(r".*", "a path or empty")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +388,32 @@ class Config(Section):
     supervisor: SupervisorConfig
     snapshots: SnapshotsConfig
     gateway: GatewayConfig
+    ledger: LedgerConfig
+    replication: ReplicationConfig
+    arbiter: ArbiterConfig
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ledger.enabled and not self.journal.archive:
+            raise ConfigError(
+                "journal.archive = false: the ledger reads reports from the archive; switch it off too "
+                "(ledger.enabled = false), or keep the archive"
+            )
+        if self.gateway.web.workers and not self.journal.archive:
+            raise ConfigError(
+                "journal.archive = false: the web gateway reads old reports there; set gateway.web.workers = 0"
+            )
+        mode, peer = self.node.mode, self.replication.peer
+        if self.replicated != (mode in ("D1a", "D2", "D2m")):
+            wanted = '"D2", "D2m" or "D1a"' if self.replicated else '"D1" or "D0"'
+            raise ConfigError(f"node.mode = {mode!r}: must be {wanted} with replication.peer = {peer!r}")
+        if self.replicated and self.node.node_id == self.replication.peer_node:
+            raise ConfigError(f"replication.peer_node = {self.replication.peer_node}: must differ from node.node_id")
+
+    @property
+    def replicated(self) -> bool:
+        """Whether this node is one of two."""
+        return self.replication.peer != ""
 
     @property
     def data_dir(self) -> Path:
@@ -231,6 +432,15 @@ class Config(Section):
         return Path(self.gateway.admin.socket)
 
     @property
+    def ledger_dir(self) -> Path:
+        """The embedded store of the books; can be made again from the journal."""
+        return Path(self.ledger.directory)
+
+    @property
+    def ledger_socket(self) -> Path:
+        return Path(self.ledger.socket)
+
+    @property
     def keys_dir(self) -> Path:
         """Private keys that the command line made: never read by the exchange."""
         return self.data_dir / "keys"
@@ -239,6 +449,30 @@ class Config(Section):
     def seal_key_path(self) -> Path:
         """The key HMAC secrets are derived with; kept outside the log."""
         return self.data_dir / "seal.key"
+
+    @property
+    def web_dir(self) -> Path:
+        """The web gateway's own: history store, sessions and keys of its workers."""
+        return self.data_dir / "web"
+
+    @property
+    def feed_key_path(self) -> Path:
+        """The key that tokens of the market feed are made with."""
+        return self.data_dir / "feed.key"
+
+    def definitions_path(self, process: str) -> Path:
+        """What a process of the feed remembers of the reference channel."""
+        return self.data_dir / f"{process}.definitions"
+
+    @property
+    def has_feed(self) -> bool:
+        """Is there a market feed? It needs the archive."""
+        return self.gateway.feed.enabled and self.journal.archive
+
+    @property
+    def has_feed_web(self) -> bool:
+        """Is it served over WebSocket, too?"""
+        return self.has_feed and self.gateway.feed.listen_web != ""
 
     @property
     def counters_dir(self) -> Path:
@@ -365,6 +599,10 @@ def _build(kind: type, table: Mapping[str, Any], prefix: str) -> Section:
 def _typed(hint: Any, value: Any, key: str) -> Any:
     if hint == tuple[int, ...] and _is_list(value, int):
         return tuple(value)
+    if hint == tuple[str, ...]:
+        if _is_list(value, str):
+            return tuple(value)
+        raise ConfigError(f"{key} = {value!r}: must be a list of texts")
     if hint == tuple[tuple[int, ...], ...] and isinstance(value, list | tuple):
         if all(_is_list(group, int) for group in value):
             return tuple(tuple(group) for group in value)
@@ -379,13 +617,34 @@ def _is_list(value: Any, kind: type) -> bool:
 
 
 def _resolve_paths(tables: dict[str, Any], base: Path) -> None:
-    for section, key in (("node", "data_dir"), ("node", "run_dir")):
+    paths = (
+        ("node", "data_dir"),
+        ("node", "run_dir"),
+        ("ledger", "directory"),
+        ("ledger", "socket"),
+        ("arbiter", "ca"),
+        ("arbiter", "certificate"),
+        ("arbiter", "key"),
+    )
+    for section, key in paths:
         value = tables.get(section, {}).get(key)
         if isinstance(value, str) and value:
             tables[section][key] = str(_absolute(value, base))
+    server = tables.get("ledger", {}).get("clickhouse", {})
+    if isinstance(server, dict) and isinstance(server.get("password_file"), str) and server["password_file"]:
+        server["password_file"] = str(_absolute(server["password_file"], base))
     admin = tables.get("gateway", {}).get("admin", {})
     if isinstance(admin, dict) and isinstance(admin.get("socket"), str) and admin["socket"]:
         admin["socket"] = str(_absolute(admin["socket"], base))
+    _resolve_tls(tables, base)
+
+
+def _resolve_tls(tables: dict[str, Any], base: Path) -> None:
+    for gateway in ("binary", "web"):
+        table = tables.get("gateway", {}).get(gateway, {})
+        for key in ("tls_certificate", "tls_key"):
+            if isinstance(table, dict) and isinstance(table.get(key), str) and table[key]:
+                table[key] = str(_absolute(table[key], base))
 
 
 def _absolute(value: str, base: Path) -> Path:
@@ -394,7 +653,9 @@ def _absolute(value: str, base: Path) -> Path:
 
 def _derive(tables: dict[str, Any]) -> dict[str, Any]:
     """Fill in what "" asks for."""
-    node, admin = tables["node"], tables["gateway"]["admin"]
+    node, admin, ledger = tables["node"], tables["gateway"]["admin"], tables["ledger"]
+    if node["mode"] == "":
+        node["mode"] = "D1" if tables["replication"]["peer"] == "" else "D2"
     if not isinstance(node["data_dir"], str):
         return tables
     digest = hashlib.sha256(os.path.realpath(node["data_dir"]).encode()).hexdigest()[:8]
@@ -402,13 +663,28 @@ def _derive(tables: dict[str, Any]) -> dict[str, Any]:
         node["ring_prefix"] = f"bullring.{digest}"
     if node["run_dir"] == "":
         run_dir = Path(node["data_dir"]) / "run"
-        if len(os.fsencode(run_dir / ADMIN_SOCKET)) > UNIX_SOCKET_PATH_MAX:
+        if len(os.fsencode(run_dir / LEDGER_SOCKET)) > UNIX_SOCKET_PATH_MAX:
             run_dir = Path(f"/tmp/bullring-{os.getuid()}-{digest}")
         node["run_dir"] = str(run_dir)
     if admin["socket"] == "":
         admin["socket"] = str(Path(node["run_dir"]) / ADMIN_SOCKET)
-    if len(os.fsencode(admin["socket"])) > UNIX_SOCKET_PATH_MAX:
-        raise ConfigError(
-            f"gateway.admin.socket = {admin['socket']!r}: a Unix socket's path may have {UNIX_SOCKET_PATH_MAX} bytes"
-        )
+    _derive_feed(tables["gateway"])
+    if ledger["socket"] == "":
+        ledger["socket"] = str(Path(node["run_dir"]) / LEDGER_SOCKET)
+    if ledger["directory"] == "":
+        ledger["directory"] = str(Path(node["data_dir"]) / "ledger")
+    for key, path in (("gateway.admin.socket", admin["socket"]), ("ledger.socket", ledger["socket"])):
+        if len(os.fsencode(path)) > UNIX_SOCKET_PATH_MAX:
+            raise ConfigError(f"{key} = {path!r}: a Unix socket's path may have {UNIX_SOCKET_PATH_MAX} bytes")
     return tables
+
+
+def _derive_feed(gateway: dict[str, Any]) -> None:
+    """The feed's ports follow the port of order entry, so that two nodes on a host differ in one key."""
+    listen, feed = gateway["binary"]["listen"], gateway["feed"]
+    if not isinstance(listen, str) or re.fullmatch(ADDRESS, listen) is None:
+        return
+    host, _, port = listen.rpartition(":")
+    for place, key in enumerate(FEED_LISTENERS):
+        if feed[key] == "":
+            feed[key] = f"{host}:{int(port) + FEED_PORT_OFFSET + place if int(port) else 0}"

@@ -22,6 +22,7 @@ from scripts.amounts import to_units
 from scripts.arguments import command_parser, config_of
 from scripts.config import CHECKOUT, Config, default_base
 from scripts.exit_codes import CommandError, ExitCode
+from scripts.feed_process import feed_addresses
 from scripts.node import Node
 from scripts.run_node import serve
 from scripts.supervisor import Supervisor
@@ -139,12 +140,14 @@ def _announce(node: Node, accounts: dict[str, DemoAccount], *, as_json: bool) ->
         facts = {
             "event": "ready",
             "binary_gateway": node.binary_address,
+            "feed": feed_addresses(config, node.feed_ports),
             "admin_socket": str(config.admin_socket),
             "data": str(config.data_dir),
             "mode": config.node.mode,
             "epoch": node.epoch,
             "pairs": [pair.symbol for pair in PAIRS],
             "accounts": {name: asdict(account) for name, account in accounts.items()},
+            "web": node.web_urls(),
         }
         print(json.dumps(facts), flush=True)
         return
@@ -155,21 +158,32 @@ def _welcome(node: Node, you: DemoAccount) -> str:
     config = node.config
     data = "" if config.data_dir == default_base() / ".bullring" else f" --data {config.data_dir}"
     address = "" if node.binary_address == DEFAULT_ADDRESS else f" --address {node.binary_address}"
+    urls = node.web_urls()
+    web = f"""  REST                  {urls["rest"]}
+  WebSocket API         {urls["ws_api"]}
+""" if urls else ""  # fmt: skip
+    watch = f"\n  see the book     bullring feed watch BTC-USDT{data}" if node.feed_ports else ""
     return f"""
 The exchange is ready.
-  order entry (binary)  {node.binary_address}
-  admin socket          {config.admin_socket}
+{web}  order entry (binary)  {node.binary_address}
+{_feed_lines(node)}  admin socket          {config.admin_socket}
   data folder           {config.data_dir} (mode {config.node.mode}, epoch {node.epoch})
   pairs                 {", ".join(pair.symbol for pair in PAIRS)}
 
 Try in another terminal (the command is .venv/bin/bullring):
-  look             bullring stat --watch{data}
+  look             bullring stat --watch{data}{watch}
   place an order   bullring client{address} --session {you.session} --key-file {you.key_file} \\
                        place BTC-USDT buy 0.01 99000
   new account      bullring account create --fund BTC=10 --fund USDT=500000{data}
-  key for it       bullring key create --account N{data}
+  key for it       bullring key create --account N --kind hmac{data}
 Ctrl-C stops it; the state stays and the next start goes on with it.
 """
+
+
+def _feed_lines(node: Node) -> str:
+    feed = feed_addresses(node.config, node.feed_ports)
+    text = ", ".join(f"{name} {address}" for name, address in feed.items())
+    return f"  market feed           {text}\n" if feed else ""
 
 
 class MarketProcess:

@@ -97,6 +97,7 @@ test_tools() {
     command -v g++ >/dev/null || missing+=(g++)
     command -v strace >/dev/null || missing+=(strace)
     command -v tshark >/dev/null || missing+=(tshark)
+    PATH=$PATH:/usr/sbin command -v clickhouse-server >/dev/null || missing+=(clickhouse-server)
     ((${#missing[@]} == 0)) && return
     if is_root && command -v apt-get >/dev/null; then
         shown "tools of the tests: ${missing[*]}" tools apt_install "${missing[@]}"

@@ -28,6 +28,7 @@ GATEWAY_SOURCE = 2
 SOURCES = (ADMIN_SOURCE, GATEWAY_SOURCE)
 JOURNALER, SEQUENCER = 0, 1  # places of the gating consumers of report rings
 NODE_FILE = "node.json"
+LEDGER_FACTS_FILE = "ledger.json"  # what the ledger's process says of itself
 SEAL_KEY_BYTES = 32
 # Names of histograms in the counter files, in nanoseconds.
 INGRESS_HISTOGRAM = "ingress_to_log_ns"
@@ -38,6 +39,7 @@ SYNC_HISTOGRAM = "write_and_sync_ns"
 class Node:
     """One start of the exchange. `log_end`: first sequence that is not in the journal's files yet.
 
+    `commit`: of a replicated node, which starts as a follower: up to where its log is known to be committed.
     `snapshot`: folder of the snapshot that owners load, "" for none; `places`: where outputs go on then.
     """
 
@@ -47,6 +49,9 @@ class Node:
     epoch: int
     engine: EngineConfig
     binary_port: int = 0
+    web_port: int = 0
+    feed_ports: Mapping[str, int] = field(default_factory=dict)  # by key of [gateway.feed]
+    commit: int | None = None
     snapshot: str = ""
     places: Places = field(default_factory=Places)
 
@@ -63,6 +68,9 @@ class Node:
             "epoch": self.epoch,
             "engine": engine,
             "binary_port": self.binary_port,
+            "web_port": self.web_port,
+            "feed_ports": dict(self.feed_ports),
+            "commit": self.commit,
             "snapshot": self.snapshot,
             "places": {"settled": dict(self.places.settled), "market": dict(self.places.market)},
         }
@@ -85,14 +93,45 @@ class Node:
             epoch=facts["epoch"],
             engine=EngineConfig(**facts["engine"]),
             binary_port=facts["binary_port"],
+            web_port=facts["web_port"],
+            feed_ports=facts["feed_ports"],
+            commit=facts["commit"],
             snapshot=facts["snapshot"],
             places=Places(**{name: _numbered(table) for name, table in facts["places"].items()}),
         )
 
     @property
+    def recovered_end(self) -> int:
+        """Up to where owners apply the log before they take part: a follower not beyond what is committed."""
+        return self.log_end if self.commit is None else self.commit
+
+    @property
     def binary_address(self) -> str:
         host = self.config.gateway.binary.host
         return f"[{host}]:{self.binary_port}" if ":" in host else f"{host}:{self.binary_port}"
+
+    @property
+    def web_address(self) -> str:
+        host = self.config.gateway.web.host
+        return f"[{host}]:{self.web_port}" if ":" in host else f"{host}:{self.web_port}"
+
+    def web_urls(self) -> dict[str, str]:
+        """Return every address of the web gateway; empty without one."""
+        if self.config.gateway.web.workers == 0:
+            return {}
+        secure = "s" if self.config.gateway.web.tls_certificate else ""
+        http, socket = f"http{secure}://{self.web_address}", f"ws{secure}://{self.web_address}"
+        return {
+            "page": f"{http}/",
+            "rest": f"{http}/api/v3",
+            "sapi": f"{http}/sapi/v1",
+            "ws_api": f"{socket}/ws-api/v3",
+            "streams": f"{socket}/ws",
+            "combined_streams": f"{socket}/stream",
+            "openapi": f"{http}/openapi.json",
+            "metrics": f"{http}/metrics",
+            "health": f"{http}/health",
+        }
 
 
 def _plan(facts: dict[str, Any]) -> ProcessPlan:
@@ -131,9 +170,14 @@ def engine_config(config: Config) -> EngineConfig:
             keys_max=capacities.keys,
             assets_max=capacities.assets,
             open_orders_per_account_max=capacities.open_orders_per_account,
-            cluster_id=secrets.randbits(63) or 1,
+            cluster_id=config.replication.cluster if config.replicated else secrets.randbits(63) or 1,
             hash_seed=secrets.randbits(64),
         )
+    return engine_of_genesis(genesis)
+
+
+def engine_of_genesis(genesis: wire.Genesis) -> EngineConfig:
+    """Return the capacities that the first record of a log names."""
     return EngineConfig(
         partitions=genesis.partition_count,
         orders_per_partition=genesis.orders_per_partition,
@@ -163,7 +207,15 @@ def read_genesis(directory: Path) -> wire.Genesis | None:
 
 def seal_key(config: Config) -> bytes:
     """Return the key HMAC secrets follow from, made at the first start."""
-    path = config.seal_key_path
+    return _key(config.seal_key_path)
+
+
+def feed_key(config: Config) -> bytes:
+    """Return the key that tokens of the market feed are made with, made at the first start."""
+    return _key(config.feed_key_path)
+
+
+def _key(path: Path) -> bytes:
     try:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(secrets.token_bytes(SEAL_KEY_BYTES))
@@ -202,7 +254,7 @@ class NodeRings:
         config = node.config
         sizes = config.rings
         prefix = config.node.ring_prefix
-        mode = Mode.DURABLE if config.node.mode == "D1" else Mode.D0
+        mode = Mode.D0 if config.node.mode == "D0" else Mode.DURABLE
         # Without an archive nobody but the sequencer waits for reports.
         archiver = {JOURNALER: "journaler"} if config.journal.archive else {}
         with ExitStack() as stack:
@@ -221,6 +273,7 @@ class NodeRings:
                         schema_hash=wire.SCHEMA_HASH,
                         epoch=node.epoch,
                         gating=gating,
+                        commit=node.commit if name == "log" else None,
                         run_dir=config.run_dir,
                         doorbells=doorbells,
                     )

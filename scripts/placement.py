@@ -20,9 +20,18 @@ class Kind(StrEnum):
     GATEWAY = "gateway"
     ADMIN = "admin"
     FUSED = "fused"
+    HISTORY = "history"
+    WEB = "web"
+    FEED = "feed"
+    FEED_WEB = "feed-web"
+    LEDGER = "ledger"
 
 
+FEED_KINDS = {Kind.FEED, Kind.FEED_WEB}
 CORE_KINDS = {Kind.JOURNALER, Kind.SEQUENCER, Kind.MATCHER, Kind.FUSED}
+# Trading does without these: they are started last, and started again for as long as it takes.
+WEB_KINDS = {Kind.HISTORY, Kind.WEB}
+OBSERVER_KINDS = {*FEED_KINDS, *WEB_KINDS, Kind.LEDGER}
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,22 @@ def place(config: Config, cores: Sequence[int]) -> Placement:
     else:
         layout, reason = wanted, "configured"
     plans = _fused(config, cores) if layout == "fused" else _stages(config, cores)
+    plans += _web(config)
+    plans += _feed(config, cores, plans)
+    if config.ledger.enabled:
+        plans = (*plans, ProcessPlan(Kind.LEDGER, "ledger", "park"))
     return Placement(layout, reason, plans)
+
+
+def _web(config: Config) -> tuple[ProcessPlan, ...]:
+    """The web gateway: one process that keeps private history, and the workers."""
+    workers = config.gateway.web.workers
+    if workers == 0:
+        return ()
+    return (
+        ProcessPlan(Kind.HISTORY, "history", "park"),
+        *(ProcessPlan(Kind.WEB, f"web-{number}", "park") for number in range(workers)),
+    )
 
 
 def _fused(config: Config, cores: Sequence[int]) -> tuple[ProcessPlan, ...]:
@@ -111,6 +135,23 @@ def _stages(config: Config, cores: Sequence[int]) -> tuple[ProcessPlan, ...]:
         ProcessPlan(Kind.GATEWAY, "gateway", waiting(gateway), gateway),
         ProcessPlan(Kind.ADMIN, "admin", "park"),
     )
+
+
+def _feed(config: Config, cores: Sequence[int], plans: tuple[ProcessPlan, ...]) -> tuple[ProcessPlan, ...]:
+    """Nobody waits for the feed: it gets what is left."""
+    placement = config.placement
+    if not config.has_feed:
+        return ()
+    core = _pinned(placement.core_feed, cores)
+    taken = {plan.core for plan in plans}
+    left = [each for each in list(cores)[1:] if each not in taken and each != placement.core_journaler]
+    if core == NOT_PINNED and left and any(plan.wait == "spin" for plan in plans):
+        core = left[0]
+    own = core != NOT_PINNED and core not in taken
+    wait = placement.wait_feed if placement.wait_feed != "auto" else "spin" if own else "park"
+    feed = ProcessPlan(Kind.FEED, "feed", wait, core)
+    web = ProcessPlan(Kind.FEED_WEB, "feed-web", "park", NOT_PINNED)
+    return (feed, web) if config.has_feed_web else (feed,)
 
 
 def _pinned(core: int, cores: Sequence[int]) -> int:

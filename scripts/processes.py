@@ -15,13 +15,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import gc
 import json
 import os
 import select
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,6 +31,7 @@ from typing import Any, Protocol
 from engine import EngineError, Matcher, Sequencer, SequencerCounter
 from gateway.admin import admin_config, admin_server
 from gateway.binary.server import BinaryServer, ServerConfig
+from gateway.binary.tls import TlsConfig
 from gateway.errors import ListenError
 from journaler import Journaler, JournalerConfig, JournalError, LogReader
 from ringbuf import (
@@ -49,7 +48,11 @@ from ringbuf import (
     Watch,
 )
 from ringbuf.wire import messages as wire
+from scripts.addresses import listen_error, numeric
+from scripts.config import split_address
 from scripts.exit_codes import CommandError, ExitCode
+from scripts.feed_process import run_feed
+from scripts.feed_web import run_feed_web
 from scripts.node import (
     ADMIN_SOURCE,
     GATEWAY_SOURCE,
@@ -63,10 +66,12 @@ from scripts.node import (
 )
 from scripts.placement import NOT_PINNED, Kind, ProcessPlan
 from scripts.rejoin import MatcherRejoin, WorkingOn, rejoin_sequencer
+from scripts.role import FollowerRole
 from scripts.snapshots.files import SnapshotError
 from scripts.snapshots.loading import load_owners, load_reports
 from scripts.snapshots.replaying import quarantined
 from scripts.storage import disk_full_text
+from scripts.tls import RelayProcess
 
 # One call of the C loop: the Python between two calls costs the request it meets tens of microseconds. With this and
 # BEHIND_NS at 1 ms the p99 of a lone order in D0 was 45 to 68 us, at 5 ms 23 to 50 (echo 12). Logons wait for it.
@@ -117,6 +122,10 @@ class Process:
         if plan.core != NOT_PINNED:
             os.sched_setaffinity(0, {plan.core})
 
+    def at_end(self, action: Callable[[], None]) -> None:
+        """Have something done when this process ends."""
+        self._stack.callback(action)
+
     def doorbell(self, watched: Iterable[tuple[Ring, Watch]], *, sockets: bool = False) -> Doorbell | None:
         """Return what this process sleeps on, rung when one of the watched cursors moves; None when it spins."""
         if self.plan.wait == "spin":
@@ -128,6 +137,10 @@ class Process:
             ring.watch(bell, which)
         return bell
 
+    def closing(self, close: Callable[[], object]) -> None:
+        """Have something done when the process ends."""
+        self._stack.callback(close)
+
     def count(self, name: str, source: Callable[[], Mapping[str, int]]) -> None:
         """Have the numbers that `source` returns written to this process's counter file, again and again."""
         self._sources.append((name, source))
@@ -135,12 +148,13 @@ class Process:
     def recover(self, owners: Sequence[Owner]) -> None:
         """Feed the records of the journal's files behind the snapshot, or all of them, to the owners."""
         start = min(owner.position for owner in owners)
-        if self.node.log_end > start:
-            taken_out = quarantined(self.config.journal_dir, start, self.node.log_end)
+        end = self.node.recovered_end
+        if end > start:
+            taken_out = quarantined(self.config.journal_dir, start, end)
             for owner in owners:
                 if isinstance(owner, Matcher):
                     owner.quarantine(taken_out)
-            self.feed(owners, LogReader(self.config.journal_dir).batches(start, self.node.log_end))
+            self.feed(owners, LogReader(self.config.journal_dir).batches(start, end))
 
     def load(self, sequencer: Sequencer | None, matchers: Sequence[Matcher]) -> None:
         """Load this process's owners from the node's snapshot, if it has one, before their rings are attached."""
@@ -184,11 +198,14 @@ class Process:
         sleep_ns: int = IDLE_RUN_NS,
         service: Callable[[], object] | None = None,
         lapped: Mapping[int, Owner] | None = None,
+        cure: Callable[[int], None] | None = None,
         quiet: Callable[[], bool] | None = None,
         on_stop: Callable[[], None] | None = None,
         idle: Callable[[], bool] | None = None,
     ) -> None:
-        """Run the stages until asked to stop, then until `quiet`; `lapped`: whom to feed from files then."""
+        """Run the stages until asked to stop, then until `quiet`. When one stops `lapped` says whom to feed from files;
+        `cure`, where given, takes its status instead.
+        """
         runner = Runner(stages, self.plan.wait, doorbell, socket=sockets, idle_timeout_ns=sleep_ns)
         gc.collect()
         gc.freeze()
@@ -201,13 +218,15 @@ class Process:
                 service()
             if idle is not None and doorbell is not None and not busy and not self.stopping:
                 _sleep(doorbell, idle)
-            if result.status < 0:
+            if result.status < 0 and cure is not None:
+                cure(result.status)
+            elif result.status < 0:
                 self._cure(result.status, result.stage, lapped or {})
             now = time.monotonic()
             if now >= due:
                 due = now + HOUSEKEEPING_S
                 self.check_parent()
-                self._write_counters(runner)
+                self.write_counters(runner)
             if not self.stopping:
                 continue
             if deadline == 0.0:
@@ -216,7 +235,7 @@ class Process:
                     on_stop()
             quiet_runs = 0 if busy or (quiet is not None and not quiet()) else quiet_runs + 1
             if quiet_runs >= QUIET_RUNS_BEFORE_END or now > deadline:
-                self._write_counters(runner)
+                self.write_counters(runner)
                 return
 
     def check_parent(self) -> None:
@@ -225,22 +244,23 @@ class Process:
             raise CommandError(f"{self.plan.name}: the supervisor has gone", ExitCode.INTERNAL)
 
     def _cure(self, status: int, index: int, lapped: Mapping[int, Owner]) -> None:
-        owner = lapped.get(index)
-        if status != STAGE_LAPPED or owner is None:
+        if status != STAGE_LAPPED or index not in lapped:
             raise CommandError(f"{self.plan.name}: stage {index} failed ({status})", ExitCode.INTERNAL)
-        durable = self.rings.log.consumer(0).cursor
-        limit = min(self.rings.log.visible, durable)
-        if limit > owner.position:
-            self.feed([owner], LogReader(self.config.journal_dir).batches(owner.position, limit))
+        # All owners of this process together: a sequencer waits for reports that a matcher here has still to make.
+        owners = list(lapped.values())
+        first = min(owner.position for owner in owners)
+        limit = min(self.rings.log.visible, self.rings.log.consumer(0).cursor)
+        if limit > first:
+            self.feed(owners, LogReader(self.config.journal_dir).batches(first, limit))
 
-    def _write_counters(self, runner: Runner) -> None:
-        loop = {
-            "heartbeat_ns": time.time_ns(),
-            "rounds": runner.rounds,
-            "idle_rounds": runner.idle_rounds,
-            "yields": runner.yields,
-            "sleeps": runner.sleeps,
-        }
+    def write_counters(self, runner: Runner | None = None) -> None:
+        """Write all numbers to the counter file. A process without a C loop has no numbers of one."""
+        names = ("rounds", "idle_rounds", "yields", "sleeps") if runner is not None else ()
+        self.write_gauges(**{name: getattr(runner, name) for name in names})
+
+    def write_gauges(self, **loop: int) -> None:
+        """Write what `count` was told of, and numbers of the loop, to the counter file."""
+        loop["heartbeat_ns"] = time.time_ns()
         for name, numbers in (("loop", loop), *((name, source()) for name, source in self._sources)):
             for key, value in numbers.items():
                 full = f"{name}.{key}"
@@ -311,10 +331,10 @@ def run_journaler(process: Process, ready: Ready) -> None:
         node=config.node.node_id,
         schema_hash=wire.SCHEMA_HASH,
     )
-    journaler = Journaler(settings, rings.log, rings.reports)
+    journaler = Journaler(settings, rings.log, rings.reports, rings.market)
     # Waking a sleeper on another core costs the order path ten microseconds and more, so it wakes us only for what
     # somebody waits for: records to sync. The archive, and all of D0, is written some milliseconds later.
-    awaited = [(rings.log, Watch.PUBLISHED)] if config.node.mode == "D1" else []
+    awaited = [(rings.log, Watch.PUBLISHED)] if config.node.mode != "D0" else []
     bell = process.doorbell(awaited)
 
     def numbers() -> dict[str, int]:
@@ -325,7 +345,8 @@ def run_journaler(process: Process, ready: Ready) -> None:
 
     def archived() -> bool:
         places = ((ring.consumer(JOURNALER), ring.published) for ring in rings.reports.values())
-        return written() and all(place.cursor == published for place, published in places if place.gating)
+        reports = all(place.cursor == published for place, published in places if place.gating)
+        return written() and reports and journaler.market_archived
 
     # After the journaler has started its helper thread, which prepares files and must not run ahead of anybody.
     priority = raise_priority(process.config.placement.priority_journaler)
@@ -362,7 +383,13 @@ def _build_sequencer(process: Process) -> Sequencer:
     if process.rejoins:
         sequencer = rejoin_sequencer(process.config, process.node.engine, rings, process.check_parent)
     else:
-        for ring in (rings.log, rings.reports[0], rings.reply):
+        # A follower is not the producer of its log: the replicator is, until this node leads.
+        own = (
+            (rings.reports[0], rings.reply)
+            if process.node.commit is not None
+            else (rings.log, rings.reports[0], rings.reply)
+        )
+        for ring in own:
             ring.lock_producer()
         sequencer = Sequencer(process.node.engine)
         process.load(sequencer, [])
@@ -424,17 +451,38 @@ def _build_gateway(process: Process) -> tuple[BinaryServer, int]:
         sessions_max=node.engine.sessions_max,
         connections_max=binary.connections_max,
         logon_deadline_ms=binary.logon_timeout_ms,
+        throttle_count=binary.throttle_count,
+        account_throttle_count=binary.account_throttle_count,
+        throttle_interval_ms=binary.throttle_interval_ms,
+        busy_poll_us=binary.busy_poll_us,
         open_orders_max=node.engine.open_orders_per_account_max,
         archive=archive,
     )
     server = BinaryServer(settings, seal_key=seal_key(process.config))
     _attach_server(process, server, GATEWAY_SOURCE)
     try:
-        port = server.listen_tcp(_numeric(binary.host), node.binary_port)
+        port = server.listen_tcp(numeric(binary.host, "gateway.binary.listen"), node.binary_port)
     except ListenError as error:
-        raise _listen_error(error, node.binary_address, "gateway.binary.listen") from error
+        raise listen_error(error, node.binary_address, "gateway.binary.listen") from error
     process.count("gateway", server.counters)
+    if binary.tls_listen:
+        _start_tls(process, port)
     return server, port
+
+
+def _start_tls(process: Process, port: int) -> None:
+    binary = process.config.gateway.binary
+    host, tls_port = split_address(binary.tls_listen)
+    config = TlsConfig(
+        host=numeric(host, "gateway.binary.tls_listen"),
+        port=tls_port,
+        certificate=Path(binary.tls_certificate),
+        key=Path(binary.tls_key),
+        target_host=numeric(binary.host, "gateway.binary.listen"),
+        target_port=port,
+        connections_max=binary.connections_max,
+    )
+    process.at_end(RelayProcess(config).close)
 
 
 def _build_admin(process: Process) -> BinaryServer:
@@ -445,7 +493,7 @@ def _build_admin(process: Process) -> BinaryServer:
     try:
         server.listen_unix(path)
     except ListenError as error:
-        raise _listen_error(error, str(path), "gateway.admin.socket") from error
+        raise listen_error(error, str(path), "gateway.admin.socket") from error
     process.count("admin", server.counters)
     return server
 
@@ -466,8 +514,8 @@ def run_fused(process: Process, ready: Ready) -> None:
     rings = process.rings
     sequencer, matchers = _build_sequencer(process), _build_matchers(process)
     process.recover([*matchers, sequencer])
-    sequencer.lead(epoch=process.node.epoch, node=process.config.node.node_id)
     (server, port), admin = _build_gateway(process), _build_admin(process)
+    role = _begin(process, sequencer, matchers, [server, admin])
     # Our own publishing needs no bell: only what the journaler moves can end our waiting.
     watched = [(rings.log, Watch.COMMIT), (rings.log, Watch.CURSORS)]
     watched += [(ring, Watch.CURSORS) for ring in rings.reports.values()]
@@ -478,8 +526,8 @@ def run_fused(process: Process, ready: Ready) -> None:
         stages,
         bell,
         sockets=_sockets(bell, server, admin),
-        service=server.service,
-        lapped={3 + index: matcher for index, matcher in enumerate(matchers)},
+        service=_both(server.service, role),
+        lapped={2: sequencer} | {3 + index: matcher for index, matcher in enumerate(matchers)},
         quiet=lambda: _all_answered(rings),
         on_stop=lambda: _shut(server, admin),
     )
@@ -488,13 +536,20 @@ def run_fused(process: Process, ready: Ready) -> None:
 def run_sequencer(process: Process, ready: Ready) -> None:
     rings = process.rings
     sequencer = _build_sequencer(process)
+    role = None
     if not process.rejoins:
         process.recover([sequencer])
-        sequencer.lead(epoch=process.node.epoch, node=process.config.node.node_id)
+        role = _begin(process, sequencer, [], [])
     watched = [(rings.log, Watch.COMMIT), (rings.log, Watch.CURSORS)]
     watched += [(ring, Watch.PUBLISHED) for ring in (*rings.ingress.values(), *rings.reports.values())]
     ready({})
-    process.serve([sequencer.stage], process.doorbell(watched), quiet=lambda: _all_answered(rings))
+    process.serve(
+        [sequencer.stage],
+        process.doorbell(watched),
+        service=role,
+        lapped={0: sequencer},
+        quiet=lambda: _all_answered(rings),
+    )
 
 
 def run_matcher(process: Process, ready: Ready) -> None:
@@ -502,13 +557,14 @@ def run_matcher(process: Process, ready: Ready) -> None:
     matchers = _build_matchers(process)
     if not process.rejoins:
         process.recover(matchers)
-    watched = [(rings.log, Watch.COMMIT if process.config.node.mode == "D1" else Watch.PUBLISHED)]
+    watched = [(rings.log, Watch.PUBLISHED if process.config.node.mode == "D0" else Watch.COMMIT)]
     watched += [(rings.reports[partition], Watch.CURSORS) for partition in process.plan.partitions]
+    role = _follow(process, None, matchers, [])
     ready({})
     process.serve(
         [matcher.stage for matcher in matchers],
         process.doorbell(watched),
-        service=lambda: _say_back(rings, matchers),
+        service=_both(lambda: _say_back(rings, matchers), role),
         lapped=dict(enumerate(matchers)),
         quiet=lambda: all(matcher.position == rings.log.visible for matcher in matchers),
     )
@@ -535,10 +591,46 @@ def _serve_gateway(process: Process, ready: Ready, server: BinaryServer, source:
     rings = process.rings
     watched = [(ring, Watch.PUBLISHED) for ring in (*rings.reports.values(), rings.reply)]
     bell = process.doorbell([*watched, (rings.ingress[source], Watch.CURSORS)], sockets=True)
+    role = _follow(process, None, [], [server])
     ready(facts)
     process.serve(
-        [server.stage], bell, sockets=_sockets(bell, server), service=server.service, on_stop=lambda: _shut(server)
+        [server.stage],
+        bell,
+        sockets=_sockets(bell, server),
+        service=_both(server.service, role),
+        on_stop=lambda: _shut(server),
     )
+
+
+def _begin(
+    process: Process, sequencer: Sequencer, matchers: Sequence[Matcher], servers: Sequence[BinaryServer]
+) -> Callable[[], object] | None:
+    """Lead at once, or, on a replicated node, follow until the replicator says otherwise."""
+    role = _follow(process, sequencer, matchers, servers)
+    if role is None:
+        sequencer.lead(epoch=process.node.epoch, node=process.config.node.node_id)
+    return role
+
+
+def _follow(
+    process: Process, sequencer: Sequencer | None, matchers: Sequence[Matcher], servers: Sequence[BinaryServer]
+) -> Callable[[], object] | None:
+    if process.node.commit is None:
+        return None
+    role = FollowerRole(process.node, process.rings, sequencer, matchers, servers)
+    process.closing(role.close)
+    return role
+
+
+def _both(first: Callable[[], object], second: Callable[[], object] | None) -> Callable[[], object]:
+    if second is None:
+        return first
+
+    def both() -> None:
+        first()
+        second()
+
+    return both
 
 
 def _sockets(bell: Doorbell | None, *servers: BinaryServer) -> int:
@@ -577,20 +669,23 @@ def _stage(stage: Stage | tuple[int, int]) -> Stage:
     return stage if isinstance(stage, Stage) else Stage(*stage)
 
 
-def _numeric(host: str) -> str:
-    try:
-        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
-    except socket.gaierror as error:
-        raise CommandError(f"gateway.binary.listen: no such host {host!r}", ExitCode.CONFIGURATION) from error
+def run_ledger(process: Process, ready: Ready) -> None:
+    # Late: what the ledger needs is large, and no other process needs it.
+    from scripts.ledger import process as ledger
+
+    ledger.run_ledger(process, ready)
 
 
-def _listen_error(error: OSError, address: str, key: str) -> CommandError:
-    if error.errno == errno.EADDRINUSE:
-        return CommandError(
-            f"{address} is in use by another program: stop that, or choose another with {key}", ExitCode.CANNOT_CREATE
-        )
-    code = ExitCode.NO_PERMISSION if error.errno == errno.EACCES else ExitCode.CANNOT_CREATE
-    return CommandError(f"cannot listen on {address} ({key}): {error.strerror}", code)
+def _run_history(process: Process, ready: Ready) -> None:
+    from scripts import web  # its libraries take time and memory that no other process should spend
+
+    web.run_history(process, ready)
+
+
+def _run_web(process: Process, ready: Ready) -> None:
+    from scripts import web
+
+    web.run_web(process, ready)
 
 
 KINDS: dict[Kind, Callable[[Process, Ready], None]] = {
@@ -600,6 +695,11 @@ KINDS: dict[Kind, Callable[[Process, Ready], None]] = {
     Kind.GATEWAY: run_gateway,
     Kind.ADMIN: run_admin,
     Kind.FUSED: run_fused,
+    Kind.HISTORY: _run_history,
+    Kind.WEB: _run_web,
+    Kind.FEED: run_feed,
+    Kind.FEED_WEB: run_feed_web,
+    Kind.LEDGER: run_ledger,
 }
 
 

@@ -13,7 +13,7 @@ from scripts.admin.link import AdminLink
 from scripts.arguments import command_parser, config_of, progress
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.flow.comparison import DIFFERENCES_SHOWN, Comparison
-from scripts.flow.recording import load, unsupported
+from scripts.flow.recording import RESTING, TAKING, load, unsupported
 from scripts.flow.replay import RESTING_SESSIONS, replay
 from scripts.node import Node
 
@@ -60,13 +60,16 @@ def _report(comparison: Comparison, passed: bool, seconds: float, *, as_json: bo
         "set": recording.name,
         "verdict": "pass" if passed else "fail",
         "commands": len(recording.commands),
-        "connections": RESTING_SESSIONS + 1,
+        "connections": RESTING_SESSIONS - 1 + len({RESTING, TAKING} | set(recording.owners().values())),
         "trades": len(comparison.trades()),
         "trades_recorded": len(recording.trades),
         "checkpoints": comparison.checkpoints_seen,
         "checkpoints_recorded": len(recording.checkpoints),
         "checkpoints_bad": comparison.checkpoints_bad,
         "post_only_rejects": comparison.post_only_rejects,
+        "auction_orders_filled": len(comparison.auction_fills),
+        "self_matches_prevented": len(comparison.self_matches_prevented),
+        "self_match_cancels_sent": len(comparison.self_matches_sent),
         "seconds": round(seconds, 2),
         "commands_per_s": round(len(recording.commands) / seconds),
         "differences": len(comparison.differences),
@@ -81,5 +84,7 @@ def _report(comparison: Comparison, passed: bool, seconds: float, *, as_json: bo
         f"{'PASS' if passed else 'FAIL'}: {recording.name}: {facts['commands']} commands over {facts['connections']} "
         f"connections in {facts['seconds']} s, {facts['trades']} of {facts['trades_recorded']} trades in order with "
         f"maker, taker, price and quantity, {facts['checkpoints']} checkpoints ({facts['checkpoints_bad']} bad), "
-        f"{facts['post_only_rejects']} post-only rejects, {facts['differences']} differences"
+        f"{facts['post_only_rejects']} post-only rejects, "
+        f"{facts['auction_orders_filled']} orders filled by the auction, "
+        f"{facts['self_matches_prevented']} self-matches prevented, {facts['differences']} differences"
     )

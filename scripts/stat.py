@@ -14,7 +14,8 @@ from typing import Any
 from ringbuf import CounterReader, CountersSnapshot, RingbufError
 from scripts.arguments import command_parser, config_of, table
 from scripts.exit_codes import CommandError, ExitCode
-from scripts.node import Node, NodeRings, counter_path
+from scripts.node import LEDGER_FACTS_FILE, Node, NodeRings, counter_path
+from scripts.placement import OBSERVER_KINDS
 from scripts.storage import storage_text
 from scripts.supervisor import PROCESSES_FILE
 
@@ -72,11 +73,14 @@ def observe(node: Node, interval_s: float) -> dict[str, Any]:
         epoch, storage = rings.log.epoch, rings.log.storage
     finally:
         rings.close()
-    alive = [process for process in processes if process["pid"] in second.cpu_s]
+    # Trading does not need the observers: one that is being started again is no reason to call the exchange incomplete.
+    observers = {plan.name for plan in node.plans if plan.kind in OBSERVER_KINDS}
+    needed = [process for process in processes if process["name"] not in observers]
+    alive = [process for process in needed if process["pid"] in second.cpu_s]
     return {
         "name": node.config.node.name,
         "data": str(node.config.data_dir),
-        "running": bool(alive) and len(alive) == len(processes),
+        "running": bool(alive) and len(alive) == len(needed),
         "mode": node.config.node.mode,
         "epoch": epoch,
         "storage": {"level": storage.level.name.lower(), "slow": storage.slow, "text": storage_text(storage)},
@@ -84,6 +88,7 @@ def observe(node: Node, interval_s: float) -> dict[str, Any]:
         "processes": [_process(process, first, second) for process in processes],
         "rings": [_ring(name, first, second) for name in second.cursors],
         "latency": _latencies(first, second),
+        "ledger": ledger_facts(node),
         "counters": {name: dict(snapshot.gauges) for name, snapshot in second.counters.items()},
     }
 
@@ -96,6 +101,15 @@ def read_processes(node: Node) -> list[dict[str, Any]]:
     if not rows:
         raise CommandError(f"the exchange of {node.config.data_dir} does not run", ExitCode.UNAVAILABLE)
     return rows
+
+
+def ledger_facts(node: Node) -> dict[str, Any] | None:
+    """Return what the ledger's process last said of itself, None if it has said nothing."""
+    try:
+        facts: dict[str, Any] = json.loads((node.config.run_dir / LEDGER_FACTS_FILE).read_text())
+    except (OSError, ValueError):
+        return None
+    return facts
 
 
 def look(rings: NodeRings, node: Node, pids: Sequence[int]) -> Sample:
@@ -180,6 +194,8 @@ def render(facts: dict[str, Any], *, counters: bool) -> str:
     parts = [head, table(facts["processes"]), table(facts["rings"])]
     if facts["latency"]:
         parts.append(table(facts["latency"]))
+    if facts["ledger"] is not None:
+        parts.append(ledger_line(facts["ledger"]))
     if counters:
         rows = [
             {"process": process, "counter": name, "value": value}
@@ -188,3 +204,19 @@ def render(facts: dict[str, Any], *, counters: bool) -> str:
         ]
         parts.append(table(rows))
     return "\n\n".join(parts)
+
+
+def ledger_line(facts: dict[str, Any]) -> str:
+    """Return how the books are, in one line; a difference or trouble stands in lines of their own."""
+    agreed = facts["marks_compared"] - facts["marks_differing"]
+    lines = [
+        f"ledger: {facts['state']}, {facts['stored']} records stored, {facts['lag']} behind; {agreed} of "
+        f"{facts['marks_compared']} hash marks agree"
+    ]
+    if "reconciled" in facts:
+        last = facts["reconciled"]
+        lines[0] += f"; store compared at record {last['position']}: {last['differences']} differences"
+    lines += [f"ledger DIFFERS: {sentence}" for sentence in facts["differences"]]
+    if facts["trouble"]:
+        lines.append(f"ledger: {facts['trouble']}")
+    return "\n".join(lines)

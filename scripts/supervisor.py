@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import selectors
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,8 +24,8 @@ from journaler.recover import recover
 from ringbuf import CounterReader, RingbufError, Storage, StorageLevel
 from scripts.config import CHECKOUT, Config
 from scripts.exit_codes import CommandError, ExitCode
-from scripts.node import Node, NodeRings, counter_path, engine_config, seal_key
-from scripts.placement import CORE_KINDS, Kind, ProcessPlan, place
+from scripts.node import Node, NodeRings, counter_path, engine_config, feed_key, seal_key
+from scripts.placement import CORE_KINDS, FEED_KINDS, OBSERVER_KINDS, WEB_KINDS, Kind, ProcessPlan, place
 from scripts.poison import PoisonWatch
 from scripts.snapshots.keeper import SnapshotKeeper
 from scripts.snapshots.store import Snapshot, SnapshotStore
@@ -33,6 +35,8 @@ POLL_S = 0.2
 NS_PER_MS = 1_000_000
 FACTS_BYTES_MAX = 65536
 LOG_TAIL_LINES = 5
+# An observer that dies is started again after a pause, which doubles while it dies young.
+OBSERVER_PAUSE_S, OBSERVER_PAUSE_MAX_S, OBSERVER_YOUNG_S = 1.0, 30.0, 20.0
 # What a restart cannot cure.
 FATAL = {ExitCode.CANNOT_CREATE, ExitCode.BUSY, ExitCode.CONFIGURATION, ExitCode.NO_PERMISSION, ExitCode.IO_ERROR}
 LOCK_FILE = "lock"
@@ -127,8 +131,13 @@ class Supervisor:
         self._children: list[Child] = []
         self._rings: NodeRings | None = None
         self._restart_times: deque[float] = deque()
+        self._observer_pauses: dict[str, float] = {}
+        self._observers_due: dict[str, float] = {}
         self._stopping = False
         self._storage = Storage(StorageLevel.OK, slow=False)
+        self._web_socket: socket.socket | None = None
+        # Told how many seconds a recovery may take before it begins, and 0 when it is over.
+        self.on_recovery: Callable[[float], None] = lambda seconds: None
         self._snapshots = SnapshotKeeper(config)
         self._poison = PoisonWatch(config.run_dir)
 
@@ -161,8 +170,13 @@ class Supervisor:
             self._say(f"{plan.name} comes back without the record that was taken out of effect")
             self._children.append(self._spawn(plan, rejoins=True))
         dead = [child for child in self._children if child.process.poll() is not None]
-        if dead and not self._stopping:
-            self._restart(dead)
+        if not self._stopping:
+            self._hear_observers()
+            self._bury_observers([child for child in dead if child.plan.kind in OBSERVER_KINDS])
+            self._revive_observers()
+            needed = [child for child in dead if child.plan.kind not in OBSERVER_KINDS]
+            if needed:
+                self._restart(needed)
         return not self._stopping
 
     def _pause(self) -> None:
@@ -194,12 +208,13 @@ class Supervisor:
     def _hear_from_new_ones(self) -> None:
         """Read what processes that rejoin have said since the last look."""
         for child in self._children:
-            if child.ready or child.ready_pipe.closed:
+            if child.ready or child.ready_pipe.closed or child.plan.kind in OBSERVER_KINDS:
                 continue
             late = time.monotonic() - child.started > self.config.supervisor.ready_timeout_s
             if late:
                 child.process.kill()
             if child.hear() and child.facts.get("ready"):
+                self._take_facts(child)
                 self._rejoined(child)
 
     def _rejoined(self, child: Child) -> None:
@@ -222,20 +237,24 @@ class Supervisor:
         self._stopping = True
 
     def stop(self) -> None:
-        """End the processes in order: gateways, sequencer and matchers, journaler. What was answered is kept."""
+        """End the processes in order: gateways, order path, journaler, observers. What was answered is kept."""
         self._stopping = True
         self._snapshots.stop()
         stages: list[set[Kind]] = [
-            {Kind.GATEWAY, Kind.ADMIN},
+            {*WEB_KINDS, Kind.GATEWAY, Kind.ADMIN},
             {Kind.SEQUENCER, Kind.FUSED},
             {Kind.MATCHER},
+            FEED_KINDS,
             {Kind.JOURNALER},
+            OBSERVER_KINDS,
         ]
         for kinds in stages:
             self._end([child for child in self._children if child.plan.kind in kinds])
         self._forget(self._children)
         self._remove_rings()
         self._write_processes()
+        if self._web_socket is not None:
+            self._web_socket.close()
         self._lock.release()
 
     # --- starting ---------------------------------------------------------------------------------------------------
@@ -247,6 +266,7 @@ class Supervisor:
             (config.data_dir / "logs").mkdir(mode=0o700, exist_ok=True)
             config.counters_dir.mkdir(mode=0o700, exist_ok=True)
             seal_key(config)
+            feed_key(config)
         except OSError as error:
             raise CommandError(f"cannot create {error.filename}: {error.strerror}", ExitCode.CANNOT_CREATE) from error
         if (config.run_dir.stat().st_mode & 0o077) or config.run_dir.stat().st_uid != os.getuid():
@@ -266,6 +286,8 @@ class Supervisor:
             epoch=epoch + 1,
             engine=engine_config(self.config) if snapshot is None else snapshot.manifest.engine,
             binary_port=port,
+            web_port=self._web_port(),
+            feed_ports=self.node.feed_ports if self.node is not None else {},
             snapshot="" if snapshot is None else str(snapshot.folder),
             places=Places() if snapshot is None else snapshot.manifest.places,
         )
@@ -277,19 +299,31 @@ class Supervisor:
             raise CommandError(f"cannot create the rings: {error}", ExitCode.CANNOT_CREATE) from error
         self._start(self.placement.processes)
 
+    def _web_port(self) -> int:
+        """Return the port the workers share; held by a socket of ours that takes no connections."""
+        web = self.config.gateway.web
+        if web.workers and self._web_socket is None:
+            self._web_socket = reserve_port(web.host, web.port)
+        return 0 if self._web_socket is None else int(self._web_socket.getsockname()[1])
+
     def _start(self, plans: tuple[ProcessPlan, ...] | list[ProcessPlan]) -> None:
         """Start processes side by side, so that they can recover together, and wait until all are ready.
 
-        Gateways come last: they take requests as soon as they are there.
+        Gateways come last: they take requests as soon as they are there. Observers are not waited for.
         """
         core = [plan for plan in plans if plan.kind in CORE_KINDS]
-        gateways = [plan for plan in plans if plan.kind not in CORE_KINDS]
+        gateways = [plan for plan in plans if plan.kind not in CORE_KINDS | OBSERVER_KINDS]
         # The journaler first: it takes its place in the rings before anything is published.
         for group in ([plan for plan in core if plan.kind is Kind.JOURNALER],
                       [plan for plan in core if plan.kind is not Kind.JOURNALER], gateways):  # fmt: skip
             started = [self._spawn(plan) for plan in group]
             self._children += started
             self._wait_ready(started)
+        observers = [self._spawn(plan) for plan in plans if plan.kind in OBSERVER_KINDS]
+        self._children += observers
+        # Addresses of feed and web gateway are told with those of order entry; the ledger may take its time.
+        self._wait_ready([child for child in observers if child.plan.kind in FEED_KINDS | WEB_KINDS])
+        self._observers_due.clear()
         self._write_processes()
 
     def _journal_end(self) -> tuple[int, int]:
@@ -376,12 +410,18 @@ class Supervisor:
 
     def _read_facts(self, child: Child) -> None:
         child.hear()
-        if child.ready and "port" in child.facts and self.node is not None:
-            self.node = replace(self.node, binary_port=child.facts["port"])
-            self.node.save()
+        self._take_facts(child)
         if not child.ready:
             child.process.wait()
             raise self._death(child)
+
+    def _take_facts(self, child: Child) -> None:
+        if child.ready and "port" in child.facts and self.node is not None:
+            self.node = replace(self.node, binary_port=child.facts["port"])
+            self.node.save()
+        if child.ready and "feed_ports" in child.facts and self.node is not None:
+            self.node = replace(self.node, feed_ports={**self.node.feed_ports, **child.facts["feed_ports"]})
+            self.node.save()
 
     def _check_alive(self) -> None:
         for child in self._children:
@@ -426,7 +466,9 @@ class Supervisor:
             return
         # One fault domain, or a start that was not complete: fresh rings, and everything from snapshot and journal.
         self._kill_all()
+        self.on_recovery(limits.ready_timeout_s)
         self._start_all()
+        self.on_recovery(0)
         self._say("restarted the exchange from its journal")
 
     @staticmethod
@@ -436,7 +478,12 @@ class Supervisor:
 
     def _may_rejoin(self, child: Child) -> bool:
         """Whether a successor can take the place of a process that died alone."""
-        return child.plan.kind is not Kind.FUSED and (child.ready or child.rejoins)
+        if child.plan.kind not in CORE_KINDS:
+            return True
+        assert self.node is not None
+        # Of two nodes the replicator decides who leads: a core that has lost a process starts again under it.
+        alone = self.node.commit is None
+        return alone and child.plan.kind is not Kind.FUSED and (child.ready or child.rejoins)
 
     def _replace(self, dead: list[Child]) -> None:
         """Start successors for processes that died alone; the others go on, and the wait for them is `step`'s."""
@@ -446,13 +493,45 @@ class Supervisor:
                 self._set_away(child.plan)
             poison = self._poison.died(child.plan) if self._is_coming_back(child) else None
             if poison is None:
-                self._children.append(self._spawn(child.plan, rejoins=True))
+                self._children.append(self._spawn(child.plan, rejoins=child.plan.kind in CORE_KINDS))
             else:
                 self._say(
                     f"ALARM: {child.plan.name} dies on record {poison.sequence} each time: it stays down and its pairs "
                     f"stay paused. See `bullring quarantine list`"
                 )
         self._write_processes()
+
+    def _hear_observers(self) -> None:
+        """Read what those have to say that nobody waited for."""
+        for child in self._children:
+            awaited = child.plan.kind in OBSERVER_KINDS and not child.ready and not child.ready_pipe.closed
+            if awaited and child.hear():
+                self._take_facts(child)
+
+    def _bury_observers(self, dead: list[Child]) -> None:
+        """Note when the dead are to come back. Trading goes on without them, however often they die."""
+        now = time.monotonic()
+        for child in dead:
+            name = child.plan.name
+            young = now - child.started < OBSERVER_YOUNG_S
+            before = self._observer_pauses.get(name, 0.0) if young else 0.0
+            pause = min(max(2 * before, OBSERVER_PAUSE_S), OBSERVER_PAUSE_MAX_S)
+            self._observer_pauses[name] = pause
+            self._observers_due[name] = now + pause
+            self.restarts[name] = self.restarts.get(name, 0) + 1
+            self._say(f"process died: {self._death(child)}; trading is not affected, it comes back in {pause:g} s")
+        if dead:
+            self._forget(dead)
+            self._write_processes()
+
+    def _revive_observers(self) -> None:
+        due = [name for name, at in self._observers_due.items() if time.monotonic() >= at]
+        for name in due:
+            del self._observers_due[name]
+            plan = next(plan for plan in self.placement.processes if plan.name == name)
+            self._children.append(self._spawn(plan))
+        if due:
+            self._write_processes()
 
     def _end(self, children: list[Child]) -> None:
         for child in children:
@@ -486,8 +565,9 @@ class Supervisor:
             self._rings.close()
             self._rings = None
 
-    def _write_processes(self) -> None:
-        rows = [
+    def _rows(self) -> list[dict[str, Any]]:
+        """What processes.json says of each process."""
+        return [
             {
                 "name": child.plan.name,
                 "kind": child.plan.kind,
@@ -499,7 +579,32 @@ class Supervisor:
             }
             for child in self._children
         ]
+
+    def _write_processes(self) -> None:
         path = self.config.run_dir / PROCESSES_FILE
         temporary = path.with_suffix(".new")
-        temporary.write_text(json.dumps(rows))
+        temporary.write_text(json.dumps(self._rows()))
         temporary.rename(path)
+
+
+def reserve_port(host: str, port: int) -> socket.socket:
+    """Bind address and port so that nobody but processes of ours can have them. Raises CommandError."""
+    key = "gateway.web.listen"
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # Sharing a port is between us alone: without the option the kernel says whether anybody is there already.
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+        held = socket.socket(family, socket.SOCK_STREAM)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind(address)
+    except socket.gaierror as error:
+        raise CommandError(f"{key}: no such host {host!r}", ExitCode.CONFIGURATION) from error
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            text = f"{host}:{port} is in use by another program: stop that, or choose another with {key}"
+            raise CommandError(text, ExitCode.CANNOT_CREATE) from error
+        code = ExitCode.NO_PERMISSION if error.errno == errno.EACCES else ExitCode.CANNOT_CREATE
+        raise CommandError(f"cannot listen on {host}:{port} ({key}): {error.strerror}", code) from error
+    return held

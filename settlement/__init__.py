@@ -1,5 +1,5 @@
-"""Money after the trade: postings, ledger, fees, statements, reconciliation, wallets, surveillance.
+"""Money after the trade: postings, ledger, statements, reconciliation.
 
-Nothing lives here yet: balances and fees of a trade are settled in the engine, and this package will turn the
-committed log into books of account. Will import ringbuf, the public names of engine, and journaler.reader.
+Derives double-entry books from the committed log and keeps them in a columnar store. Imports ringbuf, the public
+names of engine, and journaler.reader.
 """

@@ -30,6 +30,13 @@ typedef struct report_chain {
     int64_t last_index; /* ring index of the last numbered report + 1, 0 = none */
 } report_chain_t;
 
+/* Of an account with sessions here. */
+typedef struct account_bucket {
+    uint32_t account;
+    uint32_t users; /* connections, 0 = free */
+    uint64_t full_ns[2];
+} account_bucket_t;
+
 typedef struct connection {
     uint8_t state;
     uint8_t logon_template;
@@ -43,6 +50,7 @@ typedef struct connection {
     bool write_armed; /* waits for EPOLLOUT */
     bool half_closed; /* our side is shut down */
     bool stalled;
+    bool key_to_check; /* it may have been revoked */
     int fd;
     uint32_t id;
     uint32_t session;
@@ -54,8 +62,12 @@ typedef struct connection {
     uint64_t keep_alive_ns;
     uint64_t next_in; /* next number of the client, as far as seen here */
     uint64_t bound_mask;
-    uint64_t throttle_until_ns;
-    uint32_t throttle_used, throttle_cancels;
+    account_bucket_t *limits; /* NULL = not logged on */
+    uint64_t full_ns[2];      /* buckets: requests, cancels */
+    uint64_t flood_window_ns; /* start of the interval in which refusals are counted */
+    uint64_t unread_until_ns; /* 0 = its socket is read */
+    uint32_t flood_refused, flood_intervals;
+    uint8_t peer[16];         /* IPv6 address, or IPv4 mapped into it */
     uint32_t in_length;
     uint32_t out_head, out_tail;
     uint32_t hole; /* offset of the EstablishAck while held */
@@ -108,12 +120,17 @@ typedef struct server {
     int epoll_fd, listen_fd;
     int port;
     bool listen_tcp, stopping;
+    bool idle;        /* the node does not lead */
+    bool cancel_only;
+    bool announced; /* that connections of an earlier process are gone */
+    bool keys_changed;
     bool log_looked_at, log_busy; /* of this turn */
     ring_t *ingress, *log;
     int64_t ingress_published;
     observed_t reports[SERVER_PARTITIONS_MAX];
     observed_t reply;
     connection_t *connections;
+    account_bucket_t *account_buckets;
     uint32_t *free_list, free_count;
     uint32_t *by_session; /* connection index + 1, 0 = none here */
     uint32_t *binding;    /* by session: connection whose SessionBind is under way, 0 = none; others' frames wait for its end */
@@ -175,11 +192,18 @@ void ingress_publish(server_t *server);
 bool session_down_write(server_t *server, connection_t *connection);
 void admin_ask_number(server_t *server);
 
+/* limits.c */
+void limits_join(server_t *server, connection_t *connection);
+void limits_leave(connection_t *connection);
+uint16_t limits_take(server_t *server, connection_t *connection, bool cancel);
+bool limits_flooded(const connection_t *connection);
+
 /* logon.c */
 enum parse_verdict { PARSE_DONE, PARSE_WAIT, PARSE_DEAD };
 enum parse_verdict logon_frame(server_t *server, connection_t *connection, const frame_t *frame);
 void logon_key_reply(server_t *server, const report_slot_t *slot);
 void logon_answers(server_t *server);
+void logon_check_keys(server_t *server);
 void logon_negotiated(server_t *server, const report_slot_t *slot);
 void logon_bound(server_t *server, uint32_t partition, const report_slot_t *slot);
 

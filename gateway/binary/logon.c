@@ -2,6 +2,8 @@
 
 #include "internal.h"
 
+#define COD_TIMEOUT_MAX_MS 60000
+
 /* ---- queues between the stage and the thread that checks signatures ----------------------------------------------- */
 
 static bool event_put(event_queue_t *queue, const server_event_t *event)
@@ -92,6 +94,8 @@ static uint8_t logon_precheck(server_t *server, const connection_t *connection, 
     bool negotiate = connection->logon_template == TEMPLATE_NEGOTIATE;
     uint32_t session = connection->session;
 
+    if (server->idle)
+        return negotiate ? NEGOTIATE_REJECT_CODE_NOT_READY : ESTABLISH_REJECT_CODE_NOT_READY;
     if (negotiate && header->version > ORDERS_SCHEMA_VERSION)
         return NEGOTIATE_REJECT_CODE_UNSUPPORTED_VERSION;
     if (session <= SERVER_ADMIN_SESSION || session > server->config.sessions_max)
@@ -102,6 +106,8 @@ static uint8_t logon_precheck(server_t *server, const connection_t *connection, 
         uint32_t interval = logon_establish(connection)->keep_alive_interval_ms;
         if (interval < server->config.keep_alive_min_ms || interval > server->config.keep_alive_max_ms)
             return ESTABLISH_REJECT_CODE_KEEPALIVE_INTERVAL;
+        if (logon_establish(connection)->cod_timeout_ms > COD_TIMEOUT_MAX_MS)
+            return ESTABLISH_REJECT_CODE_UNSPECIFIED;
     }
     return NEGOTIATE_REJECT_CODE_NONE;
 }
@@ -186,6 +192,7 @@ static void logon_hand_over(server_t *server, connection_t *connection)
         .account_id = connection->key.account_id,
         .last_timestamp = connection->key.last_timestamp,
     };
+    memcpy(event.peer, connection->peer, sizeof(event.peer));
     memcpy(event.access_key_id, connection->key.access_key_id, sizeof(event.access_key_id));
     memcpy(event.material, connection->key.material, sizeof(event.material));
     memcpy(event.frame, connection->logon, sizeof(event.frame));
@@ -197,6 +204,35 @@ static void logon_hand_over(server_t *server, connection_t *connection)
                      0);
 }
 
+/* A key was revoked: which one, only its own query tells. */
+void logon_check_keys(server_t *server)
+{
+    bool done = true;
+
+    for (uint32_t i = 0; i < server->config.connections_max; i++) {
+        connection_t *connection = &server->connections[i];
+        if (!connection->key_to_check || connection->state != CONNECTION_ESTABLISHED)
+            continue;
+        connection->key_found = 0;
+        if (key_query_write(server, connection))
+            connection->key_to_check = false;
+        else
+            done = false; /* no room: the rest in the next turn */
+    }
+    server->keys_changed = !done;
+    ingress_publish(server);
+}
+
+static void logon_key_checked(server_t *server, connection_t *connection, const report_slot_t *slot)
+{
+    if (slot->template_id == TEMPLATE_KEY_REPLY)
+        connection->key_found = 1;
+    else if (slot->template_id == TEMPLATE_QUERY_END && connection->key_found == 0) {
+        server->counters.keys_revoked++;
+        connection_terminate(server, connection, TERMINATE_CODE_CREDENTIALS_REVOKED, DOWN_CAUSE_SERVER_TERMINATE);
+    }
+}
+
 /* KeyReply and QueryEnd of session 0: answers to key queries of all gateways. */
 void logon_key_reply(server_t *server, const report_slot_t *slot)
 {
@@ -206,6 +242,8 @@ void logon_key_reply(server_t *server, const report_slot_t *slot)
     if (request_id >> 48 != server->config.source)
         return;
     connection_t *connection = server_connection(server, (uint32_t)request_id);
+    if (connection != NULL && connection->state == CONNECTION_ESTABLISHED)
+        logon_key_checked(server, connection, slot);
     if (connection == NULL || connection->state != CONNECTION_KEY || request_id != key_request_id(server, connection))
         return;
     if (slot->template_id == TEMPLATE_KEY_REPLY) {
@@ -274,6 +312,8 @@ static bool logon_answered(server_t *server, const server_answer_t *answer)
     if (!(negotiate ? negotiate_write(server, connection) : bind_write(server, connection)))
         return false;
     connection->account = connection->key.account_id;
+    if (connection->limits == NULL)
+        limits_join(server, connection);
     connection->permissions = connection->key.permissions;
     connection->state = CONNECTION_LOGGED;
     return true;
@@ -418,6 +458,10 @@ void logon_bound(server_t *server, uint32_t partition, const report_slot_t *slot
     }
     if (slot->in_seq < server->bind_seq[bound.session_id])
         return; /* somebody newer has it already */
+    if (partition == 0 && logon_establish(connection)->recover_from_seq_no > bound.next_seq_no) {
+        logon_refuse(server, connection, ESTABLISH_REJECT_CODE_RECOVER_OUT_OF_RANGE, bound.last_incoming_seq_no + 1);
+        return;
+    }
     server->by_session[bound.session_id] = connection_index(server, connection) + 1;
     connection->chains[partition].next_seq = bound.next_seq_no;
     connection->chains[partition].last_index = (int64_t)bound.last_report_seq;

@@ -130,6 +130,18 @@ static void admin_deliver(server_t *server, uint32_t partition, int64_t index, c
 
 /* ---- routing ----------------------------------------------------------------------------------------------------- */
 
+static void note_key_revoked(server_t *server, const report_slot_t *slot)
+{
+    admin_ack_t ack;
+
+    memcpy(&ack, slot->block, sizeof(ack));
+    if (ack.ref_template_id != TEMPLATE_KEY_REVOKE || ack.code != REJECT_CODE_NONE)
+        return;
+    for (uint32_t i = 0; i < server->config.connections_max; i++)
+        server->connections[i].key_to_check |= server->connections[i].state == CONNECTION_ESTABLISHED;
+    server->keys_changed = true;
+}
+
 static void route_report(server_t *server, uint32_t partition, int64_t index, const report_slot_t *slot)
 {
     if (slot->template_id == 0 || slot->session == 0 || slot->session > server->config.sessions_max)
@@ -139,6 +151,8 @@ static void route_report(server_t *server, uint32_t partition, int64_t index, co
             admin_deliver(server, partition, index, slot);
         return;
     }
+    if (slot->template_id == TEMPLATE_ADMIN_ACK)
+        note_key_revoked(server, slot);
     if (slot->template_id == TEMPLATE_SESSION_BOUND) {
         logon_bound(server, partition, slot);
         return;

@@ -61,6 +61,8 @@ static bool server_busy(server_t *server)
 {
     int64_t reserve = ring_capacity(server->ingress) / 4;
 
+    if (server->cancel_only)
+        return true;
     if (ring_room(server->ingress, reserve) < reserve)
         return true;
     if (!server->log_looked_at) { /* once a turn: these are other processes' cache lines */
@@ -75,24 +77,6 @@ static bool server_busy(server_t *server)
 static bool is_cancel(uint16_t template_id)
 {
     return template_id == TEMPLATE_ORDER_CANCEL_REQUEST || template_id == TEMPLATE_MASS_CANCEL_REQUEST;
-}
-
-static uint16_t throttle(server_t *server, connection_t *connection, bool cancel)
-{
-    uint32_t count = server->config.throttle_count;
-
-    if (count == 0 || server->config.admin)
-        return REJECT_CODE_NONE;
-    if (server->now_ns >= connection->throttle_until_ns) {
-        connection->throttle_until_ns = server->now_ns + (uint64_t)server->config.throttle_interval_ms * 1000000;
-        connection->throttle_used = connection->throttle_cancels = 0;
-    }
-    uint32_t *used = cancel ? &connection->throttle_cancels : &connection->throttle_used;
-    uint32_t allowed = cancel ? 2 * count : count;
-    if (*used >= allowed)
-        return REJECT_CODE_THROTTLE_EXCEEDED;
-    ++*used;
-    return REJECT_CODE_NONE;
 }
 
 static uint16_t permission(const connection_t *connection, enum frame_kind kind)
@@ -112,7 +96,7 @@ static uint16_t request_code(server_t *server, connection_t *connection, const f
     if (code == REJECT_CODE_NONE)
         code = permission(connection, framing_kind(template_id));
     if (code == REJECT_CODE_NONE)
-        code = throttle(server, connection, is_cancel(template_id));
+        code = limits_take(server, connection, is_cancel(template_id));
     if (code == REJECT_CODE_NONE && framing_kind(template_id) == FRAME_REQUEST && !is_cancel(template_id) &&
         server_busy(server))
         code = REJECT_CODE_SYSTEM_BUSY;
@@ -139,6 +123,13 @@ static uint64_t request_number(server_t *server, connection_t *connection, const
     return seq_num;
 }
 
+/* A gateway of ours on this host stamps when it took the request: a deadline counts from there, however long the frame was on its
+ * way to us. */
+static uint64_t trusted_ingress(uint64_t now_ns, uint64_t sending_time)
+{
+    return sending_time != 0 && sending_time < now_ns ? sending_time : now_ns;
+}
+
 /* Write one linked group (mostly of one). The caller has seen that there is room. A refusal of one refuses all. */
 static void write_group(server_t *server, connection_t *connection, const frame_t *frames, uint32_t count)
 {
@@ -152,6 +143,8 @@ static void write_group(server_t *server, connection_t *connection, const frame_
         INVARIANT(slot != NULL);
         size_t length = header->block_length < LOG_BLOCK_MAX ? header->block_length : LOG_BLOCK_MAX;
         memcpy(slot->block, frames[i].block, length);
+        if ((connection->permissions & PERMISSIONS_ADMIN) != 0 && !server->config.admin)
+            slot->ingress_ns = trusted_ingress(slot->ingress_ns, header->sending_time);
         slot->flags = i + 1 < count ? SLOT_FLAG_MORE : 0;
         uint16_t own = request_code(server, connection, &frames[i], slot->block);
         code = code == REJECT_CODE_NONE ? own : code;
@@ -303,6 +296,10 @@ void admin_ask_number(server_t *server)
 
 static enum parse_verdict request_frames(server_t *server, connection_t *connection, const frame_t *frames, uint32_t count)
 {
+    if (server->idle) {
+        connection_terminate(server, connection, TERMINATE_CODE_NOT_ESTABLISHED, DOWN_CAUSE_SERVER_TERMINATE);
+        return PARSE_DEAD;
+    }
     if (server->config.admin && server->admin_next == 0) {
         admin_ask_number(server);
         return PARSE_WAIT;
@@ -313,7 +310,11 @@ static enum parse_verdict request_frames(server_t *server, connection_t *connect
     if (ring_room(server->ingress, count) < (int64_t)count)
         return PARSE_WAIT;
     write_group(server, connection, frames, count);
-    return PARSE_DONE;
+    if (!limits_flooded(connection))
+        return PARSE_DONE;
+    server->counters.floods++;
+    connection_terminate(server, connection, TERMINATE_CODE_FLOOD, DOWN_CAUSE_SERVER_TERMINATE);
+    return PARSE_DEAD;
 }
 
 /* Take the group at the front of the input. `length` gets its bytes. */
@@ -359,6 +360,8 @@ void connection_parse(server_t *server, connection_t *connection)
     enum parse_verdict verdict = PARSE_DONE;
 
     while (verdict == PARSE_DONE && offset < connection->in_length) {
+        if (connection->unread_until_ns != 0)
+            break;
         if (connection->state != CONNECTION_OPEN && connection->state != CONNECTION_ESTABLISHED)
             break; /* a step of the logon is under way; it stalls the connection when it is done */
         if (yields_session(server, connection)) {

@@ -38,6 +38,12 @@ uint64_t server_wall(server_t *server)
 
 /* ---- life of the server ------------------------------------------------------------------------------------------ */
 
+/* A request takes at least a nanosecond of the interval. */
+static bool throttle_valid(uint32_t count, uint32_t interval_ms)
+{
+    return count == 0 || (interval_ms > 0 && interval_ms <= 3600000 && 2 * (uint64_t)count <= interval_ms * UINT64_C(1000000));
+}
+
 static bool config_valid(const server_config_t *config)
 {
     return config->connections_max > 0 && config->connections_max <= 65536 && config->sessions_max > 0 &&
@@ -45,7 +51,8 @@ static bool config_valid(const server_config_t *config)
            config->input_size >= 2 * GROUP_SLOTS_MAX * SERVER_FRAME_MAX && config->output_size >= 4096 &&
            config->input_size % 64 == 0 && config->output_size % 64 == 0 && config->retransmit_max > 0 &&
            config->retransmit_jobs > 0 && config->keep_alive_min_ms <= config->keep_alive_max_ms &&
-           (config->throttle_count == 0 || config->throttle_interval_ms > 0) &&
+           throttle_valid(config->throttle_count, config->throttle_interval_ms) &&
+           throttle_valid(config->account_throttle_count, config->throttle_interval_ms) &&
            (config->archive == NULL || strlen(config->archive) < sizeof(((server_t *)0)->archive));
 }
 
@@ -65,6 +72,7 @@ static bool server_allocate(server_t *server)
     uint32_t queue = power_of_two(2 * config->connections_max);
 
     server->connections = calloc(count, sizeof(connection_t));
+    server->account_buckets = calloc(count, sizeof(account_bucket_t));
     server->free_list = calloc(count, sizeof(uint32_t));
     server->dirty = calloc(2 * count, sizeof(uint32_t));
     server->stalled = calloc(2 * count, sizeof(uint32_t));
@@ -78,9 +86,9 @@ static bool server_allocate(server_t *server)
     server->events.items = calloc(queue, sizeof(server_event_t));
     server->answers.items = calloc(queue, sizeof(server_answer_t));
     server->events.mask = server->answers.mask = queue - 1;
-    if (!server->connections || !server->free_list || !server->dirty || !server->stalled || !server->by_session ||
-        !server->binding || !server->bind_seq || !server->buffers || !server->chains || !server->jobs || !server->positions || !server->events.items ||
-        !server->answers.items)
+    if (!server->connections || !server->account_buckets || !server->free_list || !server->dirty || !server->stalled ||
+        !server->by_session || !server->binding || !server->bind_seq || !server->buffers || !server->chains ||
+        !server->jobs || !server->positions || !server->events.items || !server->answers.items)
         return false;
     for (uint32_t i = 0; i < count; i++) {
         connection_t *connection = &server->connections[i];
@@ -137,6 +145,7 @@ void server_free(server_t *server)
     if (server->epoll_fd >= 0)
         close(server->epoll_fd);
     free(server->connections);
+    free(server->account_buckets);
     free(server->free_list);
     free(server->dirty);
     free(server->stalled);
@@ -329,6 +338,7 @@ static void connection_release(server_t *server, connection_t *connection)
         server->counters.closed++;
         server->counters.open--;
     }
+    limits_leave(connection);
     if (connection->bound) {
         connection->state = CONNECTION_DOWN;
         connection_stall(server, connection);
@@ -431,7 +441,19 @@ static void flush_dirty(server_t *server)
 
 /* ---- input ------------------------------------------------------------------------------------------------------- */
 
-static void connection_open(server_t *server, int fd)
+static void note_peer(connection_t *connection, const struct sockaddr_storage *peer)
+{
+    static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+
+    if (peer->ss_family == AF_INET6)
+        memcpy(connection->peer, &((const struct sockaddr_in6 *)peer)->sin6_addr, sizeof(connection->peer));
+    else if (peer->ss_family == AF_INET) {
+        memcpy(connection->peer, mapped, sizeof(mapped));
+        memcpy(connection->peer + sizeof(mapped), &((const struct sockaddr_in *)peer)->sin_addr, 4);
+    }
+}
+
+static void connection_open(server_t *server, int fd, const struct sockaddr_storage *peer)
 {
     connection_t *connection = &server->connections[server->free_list[--server->free_count]];
     uint32_t index = connection_index(server, connection);
@@ -451,10 +473,14 @@ static void connection_open(server_t *server, int fd)
         fresh.permissions = PERMISSIONS_MASK;
         fresh.bound_mask = UINT64_MAX;
     }
+    note_peer(&fresh, peer);
     *connection = fresh;
     memset(connection->chains, 0, server->config.report_rings * sizeof(report_chain_t));
     if (server->listen_tcp)
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    int busy_poll_us = (int)server->config.busy_poll_us;
+    if (busy_poll_us > 0) /* a wish: the kernel refuses it without the right, and then sleeps as ever */
+        (void)setsockopt(fd, SOL_SOCKET, SO_BUSY_POLL, &busy_poll_us, sizeof(busy_poll_us));
     struct epoll_event event = {.events = EPOLLIN, .data.u64 = fresh.id};
     int status = epoll_ctl(server->epoll_fd, EPOLL_CTL_ADD, fd, &event);
     INVARIANT(status == 0);
@@ -465,7 +491,9 @@ static void connection_open(server_t *server, int fd)
 static void server_accept(server_t *server)
 {
     for (int i = 0; i < EPOLL_EVENTS; i++) {
-        int fd = accept4(server->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        struct sockaddr_storage peer = {0};
+        socklen_t size = sizeof(peer);
+        int fd = accept4(server->listen_fd, (struct sockaddr *)&peer, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd < 0)
             return;
         if (server->free_count == 0 || server->stopping) {
@@ -473,7 +501,7 @@ static void server_accept(server_t *server)
             server->counters.refused++;
             continue;
         }
-        connection_open(server, fd);
+        connection_open(server, fd, &peer);
     }
 }
 
@@ -503,7 +531,8 @@ static void connection_read(server_t *server, connection_t *connection)
 /* Nothing more can be taken: without this a level-triggered epoll would report the socket in every turn. */
 static void connection_pause(server_t *server, connection_t *connection)
 {
-    bool full = connection->state != CONNECTION_CLOSING && connection->in_length == server->config.input_size;
+    bool full = connection->state != CONNECTION_CLOSING &&
+                (connection->in_length == server->config.input_size || connection->unread_until_ns != 0);
     if (connection->fd < 0 || full == connection->paused)
         return;
     connection->paused = full;
@@ -576,6 +605,13 @@ static void keep_alive(server_t *server, connection_t *connection)
 {
     if (server->config.admin)
         return;
+    if (connection->unread_until_ns != 0) { /* whom we do not read cannot be silent */
+        connection->received_ns = server->now_ns;
+        if (server->now_ns >= connection->unread_until_ns) {
+            connection->unread_until_ns = 0;
+            connection_stall(server, connection); /* parse what waits, then read on */
+        }
+    }
     if (server->now_ns - connection->received_ns > 3 * connection->keep_alive_ns) {
         server->counters.keep_alive_lapsed++;
         connection_terminate(server, connection, TERMINATE_CODE_KEEP_ALIVE_LAPSED, DOWN_CAUSE_KEEP_ALIVE_LAPSED);
@@ -608,6 +644,8 @@ static void timers(server_t *server)
     }
     if (server->config.admin && server->admin_next == 0 && server->counters.open > 0)
         admin_ask_number(server);
+    if (server->keys_changed)
+        logon_check_keys(server);
 }
 
 void server_shutdown(server_t *server)
@@ -622,6 +660,30 @@ void server_shutdown(server_t *server)
             connection_terminate(server, &server->connections[i], TERMINATE_CODE_SERVER_SHUTDOWN, DOWN_CAUSE_SHUTDOWN);
 }
 
+void server_set_ready(server_t *server, int ready)
+{
+    server->idle = ready == 0;
+    server->admin_next = 0; /* where session 1 stands may have changed while another node led */
+}
+
+void server_set_cancel_only(server_t *server, int on)
+{
+    server->cancel_only = on != 0;
+}
+
+/* Tell the log that the connections of an earlier process on this ring are gone. */
+static void announce(server_t *server)
+{
+    session_down_t block = {.cause = DOWN_CAUSE_GATEWAY_DEAD};
+    log_slot_t *slot = server->config.admin ? NULL : ingress_slot(server, 0, TEMPLATE_SESSION_DOWN, 0);
+
+    server->announced = server->config.admin || slot != NULL;
+    if (slot == NULL)
+        return;
+    memcpy(slot->block, &block, sizeof(block));
+    ingress_publish(server);
+}
+
 int64_t server_poll(void *state, int64_t limit)
 {
     server_t *server = state;
@@ -630,6 +692,8 @@ int64_t server_poll(void *state, int64_t limit)
     server->now_ns = monotonic_ns();
     server->wall_ns = 0;
     server->log_looked_at = false;
+    if (!server->announced)
+        announce(server);
     work += reports_poll(server, limit);
     if (server->jobs_running > 0)
         work += retransmit_poll(server);

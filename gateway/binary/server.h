@@ -35,7 +35,9 @@ typedef struct server_config {
     uint32_t logon_deadline_ms;
     uint32_t timestamp_window_ms; /* a logon's timestamp may be this far from our clock */
     uint32_t throttle_count;      /* requests a session may send in an interval, twice as many cancels; 0 = no limit */
+    uint32_t account_throttle_count; /* likewise of all sessions of an account together */
     uint32_t throttle_interval_ms;
+    uint32_t busy_poll_us;        /* SO_BUSY_POLL of accepted sockets, 0 = not set */
     uint32_t open_orders_max;     /* only told to clients */
     uint32_t retransmit_max;      /* reports of one RetransmitRequest */
     uint32_t retransmit_jobs;     /* at the same time, all connections together */
@@ -49,6 +51,7 @@ typedef struct server_counters {
     uint64_t requests, queries;                   /* forwarded to ingress */
     uint64_t rejected;                            /* of the requests: flagged here */
     uint64_t malformed, logons, logons_refused;
+    uint64_t floods, keys_revoked;
     uint64_t slow_consumers, keep_alive_lapsed, superseded, logon_timeouts;
     uint64_t retransmissions, retransmit_rejects;
     uint64_t laps;                                /* report or reply slots gone before they were read here */
@@ -69,6 +72,7 @@ typedef struct server_event {
     uint64_t last_timestamp;
     uint8_t access_key_id[32];
     uint8_t material[32];
+    uint8_t peer[16]; /* IPv6 address, or IPv4 mapped into it */
     uint8_t frame[SERVER_FRAME_MAX];
 } server_event_t;
 
@@ -100,6 +104,13 @@ int server_epoll_fd(const server_t *server);
 
 /* End every connection with Terminate(ServerShutdown) and stop listening; a few polls later all is sent. */
 void server_shutdown(server_t *server);
+
+/* A server whose node does not lead (ready = 0): logons are refused as NotReady, requests end their connection, queries of the
+ * admin server are answered. A new server is ready. */
+void server_set_ready(server_t *server, int ready);
+
+/* Refuse what could rest, as with a full log: the venue takes cancels only. */
+void server_set_cancel_only(server_t *server, int on);
 
 /* 1 = an event was copied, 0 = none. */
 int server_next_event(server_t *server, server_event_t *event);

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from gateway.errors import GatewayConfigError, ListenError
 from ringbuf import Ring, Stage
 from ringbuf.wire.messages import EstablishRejectCode, NegotiateRejectCode, Template
 
+ADDRESS_ATTEMPTS_MAX = 20  # bad logons of one address in 60 s: several clients may share it
 _CODES_OF_NEGOTIATE = {
     "credentials": NegotiateRejectCode.CREDENTIALS,
     "timestamp": NegotiateRejectCode.INVALID_TIMESTAMP,
@@ -40,7 +42,9 @@ class ServerConfig:
     logon_deadline_ms: int = 5_000
     timestamp_window_ms: int = 5_000
     throttle_count: int = 0  # requests of a session per interval, twice as many cancels; 0 = no limit
+    account_throttle_count: int = 0  # likewise of all sessions of an account together
     throttle_interval_ms: int = 1_000
+    busy_poll_us: int = 0  # SO_BUSY_POLL of each socket; 0 = not set
     open_orders_max: int = 1 << 16  # told to clients
     retransmit_max: int = 10_000  # reports of one RetransmitRequest
     retransmit_jobs: int = 16
@@ -57,6 +61,9 @@ class ServerConfig:
         for name in ("input_bytes", "output_bytes"):
             if getattr(self, name) % 64 or getattr(self, name) < 4096:
                 raise GatewayConfigError(f"{name} = {getattr(self, name)}: must be a multiple of 64, at least 4096")
+        for name in ("throttle_count", "account_throttle_count"):
+            if not 0 <= 2 * getattr(self, name) <= self.throttle_interval_ms * 1_000_000:
+                raise GatewayConfigError(f"{name} = {getattr(self, name)}: must be 0 to 500000 a millisecond")
         if self.keep_alive_min_ms > self.keep_alive_max_ms:
             raise GatewayConfigError(f"keep_alive_min_ms = {self.keep_alive_min_ms}: is above keep_alive_max_ms")
 
@@ -92,7 +99,9 @@ class BinaryServer:
                 "logon_deadline_ms": config.logon_deadline_ms,
                 "timestamp_window_ms": config.timestamp_window_ms,
                 "throttle_count": config.throttle_count,
+                "account_throttle_count": config.account_throttle_count,
                 "throttle_interval_ms": config.throttle_interval_ms,
+                "busy_poll_us": config.busy_poll_us,
                 "open_orders_max": config.open_orders_max,
                 "retransmit_max": config.retransmit_max,
                 "retransmit_jobs": config.retransmit_jobs,
@@ -106,6 +115,7 @@ class BinaryServer:
         self.admin = admin
         self._seal_key = seal_key
         self._limiter = AttemptLimiter(clock)
+        self._addresses = AttemptLimiter(clock, attempts_max=ADDRESS_ATTEMPTS_MAX)
         self._pointer = ffi.gc(pointer, lib.server_free)
         self._event = ffi.new("server_event_t *")
         self._answer = ffi.new("server_answer_t *")
@@ -164,6 +174,14 @@ class BinaryServer:
         self._answer_pending()
         return done
 
+    def set_ready(self, ready: bool) -> None:
+        """Whether this node leads: if not, logons are refused as NotReady and the operator's commands end."""
+        lib.server_set_ready(self._pointer, ready)
+
+    def set_cancel_only(self, on: bool) -> None:
+        """Refuse requests that could rest, as SystemBusy."""
+        lib.server_set_cancel_only(self._pointer, on)
+
     def shutdown(self) -> None:
         """End all connections with Terminate(ServerShutdown); poll a few times more to have it sent."""
         lib.server_shutdown(self._pointer)
@@ -184,10 +202,11 @@ class BinaryServer:
         codes = _CODES_OF_NEGOTIATE if event.template_id == Template.NEGOTIATE else _CODES_OF_ESTABLISH
         frame = bytes(ffi.buffer(event.frame, event.frame_length))
         key_id = logon_key_id(event.template_id, frame)
-        if self._limiter.blocked(key_id):
+        peer = bytes(event.peer)
+        if self._limiter.blocked(key_id) or self._addresses.blocked(peer):
             return codes["attempts"]
         if not event.key_found:
-            self._limiter.failed(key_id)
+            self._failed(key_id, peer)
             return codes["credentials"]
         try:
             verify(
@@ -199,10 +218,21 @@ class BinaryServer:
                 seal_key=self._seal_key,
             )
         except BadSignature:
-            self._limiter.failed(key_id)
+            self._failed(key_id, peer)
             return codes["credentials"]
         # The sequencer decides; this only spares it replays of old logons.
         return codes["timestamp"] if logon_timestamp(frame) <= event.last_timestamp else None
+
+    def _failed(self, key_id: bytes, peer: bytes) -> None:
+        self._limiter.failed(key_id)
+        if not _is_loopback(peer):  # everybody behind a relay of this host has that one
+            self._addresses.failed(peer)
+
+
+def _is_loopback(peer: bytes) -> bool:
+    address = ip_address(peer)
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def _handle(ring: Ring) -> Any:

@@ -18,6 +18,7 @@ SLOT_SIZE = 64
 BLOCK_OFFSET = 16
 SLOT_PREFIX = Struct("<QHHHH")
 END_OF_EVENT = int(market.EventFlags.END_OF_EVENT)
+IMPLIED = int(market.EventFlags.IMPLIED)
 
 
 class BookError(ValueError):
@@ -89,6 +90,7 @@ class BookBuilder:
         self.orders: dict[int, Order] = {}
         self.next_update_id = 1
         self.event_open = False
+        self._auction_bid = False  # the event before was the bid of an auction trade: its ask follows
         self._handlers: dict[int, Callable[[Any], None]] = {
             market.OrderAdd.TEMPLATE_ID: self._add,
             market.OrderExecute.TEMPLATE_ID: self._execute,
@@ -160,7 +162,11 @@ class BookBuilder:
 
     def _execute(self, message: market.OrderExecute) -> None:
         order = self._known(message.order_id)
-        if message.last_qty <= 0 or message.last_px != order.price:
+        is_bid = bool(int(message.event_flags) & IMPLIED)
+        in_auction, self._auction_bid = is_bid or self._auction_bid, is_bid
+        # An auction has one price for all: an order gets its own or a better one.
+        worse = message.last_px > order.price if order.side == Side.BUY else message.last_px < order.price
+        if message.last_qty <= 0 or worse or (message.last_px != order.price and not in_auction):
             raise BookError(
                 f"order {message.order_id}: {message.last_qty} executed at {message.last_px}, rests at {order.price}"
             )

@@ -19,7 +19,7 @@ extern "C" {
 #define MARKETDATA_SCHEMA_ID 1002u
 #define MARKETDATA_SCHEMA_VERSION 0u
 /* FNV-1a over names, ids, offsets, types and values; descriptions are not in it. */
-#define MARKETDATA_SCHEMA_HASH UINT64_C(0xf2d498c1ced15435)
+#define MARKETDATA_SCHEMA_HASH UINT64_C(0x3d67a6d98f0aadc1)
 
 /* SystemEventCode, uint8: market data session */
 enum {
@@ -100,7 +100,7 @@ static_assert(offsetof(system_event_t, pad1) == 9, "SystemEvent");
 static_assert(offsetof(system_event_t, pad2) == 10, "SystemEvent");
 static_assert(offsetof(system_event_t, pad3) == 12, "SystemEvent");
 
-/* InstrumentDefinition (2): one tick = tickSize x 10^priceExponent */
+/* InstrumentDefinition (2): one tick = tickSize x 10^priceExponent; its events are in channel `partition` */
 typedef struct instrument_definition {
     uint64_t transact_time;
     int64_t tick_size;
@@ -118,8 +118,12 @@ typedef struct instrument_definition {
     char symbol[24];
     char base_asset[12];
     char quote_asset[12];
+    uint8_t partition;
+    uint8_t pad1;
+    uint16_t pad2;
+    uint32_t pad3;
 } instrument_definition_t;
-static_assert(sizeof(instrument_definition_t) == 112, "InstrumentDefinition");
+static_assert(sizeof(instrument_definition_t) == 120, "InstrumentDefinition");
 static_assert(offsetof(instrument_definition_t, transact_time) == 0, "InstrumentDefinition");
 static_assert(offsetof(instrument_definition_t, tick_size) == 8, "InstrumentDefinition");
 static_assert(offsetof(instrument_definition_t, lot_size) == 16, "InstrumentDefinition");
@@ -136,6 +140,10 @@ static_assert(offsetof(instrument_definition_t, status) == 63, "InstrumentDefini
 static_assert(offsetof(instrument_definition_t, symbol) == 64, "InstrumentDefinition");
 static_assert(offsetof(instrument_definition_t, base_asset) == 88, "InstrumentDefinition");
 static_assert(offsetof(instrument_definition_t, quote_asset) == 100, "InstrumentDefinition");
+static_assert(offsetof(instrument_definition_t, partition) == 112, "InstrumentDefinition");
+static_assert(offsetof(instrument_definition_t, pad1) == 113, "InstrumentDefinition");
+static_assert(offsetof(instrument_definition_t, pad2) == 114, "InstrumentDefinition");
+static_assert(offsetof(instrument_definition_t, pad3) == 116, "InstrumentDefinition");
 
 /* InstrumentStatus (3): market state */
 typedef struct instrument_status {
@@ -253,14 +261,14 @@ static_assert(offsetof(order_replace_t, side) == 36, "OrderReplace");
 static_assert(offsetof(order_replace_t, event_flags) == 37, "OrderReplace");
 static_assert(offsetof(order_replace_t, pad1) == 38, "OrderReplace");
 
-/* Trade (25): a print that no OrderExecute shows */
+/* Trade (25): a print; aggressorSide Both in an auction */
 typedef struct trade {
     uint64_t transact_time;
     uint64_t trade_id;
     int64_t price;
     int64_t qty;
     uint32_t instrument_id;
-    uint8_t aggressor_side; /* SIDE_... */
+    uint8_t aggressor_side; /* SIDE_OR_BOTH_... */
     uint8_t event_flags; /* EVENT_FLAGS_... */
     uint16_t pad1;
 } trade_t;
@@ -368,18 +376,26 @@ static_assert(offsetof(level_update_t, event_flags) == 33, "LevelUpdate");
 static_assert(offsetof(level_update_t, pad1) == 34, "LevelUpdate");
 static_assert(offsetof(level_update_t, pad2) == 36, "LevelUpdate");
 
-/* SnapshotBegin (40): book as of lastSeqNum */
+/* SnapshotBegin (40): book as of lastSeqNum; instrument 0: nothing missing before it */
 typedef struct snapshot_begin {
     uint64_t transact_time;
     uint64_t last_seq_num;
     uint32_t instrument_id;
     uint32_t order_count;
+    uint8_t partition;
+    uint8_t book_type; /* BOOK_TYPE_... */
+    uint16_t pad1;
+    uint32_t pad2;
 } snapshot_begin_t;
-static_assert(sizeof(snapshot_begin_t) == 24, "SnapshotBegin");
+static_assert(sizeof(snapshot_begin_t) == 32, "SnapshotBegin");
 static_assert(offsetof(snapshot_begin_t, transact_time) == 0, "SnapshotBegin");
 static_assert(offsetof(snapshot_begin_t, last_seq_num) == 8, "SnapshotBegin");
 static_assert(offsetof(snapshot_begin_t, instrument_id) == 16, "SnapshotBegin");
 static_assert(offsetof(snapshot_begin_t, order_count) == 20, "SnapshotBegin");
+static_assert(offsetof(snapshot_begin_t, partition) == 24, "SnapshotBegin");
+static_assert(offsetof(snapshot_begin_t, book_type) == 25, "SnapshotBegin");
+static_assert(offsetof(snapshot_begin_t, pad1) == 26, "SnapshotBegin");
+static_assert(offsetof(snapshot_begin_t, pad2) == 28, "SnapshotBegin");
 
 /* SnapshotOrder (41): in priority order */
 typedef struct snapshot_order {
@@ -411,20 +427,20 @@ static_assert(offsetof(snapshot_end_t, last_seq_num) == 0, "SnapshotEnd");
 static_assert(offsetof(snapshot_end_t, instrument_id) == 8, "SnapshotEnd");
 static_assert(offsetof(snapshot_end_t, instruments_remaining) == 12, "SnapshotEnd");
 
-/* SnapshotRequest (43): 0 = all instruments */
+/* SnapshotRequest (43): instrument 0 = all of the partition, partition 0 = of all */
 typedef struct snapshot_request {
     uint64_t request_id;
     uint32_t instrument_id;
     uint8_t book_type; /* BOOK_TYPE_... */
-    uint8_t pad1;
-    uint16_t pad2;
+    uint8_t partition;
+    uint16_t pad1;
 } snapshot_request_t;
 static_assert(sizeof(snapshot_request_t) == 16, "SnapshotRequest");
 static_assert(offsetof(snapshot_request_t, request_id) == 0, "SnapshotRequest");
 static_assert(offsetof(snapshot_request_t, instrument_id) == 8, "SnapshotRequest");
 static_assert(offsetof(snapshot_request_t, book_type) == 12, "SnapshotRequest");
-static_assert(offsetof(snapshot_request_t, pad1) == 13, "SnapshotRequest");
-static_assert(offsetof(snapshot_request_t, pad2) == 14, "SnapshotRequest");
+static_assert(offsetof(snapshot_request_t, partition) == 13, "SnapshotRequest");
+static_assert(offsetof(snapshot_request_t, pad1) == 14, "SnapshotRequest");
 
 /* 0 = unknown template. */
 static inline uint16_t marketdata_block_length(uint16_t template_id)
@@ -433,7 +449,7 @@ static inline uint16_t marketdata_block_length(uint16_t template_id)
     case TEMPLATE_SYSTEM_EVENT:
         return 16;
     case TEMPLATE_INSTRUMENT_DEFINITION:
-        return 112;
+        return 120;
     case TEMPLATE_INSTRUMENT_STATUS:
         return 16;
     case TEMPLATE_ORDER_ADD:
@@ -457,7 +473,7 @@ static inline uint16_t marketdata_block_length(uint16_t template_id)
     case TEMPLATE_LEVEL_UPDATE:
         return 40;
     case TEMPLATE_SNAPSHOT_BEGIN:
-        return 24;
+        return 32;
     case TEMPLATE_SNAPSHOT_ORDER:
         return 32;
     case TEMPLATE_SNAPSHOT_END:

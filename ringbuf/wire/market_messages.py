@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 SCHEMA_ID = 1002
 SCHEMA_VERSION = 0
-SCHEMA_HASH = 0xF2D498C1CED15435
+SCHEMA_HASH = 0x3D67A6D98F0AADC1
 
 
 class SystemEventCode(IntEnum):
@@ -114,7 +114,7 @@ class SystemEvent(WireMessage):
 
 
 class InstrumentDefinition(WireMessage):
-    """One tick = tickSize x 10^priceExponent."""
+    """One tick = tickSize x 10^priceExponent; its events are in channel `partition`."""
 
     __match_args__ = (
         "transact_time",
@@ -133,11 +133,12 @@ class InstrumentDefinition(WireMessage):
         "symbol",
         "base_asset",
         "quote_asset",
+        "partition",
     )
     __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 2
-    BLOCK_LENGTH: ClassVar[int] = 112
-    STRUCT: ClassVar[Struct] = Struct("<QqqqqqIIIbbBB24s12s12s")
+    BLOCK_LENGTH: ClassVar[int] = 120
+    STRUCT: ClassVar[Struct] = Struct("<QqqqqqIIIbbBB24s12s12sB1x2x4x")
     COLUMNS: ClassVar[Columns] = (
         ("transact_time", "<u8", 0),
         ("tick_size", "<i8", 8),
@@ -155,6 +156,7 @@ class InstrumentDefinition(WireMessage):
         ("symbol", "S24", 64),
         ("base_asset", "S12", 88),
         ("quote_asset", "S12", 100),
+        ("partition", "u1", 112),
     )
 
     transact_time: int
@@ -173,6 +175,7 @@ class InstrumentDefinition(WireMessage):
     symbol: str
     base_asset: str
     quote_asset: str
+    partition: int
 
     def __init__(
         self,
@@ -192,6 +195,7 @@ class InstrumentDefinition(WireMessage):
         symbol: str = "",
         base_asset: str = "",
         quote_asset: str = "",
+        partition: int = 0,
     ) -> None:
         put = object.__setattr__
         put(self, "transact_time", transact_time)
@@ -210,6 +214,7 @@ class InstrumentDefinition(WireMessage):
         put(self, "symbol", symbol)
         put(self, "base_asset", base_asset)
         put(self, "quote_asset", quote_asset)
+        put(self, "partition", partition)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -229,6 +234,7 @@ class InstrumentDefinition(WireMessage):
             pack_text(self.symbol, 24, "InstrumentDefinition.symbol"),
             pack_text(self.base_asset, 12, "InstrumentDefinition.base_asset"),
             pack_text(self.quote_asset, 12, "InstrumentDefinition.quote_asset"),
+            self.partition,
         )
 
     @classmethod
@@ -251,6 +257,7 @@ class InstrumentDefinition(WireMessage):
             unpack_text(v[13]),
             unpack_text(v[14]),
             unpack_text(v[15]),
+            v[16],
         )
 
 
@@ -688,7 +695,7 @@ class OrderReplace(WireMessage):
 
 
 class Trade(WireMessage):
-    """A print that no OrderExecute shows."""
+    """A print; aggressorSide Both in an auction."""
 
     __match_args__ = (
         "transact_time",
@@ -718,7 +725,7 @@ class Trade(WireMessage):
     price: int
     qty: int
     instrument_id: int
-    aggressor_side: Side | int
+    aggressor_side: SideOrBoth | int
     event_flags: EventFlags | int
 
     def __init__(
@@ -728,7 +735,7 @@ class Trade(WireMessage):
         price: int = 0,
         qty: int = 0,
         instrument_id: int = 0,
-        aggressor_side: Side | int = 0,
+        aggressor_side: SideOrBoth | int = SideOrBoth.BOTH,
         event_flags: EventFlags | int = _NO_EVENT_FLAGS,
     ) -> None:
         put = object.__setattr__
@@ -760,7 +767,7 @@ class Trade(WireMessage):
             v[2],
             v[3],
             v[4],
-            _SIDE.get(v[5], v[5]),
+            _SIDE_OR_BOTH.get(v[5], v[5]),
             EventFlags(v[6]),
         )
 
@@ -1071,29 +1078,35 @@ class LevelUpdate(WireMessage):
 
 
 class SnapshotBegin(WireMessage):
-    """Book as of lastSeqNum."""
+    """Book as of lastSeqNum; instrument 0: nothing missing before it."""
 
     __match_args__ = (
         "transact_time",
         "last_seq_num",
         "instrument_id",
         "order_count",
+        "partition",
+        "book_type",
     )
     __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 40
-    BLOCK_LENGTH: ClassVar[int] = 24
-    STRUCT: ClassVar[Struct] = Struct("<QQII")
+    BLOCK_LENGTH: ClassVar[int] = 32
+    STRUCT: ClassVar[Struct] = Struct("<QQIIBB2x4x")
     COLUMNS: ClassVar[Columns] = (
         ("transact_time", "<u8", 0),
         ("last_seq_num", "<u8", 8),
         ("instrument_id", "<u4", 16),
         ("order_count", "<u4", 20),
+        ("partition", "u1", 24),
+        ("book_type", "u1", 25),
     )
 
     transact_time: int
     last_seq_num: int
     instrument_id: int
     order_count: int
+    partition: int
+    book_type: BookType | int
 
     def __init__(
         self,
@@ -1101,12 +1114,16 @@ class SnapshotBegin(WireMessage):
         last_seq_num: int = 0,
         instrument_id: int = 0,
         order_count: int = 0,
+        partition: int = 0,
+        book_type: BookType | int = BookType.BY_ORDER,
     ) -> None:
         put = object.__setattr__
         put(self, "transact_time", transact_time)
         put(self, "last_seq_num", last_seq_num)
         put(self, "instrument_id", instrument_id)
         put(self, "order_count", order_count)
+        put(self, "partition", partition)
+        put(self, "book_type", book_type)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
@@ -1114,6 +1131,8 @@ class SnapshotBegin(WireMessage):
             self.last_seq_num,
             self.instrument_id,
             self.order_count,
+            self.partition,
+            self.book_type,
         )
 
     @classmethod
@@ -1124,6 +1143,8 @@ class SnapshotBegin(WireMessage):
             v[1],
             v[2],
             v[3],
+            v[4],
+            _BOOK_TYPE.get(v[5], v[5]),
         )
 
 
@@ -1249,43 +1270,49 @@ class SnapshotEnd(WireMessage):
 
 
 class SnapshotRequest(WireMessage):
-    """0 = all instruments."""
+    """Instrument 0 = all of the partition, partition 0 = of all."""
 
     __match_args__ = (
         "request_id",
         "instrument_id",
         "book_type",
+        "partition",
     )
     __slots__ = __match_args__
     TEMPLATE_ID: ClassVar[int] = 43
     BLOCK_LENGTH: ClassVar[int] = 16
-    STRUCT: ClassVar[Struct] = Struct("<QIB1x2x")
+    STRUCT: ClassVar[Struct] = Struct("<QIBB2x")
     COLUMNS: ClassVar[Columns] = (
         ("request_id", "<u8", 0),
         ("instrument_id", "<u4", 8),
         ("book_type", "u1", 12),
+        ("partition", "u1", 13),
     )
 
     request_id: int
     instrument_id: int
     book_type: BookType | int
+    partition: int
 
     def __init__(
         self,
         request_id: int = 0,
         instrument_id: int = 0,
         book_type: BookType | int = BookType.BY_ORDER,
+        partition: int = 0,
     ) -> None:
         put = object.__setattr__
         put(self, "request_id", request_id)
         put(self, "instrument_id", instrument_id)
         put(self, "book_type", book_type)
+        put(self, "partition", partition)
 
     def pack(self) -> bytes:
         return self.STRUCT.pack(
             self.request_id,
             self.instrument_id,
             self.book_type,
+            self.partition,
         )
 
     @classmethod
@@ -1295,6 +1322,7 @@ class SnapshotRequest(WireMessage):
             v[0],
             v[1],
             _BOOK_TYPE.get(v[2], v[2]),
+            v[3],
         )
 
 

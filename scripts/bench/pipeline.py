@@ -46,6 +46,7 @@ class Case:
     wait: str
     window: int
     archive: bool
+    ledger: bool
 
     @property
     def sessions(self) -> int:
@@ -56,7 +57,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run all cases; exit 1 if a case lost an order."""
     options = _options(arguments)
     cases = [
-        Case(mode, layout, wait, window, not options.no_archive)
+        Case(mode, layout, wait, window, not options.no_archive, options.ledger)
         for mode in options.modes.split(",")
         for layout in options.layouts.split(",")
         for wait in options.waits.split(",")
@@ -91,6 +92,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=4.0, help="measured time of one case (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds; medians are printed")
     parser.add_argument("--orders", type=int, default=1000, help="resting orders aimed at (default %(default)s)")
+    parser.add_argument("--ledger", action="store_true", help="with the ledger's process beside it")
     parser.add_argument("--no-archive", action="store_true", help="journal inputs only, no report archive")
     parser.add_argument("--dir", default=None, help="where to put the data folders (the disk that is measured)")
     parser.add_argument("--json", action="store_true", help="accepted for uniformity: output is always JSON lines")
@@ -122,6 +124,8 @@ data_dir = "{data}/data"
 mode = "{case.mode}"
 [journal]
 archive = {"true" if case.archive else "false"}
+[ledger]
+enabled = {"true" if case.ledger else "false"}
 [placement]
 layout = "{case.layout}"
 partitions = 1
@@ -130,6 +134,10 @@ core_journaler = {0 if CORES > 1 else -1}
 core_sequencer = {1 if CORES > 1 and case.layout == "fused" else -1}
 [gateway.binary]
 listen = "127.0.0.1:0"
+[gateway.web]
+workers = 0
+[gateway.feed]
+enabled = false
 """,
         encoding="utf-8",
     )
@@ -228,6 +236,7 @@ def _summary(
         "window": case.window,
         "sessions": case.sessions,
         "archive": case.archive,
+        "ledger": case.ledger,
         "rounds": len(rounds),
         "orders_per_s": round(statistics.median(rates)),
         "orders_per_s_best": round(rates[-1]),

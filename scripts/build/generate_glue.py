@@ -10,7 +10,7 @@ import types
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("ringbuf", "engine", "journaler", "gateway")
+PACKAGES = ("ringbuf", "engine", "journaler", "gateway", "settlement")
 
 
 def hollow_package(name: str) -> types.ModuleType:

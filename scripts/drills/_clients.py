@@ -108,11 +108,15 @@ class Clients:
 
     def traded_since(self, moment: float) -> bool:
         """Whether every matcher has answered a request that was sent after that moment."""
+        return self.answered_by({market.partition for market in self._markets}, moment)
+
+    def answered_by(self, partitions: set[int], moment: float) -> bool:
+        """Whether those matchers have answered requests that were sent after that moment."""
         newest: dict[int, float] = {}
         for session in self.sessions.values():
             for partition, at in list(session.partitions.items()):
                 newest[partition] = max(at, newest.get(partition, 0.0))
-        return {market.partition for market in self._markets} <= {part for part, at in newest.items() if at > moment}
+        return partitions <= {partition for partition, at in newest.items() if at > moment}
 
     def finish(self, deadline_s: float = 60.0) -> bool:
         """Send nothing more, wait for all answers, ask for balances, log off; False if some answers did not come."""

@@ -20,11 +20,13 @@ from scripts.demo import DemoAccount, load_accounts
 from scripts.drills import Context, Outcome
 from scripts.drills._clients import Clients
 from scripts.history.check import LogFacts, Verdict, judge, read_log
+from scripts.history.faults import FAULTS
 from scripts.history.records import History
 from scripts.snapshots.archive_check import ArchiveCheck
 from scripts.snapshots.files import SnapshotError
 from scripts.snapshots.replaying import follow, start_replica
 
+FORGED = "a client was told of a request that no log has"
 START_S, STOP_S, BACK_S = 120.0, 60.0, 120.0
 STAGES = ("journaler", "sequencer", "matcher-1", "matcher-2", "gateway", "admin")
 FUSED = ("journaler", "fused")
@@ -147,7 +149,7 @@ def _text(value: object) -> str:
     return json.dumps(value) if isinstance(value, bool) else str(value)
 
 
-def judge_node(node: DrillNode, clients: Clients, outcome: Outcome, plant: Mapping[str, Any] | None = None) -> Verdict:
+def judge_node(node: DrillNode, clients: Clients, outcome: Outcome, context: Context) -> Verdict:
     """The node has been stopped: compare the clients' history with the log, the archive with a full replay."""
     history = History.load([clients.history])
     journal = node.config.journal_dir
@@ -165,8 +167,8 @@ def judge_node(node: DrillNode, clients: Clients, outcome: Outcome, plant: Mappi
     except (EngineError, JournalError, SnapshotError) as error:
         outcome.problem(str(error))
         return Verdict()
-    for change in (plant or {}).values():
-        change(history, facts)
+    if context.planted == "forged":
+        FAULTS["lost"][0](history, facts, context.rng)
     verdict = judge(history, facts)
     outcome.facts |= {
         "requests": len(history.sent),

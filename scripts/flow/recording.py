@@ -12,13 +12,13 @@ import gzip
 import json
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from scripts.exit_codes import CommandError, ExitCode
 
-SUPPORTED_TIF = {"GTC", "IOC", "PO"}
+SUPPORTED_TIF = {"GTC", "IOC", "PO", "MKT"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,13 @@ class Command:
     price: int
     quantity: int
     tif: str
-    display: int
+    display: int  # visible quantity of an iceberg, 0 = none
+    shown: int  # of its first slice
     tag: str
 
+
+# Owners of orders.
+RESTING, TAKING, FIRST_GROUP = 0, 1, 2
 
 # (ts_ns, maker, taker, price, quantity)
 Trade = tuple[int, int, int, int, int]
@@ -54,6 +58,29 @@ class BookState:
     open_bid_qty: int
     open_ask_qty: int
 
+    def with_order(self, side: str, price: int, quantity: int) -> BookState:
+        """Return the book with one order more."""
+        if side == "B":
+            best = max(price, self.bid) if self.n_bids else price
+            visible = (self.bid_qty if best == self.bid else 0) + (quantity if price == best else 0)
+            return replace(
+                self, bid=best, bid_qty=visible, n_bids=self.n_bids + 1, open_bid_qty=self.open_bid_qty + quantity
+            )
+        best = min(price, self.ask) if self.n_asks else price
+        visible = (self.ask_qty if best == self.ask else 0) + (quantity if price == best else 0)
+        return replace(
+            self, ask=best, ask_qty=visible, n_asks=self.n_asks + 1, open_ask_qty=self.open_ask_qty + quantity
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Auction:
+    """What the venue's uncrossing made: one price, its volume, and what each order of the book got."""
+
+    price: int
+    quantity: int
+    fills: dict[int, int]
+
 
 @dataclass(frozen=True)
 class Recording:
@@ -67,6 +94,50 @@ class Recording:
     def takers(self) -> set[int]:
         """Orders that traded as aggressor."""
         return {taker for _, _, taker, _, _ in self.trades}
+
+    @property
+    def auction(self) -> Auction | None:
+        """The opening auction, None if the set has none."""
+        facts = self.meta.get("auction")
+        if facts is None:
+            return None
+        return Auction(facts["price"], facts["qty"], {order: quantity for order, quantity in facts["fills"]})
+
+    @property
+    def self_matches(self) -> list[tuple[int, int]]:
+        """(taker, maker) where the venue canceled the maker instead of letting one member trade with itself."""
+        return [(taker, maker) for taker, maker in self.meta.get("smp_pairs_taker_maker", [])]
+
+    @property
+    def has_market_orders(self) -> bool:
+        return any(command.tif == "MKT" for command in self.commands)
+
+    @property
+    def reference_price(self) -> int:
+        """What the exchange takes as price before the first trade."""
+        return self.auction.price if self.auction is not None else self.commands[0].price
+
+    @property
+    def band_bps(self) -> int:
+        """An upper price band that refuses none of the recorded prices."""
+        highest = max((command.price for command in self.commands), default=0)
+        return 10_000 * (highest // self.reference_price + 1)
+
+    @property
+    def protection_price(self) -> int:
+        """The price a market buy holds money at before the first trade."""
+        return self.reference_price * (10_000 + self.band_bps) // 10_000
+
+    def owners(self) -> dict[int, int]:
+        """Return who owns each order: RESTING, TAKING, or an owner for each group that may not trade with itself."""
+        takers = self.takers
+        owners = {command.order: TAKING if command.order in takers else RESTING for command in self.commands}
+        groups: dict[int, int] = {}
+        for pair in self.self_matches:
+            known = sorted({groups[order] for order in pair if order in groups})
+            group = known[0] if known else FIRST_GROUP + len(set(groups.values()))
+            groups.update({order: group for order in groups if groups[order] in known} | dict.fromkeys(pair, group))
+        return owners | groups
 
 
 def load(folder: Path) -> Recording:
@@ -98,8 +169,10 @@ def _rows(path: Path, columns: int) -> Iterator[list[str]]:
 
 
 def _command(index: int, row: list[str]) -> Command:
-    ts, kind, order, side, price, quantity, tif, display, _, tag = row
-    return Command(index, int(ts), kind, int(order), side, int(price), int(quantity), tif, int(display), tag)
+    ts, kind, order, side, price, quantity, tif, display, shown, tag = row
+    return Command(
+        index, int(ts), kind, int(order), side, int(price), int(quantity), tif, int(display), int(shown), tag
+    )
 
 
 def unsupported(recording: Recording) -> list[str]:
@@ -107,10 +180,9 @@ def unsupported(recording: Recording) -> list[str]:
     counts: Counter[str] = Counter()
     for command in recording.commands:
         if command.kind == "uncross":
-            counts["the call auction (uncross)"] += 1
+            if recording.auction is None:
+                counts["a call auction that meta.json does not describe"] += 1
         elif command.kind == "new":
-            if command.display:
-                counts["icebergs (orders with a display quantity)"] += 1
             if command.tif not in SUPPORTED_TIF:
                 counts[f"time in force {command.tif}"] += 1
         elif command.kind not in ("cancel", "amend"):
@@ -136,7 +208,8 @@ def funds_needed(recording: Recording, owners: dict[int, int], window: int) -> d
         if command.kind in ("new", "amend"):
             owner = owners[command.order]
             buy = command.side == "B"
-            amount = command.price * command.quantity if buy else command.quantity
+            price = recording.protection_price if command.tif == "MKT" else command.price
+            amount = price * command.quantity if buy else command.quantity
             # Amended orders keep their larger hold until the end: simple, and a bound.
             known = holds.get(command.order, (owner, int(buy), 0))[2]
             holds[command.order] = (owner, int(buy), known + amount)

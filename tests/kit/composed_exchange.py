@@ -32,9 +32,7 @@ class Exchange:
         for asset, amount in ((BASE, base), (QUOTE, quote)):
             if amount:
                 self.admin(
-                    wire.BalanceAdjust(
-                        amount=amount, account_id=account, asset_id=asset, kind=wire.BalanceKind.DEPOSIT
-                    )
+                    wire.BalanceAdjust(amount=amount, account_id=account, asset_id=asset, kind=wire.BalanceKind.DEPOSIT)
                 )
         session = self.admin(wire.SessionCreate(account_id=account)).result_id
         self.engine.bind(session)
@@ -76,9 +74,11 @@ class Exchange:
         return self.engine.submit(self.sessions[account], request)
 
 
-def make_exchange(*, maker_rate: int = 0, taker_rate: int = 0, partitions: int = 1, **capacities: Any) -> Exchange:
+def make_exchange(
+    *, maker_rate: int = 0, taker_rate: int = 0, partitions: int = 1, ring_slots: int = 1 << 14, **capacities: Any
+) -> Exchange:
     """Return a started exchange with one pair: one tick x one lot is one unit of quote, one lot one unit of base."""
-    exchange = Exchange(ComposedEngine(EngineConfig(partitions=partitions, **capacities)))
+    exchange = Exchange(ComposedEngine(EngineConfig(partitions=partitions, **capacities), ring_slots=ring_slots))
     exchange.engine.start()
     exchange.admin(wire.AssetAdd(exponent=0, symbol="BASE"))
     exchange.admin(wire.AssetAdd(exponent=0, symbol="QUOTE"))

@@ -21,16 +21,20 @@ def bullring(*arguments: str, timeout_s: float = 60.0) -> subprocess.CompletedPr
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
 
 
-class Exchange:
-    """`bullring demo --json` on a data folder; `ready` is its ready line."""
+def _web(workers: int) -> list[str]:
+    return ["--set", f"gateway.web.workers={workers}", "--set", "gateway.web.listen=127.0.0.1:0"]
 
-    def __init__(self, data: Path, *arguments: str) -> None:
+
+class Exchange:
+    """`bullring demo --json` on a data folder; `ready` is its ready line. `web`: workers of the web gateway."""
+
+    def __init__(self, data: Path, *arguments: str, web: int = 0) -> None:
         self.data = data
         self.errors = data.parent / f"{data.name}.stderr"
         command = [sys.executable, "-m", "scripts.cli", "demo", "--json", "--data", str(data)]
         with self.errors.open("w") as errors:
             self.process = subprocess.Popen(
-                [*command, "--listen", "127.0.0.1:0", *arguments],
+                [*command, "--listen", "127.0.0.1:0", *_web(web), *arguments],
                 cwd=ROOT,
                 stdout=subprocess.PIPE,
                 stderr=errors,

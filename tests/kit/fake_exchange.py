@@ -119,7 +119,8 @@ class FakeExchange:
             while cursor < ring.published:
                 fields = LOG_SLOT.unpack(ring.read(cursor))
                 slot = IngressSlot(fields[0], fields[2], fields[6], fields[7], fields[9], fields[11])
-                self.received.append(slot)
+                if slot.template != SessionDown.TEMPLATE_ID or slot.session != 0:  # the server's own first word
+                    self.received.append(slot)
                 self._take(slot, source)
                 cursor += 1
                 ring.advance(0, cursor)
@@ -213,6 +214,10 @@ class FakeExchange:
         elif isinstance(message, SessionBind):
             self._bind(message, source)
         elif isinstance(message, SessionDown):
+            if message.session_id == 0:  # a gateway has started: nobody is bound through it any more
+                for other in self.sessions.values():
+                    other.bound &= other.source != source
+                return
             state = self.sessions[message.session_id]
             if state.connection == message.connection_id:
                 state.bound = False

@@ -32,9 +32,7 @@ ARROWS: Mapping[str, frozenset[str]] = {
 }
 
 # The engine is a function of its log: nothing in it may see files, the network, chance or the clock.
-ENGINE_NEVER = frozenset(
-    "aiohttp asyncio datetime pathlib random secrets shutil socket tempfile time uuid zmq".split()
-)
+ENGINE_NEVER = frozenset("aiohttp asyncio datetime pathlib random secrets shutil socket tempfile time uuid zmq".split())
 ENGINE_CLOCK_FILES = frozenset({"engine/sequencer.py"})
 
 TOP_LEVEL_FILES = ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md")

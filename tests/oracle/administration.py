@@ -10,6 +10,7 @@ from ringbuf.wire.messages import (
     AccountLimits,
     AssetAdd,
     BalanceAdjust,
+    BalanceKind,
     FeeTierSet,
     InstrumentAdd,
     InstrumentLimits,
@@ -135,6 +136,11 @@ class Administration(QuoteAdmission):
             return
         if message.asset_id not in self.assets:
             raise Refusal(RejectCode.UNKNOWN_ASSET)
+        if message.amount == 0:
+            # Only says that what is in transit under the reference is final.
+            if message.reference == 0 or message.kind == BalanceKind.ADJUSTMENT:
+                raise Refusal(RejectCode.OUT_OF_RANGE)
+            return
         if message.amount < 0:
             self.check_cover(message.account_id, message.asset_id, -message.amount)
         self.ledger.deposit(message.account_id, message.asset_id, message.amount)

@@ -7,6 +7,7 @@ so that `tracebook-conformance qualify --candidate-cmd` drives it. What the suit
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from decimal import Decimal
@@ -221,4 +222,8 @@ def factory(name: str) -> Callable[[ConformanceConfig], Candidate]:
 
 
 if __name__ == "__main__":
-    sys.exit(serve_stdio(factory(sys.argv[1] if len(sys.argv) > 1 else "model")))
+    exit_code = serve_stdio(factory(sys.argv[1] if len(sys.argv) > 1 else "model"))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # The suite gives a candidate half a second to end. Taking the interpreter down needs more on a busy machine.
+    os._exit(exit_code)

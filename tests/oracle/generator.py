@@ -34,7 +34,7 @@ from tests.oracle.exchange import Exchange
 from tests.oracle.filters import Instrument, band_edges
 from tests.oracle.lines import OrderLine
 from tests.oracle.tables import ADMIN_SESSION
-from tests.oracle.world import Command, World, full_limits_of, limits_of
+from tests.oracle.world import Command, World, limits_of
 
 INT64_MAX = (1 << 63) - 1
 STP_MODES = tuple(StpMode)
@@ -267,7 +267,7 @@ class Generator:
         message = command.message
         for _ in range(self.random.choice((1, 1, 2))):
             message = replace(message, **self.random.choice(self.defects()))
-        if "drop copy" not in self.world.avoid and self.random.random() < 0.05:
+        if self.random.random() < 0.05:
             session = self.world.drop_copy_session
         return Command(session, message)
 
@@ -389,7 +389,7 @@ class Generator:
     def odd_sequence(self) -> Command:
         """Repeat a number, leave a gap, or skip numbers."""
         command = self.limit_order()
-        if "sequence" not in self.world.avoid and self.random.random() < 0.3:
+        if self.random.random() < 0.3:
             last = self.exchange.next_seq(command.session) - 1
             return Command(command.session, Sequence(next_seq_no=max(1, last + self.random.randint(-2, 6))))
         shift = self.random.choice((-1, -2, 1, 5))
@@ -400,7 +400,7 @@ class Generator:
         instrument_id = pick((*self.world.instruments, *self.world.instruments, 42))
         if instrument_id == 42:
             return Command(ADMIN_SESSION, replace(limits_of(1), instrument_id=42))
-        limits = full_limits_of(instrument_id) if self.world.is_full else limits_of(instrument_id)
+        limits = limits_of(instrument_id)
         if self.random.random() < 0.5:
             changes: dict[str, Any] = pick(
                 ({"band_up_bps": 0}, {"band_down_bps": 0}, {"band_up_bps": 200, "band_down_bps": 200},

@@ -1,4 +1,4 @@
-"""Random time, market states, filters, rates, locks and kill switches; and the whole generator of profile "full"."""
+"""Random time, market states, filters, rates, locks and kill switches; and the whole generator."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.oracle.exchange import Exchange
 from tests.oracle.generator import Generator
 from tests.oracle.generator_groups import GroupGenerator
 from tests.oracle.tables import ADMIN_SESSION
-from tests.oracle.world import Command, World, full_limits_of, rules_of, volatility_of
+from tests.oracle.world import Command, World, limits_of, rules_of, volatility_of
 
 UNKNOWN_INSTRUMENT = 99
 
@@ -131,7 +131,7 @@ class FullGenerator(GroupGenerator):
             # The lower edge is 0: nothing may be sold by amount.
             command = replace(command, message=replace(command.message, band_down_bps=10_000))
         known = command.message.instrument_id in self.world.instruments
-        return self.for_a_while(command, full_limits_of(command.message.instrument_id)) if known else command
+        return self.for_a_while(command, limits_of(command.message.instrument_id)) if known else command
 
     # -- market states ---------------------------------------------------------------------------------------------
 
@@ -287,5 +287,5 @@ class FullGenerator(GroupGenerator):
 
 
 def make_generator(seed: int, world: World, exchange: Exchange) -> Generator:
-    """Return the generator of the world's profile."""
-    return FullGenerator(seed, world, exchange) if world.is_full else Generator(seed, world, exchange)
+    """Return the generator of everything a target can be asked."""
+    return FullGenerator(seed, world, exchange)

@@ -459,15 +459,6 @@ def run_vector(vector: dict[str, Any], make_target: MakeTarget) -> None:
         VectorRun(vector, target).run()
 
 
-def is_basic(vector: dict[str, Any]) -> bool:
-    """Return True for a vector of limit and market orders alone, which an engine of profile "basic" can run."""
-    more = {"stop", "display", "quote_amount", "expire_at", "post_only", "stp", "order"}
-    steps = vector["steps"]
-    is_plain = not any(more & set(step) or step.get("tif") in ("GTD", "GFA", "AON") for step in steps)
-    ops = {step["op"] for step in steps}
-    return is_plain and not ops & {"uncross", "auction", "last_price_path", "amend_keep_priority", *DERIVATIVES}
-
-
 def exclusion_of(name: str) -> str | None:
     """Return why a vector is excluded; None if it has to agree."""
     return next((why for names, why in EXCLUDED if any(part in name for part in names)), None)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Any
 
 from ringbuf.wire.messages import (
     AccountCreate,
@@ -20,15 +20,11 @@ from ringbuf.wire.messages import (
     SessionCreate,
     SessionKind,
 )
-from tests.oracle.basic import BasicExchange
 from tests.oracle.exchange import Exchange
 from tests.oracle.tables import ADMIN_SESSION, UNLIMITED
 
 BTC, USD, ETH = 1, 2, 3
 WHALE_UNITS = 1 << 60
-FULL, BASIC = "full", "basic"
-# What the engine is compared with: "basic" until it has the order types of docs/MATCHING.md, then "full".
-ENGINE_PROFILE: Final = FULL
 STEP_NS = 1_000
 
 
@@ -76,7 +72,6 @@ class World:
 
     partitions: int
     orders_max: int
-    profile: str = FULL
     # Room for what waits, icebergs, dated orders and legs, by partition; for lists; for quotes.
     entries_max: int = UNLIMITED
     lists_max: int = UNLIMITED
@@ -91,19 +86,11 @@ class World:
         default_factory=lambda: {2: 1, 3: 1, 4: 2, 5: 2, 6: 3, 7: 4, 8: 5, 9: 6}
     )
     drop_copy_session: int = 10
-    # Known findings in the target that the generator steers around.
-    avoid: frozenset[str] = frozenset()
     groups: dict[int, int] = field(default_factory=lambda: {2: 7, 3: 7, 5: 1})
     firms: dict[int, int] = field(default_factory=lambda: {1: 1, 2: 1, 3: 2, 4: 2})
 
-    @property
-    def is_full(self) -> bool:
-        return self.profile == FULL
-
     def exchange(self) -> Exchange:
-        """Return the model of this world's profile."""
-        if not self.is_full:
-            return BasicExchange(partitions=self.partitions, orders_max=self.orders_max)
+        """Return the model with this world's room."""
         return Exchange(
             partitions=self.partitions,
             orders_max=self.orders_max,
@@ -118,22 +105,14 @@ def limits_of(instrument_id: int, **changes: Any) -> InstrumentLimits:
     filters: dict[int, dict[str, Any]] = {
         1: {"min_qty": 1, "max_qty": 60, "min_notional": 150, "max_notional": 5_500, "min_px": 80, "max_px": 125,
             "reference_px": 100, "band_up_bps": 1_500, "band_down_bps": 1_250},
-        2: {"min_qty": 3, "max_qty": 1_000, "min_notional": 0, "max_notional": 0, "min_px": 1, "max_px": 30,
-            "reference_px": None, "band_up_bps": 0, "band_down_bps": 0},
+        2: {"min_qty": 3, "max_qty": 1_000, "min_notional": 0, "max_notional": 0, "min_px": 0, "max_px": 600,
+            "reference_px": 200, "band_up_bps": 2_500, "band_down_bps": 2_500},
         3: {"min_qty": 1, "max_qty": 1 << 60, "min_notional": 0, "max_notional": 0, "min_px": 1, "max_px": 1_000_000,
             "reference_px": None, "band_up_bps": 777, "band_down_bps": 333},
         4: {"min_qty": 1, "max_qty": 1 << 61, "min_notional": 0, "max_notional": 0, "min_px": 1, "max_px": 1 << 40,
             "reference_px": 1_000_003, "band_up_bps": 5_000_000, "band_down_bps": 10_000},
     }
     return InstrumentLimits(instrument_id=instrument_id, **(filters[instrument_id] | changes))
-
-
-def full_limits_of(instrument_id: int) -> InstrumentLimits:
-    """Return the filters of profile "full": free prices and bands where the basic world has none."""
-    limits = limits_of(instrument_id)
-    if instrument_id == 2:
-        return replace(limits, min_px=0, max_px=600, reference_px=200, band_up_bps=2_500, band_down_bps=2_500)
-    return limits
 
 
 def rules_of(instrument_id: int, **changes: Any) -> InstrumentRules:
@@ -182,15 +161,13 @@ def setup(world: World) -> list[Command]:
         _instrument(3, ETH, BTC, tick=11, lot=97, partition=1),
         _instrument(4, BTC, USD, tick=1, lot=1, partition=second),
     ]
-    limits = full_limits_of if world.is_full else limits_of
-    messages += [limits(instrument_id) for instrument_id in world.instruments]
-    if world.is_full:
-        messages += [rules_of(2), rules_of(3), rules_of(4), volatility_of(2)]
+    messages += [limits_of(instrument_id) for instrument_id in world.instruments]
+    messages += [rules_of(2), rules_of(3), rules_of(4), volatility_of(2)]
     for account_id in world.accounts:
         messages.append(
             AccountCreate(
                 stp_group_id=world.groups.get(account_id, 0),
-                firm_id=world.firms.get(account_id, 0) if world.is_full else 0,
+                firm_id=world.firms.get(account_id, 0) ,
                 fee_tier=account_id % 3,
             )
         )

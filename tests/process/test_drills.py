@@ -12,16 +12,21 @@ from scripts.drills import COMMON_FIELDS, Context, Drill, Outcome, load, names
 from scripts.exit_codes import CommandError, ExitCode
 
 ROOT = Path(__file__).resolve().parents[2]
-SHORT = {
+SHORT: dict[str, tuple[str, ...]] = {
+    "clock": ("--who", "standby"),
     "diskfull": (),
     "fsyncfail": ("--runs", "3"),
-    "kill": ("--runs", "6"),
+    "kill": ("--runs", "5"),
+    "stop": ("--runs", "3", "--for", "2"),
     "slowdisk": (),
+    "switchover": ("--runs", "2"),
     "torture": ("--stride", "11", "--batches", "3"),
 }
-CONTROLS = SHORT | {
-    "fsyncfail": ("--runs", "1"),
+# One course plays and judges every drill of two nodes, another those of one node's processes: one control each.
+CONTROLS = {name: SHORT[name] for name in SHORT if name not in ("clock", "stop")} | {
     "kill": ("--runs", "1"),
+    "switchover": ("--runs", "1"),
+    "fsyncfail": ("--runs", "1"),
     "torture": ("--stride", "61", "--batches", "2"),
 }
 TIME_MAX_S = 600
@@ -50,7 +55,7 @@ def test_drill_passes(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "fault"), [(name, fault) for name in SHORT for fault in load(name).faults])
+@pytest.mark.parametrize(("name", "fault"), [(name, fault) for name in CONTROLS for fault in load(name).faults])
 def test_drill_fails_with_a_planted_fault(name: str, fault: str) -> None:
     code, line = play(name, "--plant", fault, *CONTROLS[name])
 

@@ -13,9 +13,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.clients import AdminClient, BullringClient, Report, load_signer
-from gateway.clients.commands import BAD_INPUT, NO_INPUT, OK, REFUSED, UNAVAILABLE, run
+from gateway.clients.commands import run
+from gateway.clients.terms import BAD_INPUT, NO_INPUT, OK, REFUSED, UNAVAILABLE, USAGE
 from ringbuf.wire.messages import OrderExecuted, Side
+from tests.kit.certificate import make_certificate
 from tests.kit.engine_site import EngineSite
+from tests.kit.exchange import Exchange, bullring
+from tests.kit.ports import free_port
 
 Rows = list[dict[str, Any]]
 
@@ -169,3 +173,77 @@ def test_watch_prints_what_happens_to_resting_orders(people: list[Person]) -> No
     assert [(row["report"], row["side"], row["quantity"]) for row in rows if row["number"]] == [
         ("OrderExecuted", "sell", "0.003")
     ]
+
+
+def test_every_kind_of_order_is_placed_by_words(people: list[Person]) -> None:
+    anna = people[0]
+    pair = "BTC-USDT"
+    anna("place", pair, "sell", "0.001", "100")
+    people[1]("place", pair, "buy", "0.001", "100")  # now there is a last price
+    placed = [
+        anna("place", pair, "buy", "1", "90", "--time-in-force", "gtd", "--expire", "2090-01-01T00:00:00Z"),
+        anna("place", pair, "buy", "1", "90", "--display", "0.2", "--first-display", "0.1", "--tag", "4"),
+        anna("place", pair, "buy", "1", "121", "--type", "stop-limit", "--stop-price", "120"),
+        anna("place", pair, "sell", "1", "130", "--type", "take-profit-limit", "--trailing-bps", "50"),
+        anna("place", pair, "buy", "1", "95", "--client-id", "9", "--client-text", "hello", "--stp", "cancel-both"),
+        anna("quote", pair, "--bid", "80:1", "--ask", "140:1", "--set", "3", "--quote-id", "5"),
+        anna("list", "oco", pair, "sell 1 150 --post-only", "sell 1 55 --type stop-limit --stop-price 60"),
+        anna("amend", pair, "--client-id", "9", "--quantity", "0.5"),
+        anna("status", pair, "--client-id", "9"),
+        anna("cancel-replace", pair, "buy 0.4 96 --client-id 10", "--client-id", "9"),
+        anna("replace", pair, "--client-id", "10", "--display", "0.1"),
+        anna("cancel", pair, "--client-id", "10", "--only", "new"),
+        anna("cancel-all", pair, "--lock"),
+        anna("cancel-all", "--unlock"),
+    ]
+
+    assert [code for code, _ in placed] == [OK] * len(placed)
+    first = [rows[0]["report"] for _, rows in placed]
+    assert first[:9] == [*["OrderAccepted"] * 5, "QuoteAck", "ListStatus", "OrderReplaced", "OrderStatus"]
+    assert placed[2][1][0]["status"] == "untriggered"
+    assert placed[8][1][0]["quantity"] == "0.5"
+    assert [row["report"] for row in placed[9][1]] == ["OrderCanceled", "OrderAccepted"]
+    canceled = [row for row in placed[12][1] if row["report"] == "MassCancelReport"]
+    assert canceled[-1]["canceled_orders"] == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "named"),
+    [
+        (["place", "BTC-USDT", "buy", "1", "90", "--time-in-force", "gtd", "--expire", "soon"], BAD_INPUT, "--expire"),
+        (["list", "oco", "BTC-USDT", "sell 1 150"], USAGE, "2 legs"),
+        (["list", "oco", "BTC-USDT", "sell 1 150", "hold 1 150"], USAGE, "order: argument side"),
+        (["quote", "BTC-USDT", "--bid", "80"], USAGE, "PRICE:QTY"),
+        (["replace", "BTC-USDT", "--client-id", "1"], USAGE, "--price"),
+    ],
+)
+def test_what_is_no_order_is_named(people: list[Person], arguments: list[str], code: int, named: str) -> None:
+    got, rows = people[0](*arguments)
+
+    assert got == code
+    assert named in rows[0]["error"]
+
+
+def test_a_quote_refused_on_both_sides_ends_with_its_code(people: list[Person]) -> None:
+    code, rows = people[0]("quote", "BTC-USDT", "--bid", "80:1", "--ask", "70:1")
+
+    assert code == REFUSED
+    assert rows[0]["bid_code"].startswith("invalid_quote")
+
+
+def test_a_running_exchange_takes_orders_over_tls(tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path)
+    tls = free_port()
+    settings = {"tls_listen": f'"127.0.0.1:{tls}"', "tls_certificate": f'"{certificate}"', "tls_key": f'"{key}"'}
+    config = tmp_path / "own.toml"
+    config.write_text("[gateway.binary]\n" + "".join(f"{name} = {value}\n" for name, value in settings.items()))
+    with Exchange(tmp_path / "data", "--quiet-market", "--config", str(config)) as exchange:
+        account = exchange.command("account", "create")[0]["account"]
+        exchange.command("account", "deposit", str(account), "--fund", "USDT=1000")
+        made = exchange.command("key", "create", "--account", str(account))[0]
+        session, secret = str(made["session"]), made["secret_saved_in"]
+        words = ["--session", session, "--key-file", secret, "--tls", str(certificate), "--json"]
+        done = bullring("client", "--address", f"127.0.0.1:{tls}", *words, "balances")
+
+    assert done.returncode == OK, done.stdout + done.stderr
+    assert json.loads(done.stdout) == {"asset": "USDT", "available": "1000", "held": "0"}

@@ -119,9 +119,7 @@ def test_refusals_are_numbered_reports_with_their_limit(site: EngineSite) -> Non
         async with client:
             client.new_order(instrument_id=instrument, side=Side.BUY, quantity=MONEY, price=500)
             client.new_order(instrument_id=instrument + 1, side=Side.BUY, quantity=1, price=500)
-            client.new_order(
-                instrument_id=instrument, side=Side.BUY, quantity=1, price=500, time_in_force=TimeInForce.DAY
-            )
+            client.new_order(instrument_id=instrument, side=Side.BUY, quantity=1, time_in_force=TimeInForce.DAY)
             refused = await take(client, 3)
             codes = [message.reject_code for message in refused if isinstance(message, OrderRejected)]
             assert codes[1:] == [RejectCode.UNKNOWN_INSTRUMENT, RejectCode.INVALID_TIME_IN_FORCE]

@@ -13,7 +13,7 @@ from scripts.admin.link import AdminLink
 from scripts.config import load as load_config
 from scripts.exit_codes import ExitCode
 from scripts.flow.comparison import Comparison, Execution
-from scripts.flow.recording import BookState, load
+from scripts.flow.recording import RESTING, BookState, Command, Recording, load, unsupported
 from scripts.flow.replay import replay
 from scripts.node import Node
 from tests.kit.exchange import Exchange, bullring
@@ -127,13 +127,70 @@ def test_recorded_bitstamp_set_passes(exchange: Exchange, shared_data: Path) -> 
     assert facts["post_only_rejects"] == 54_644
 
 
-def test_set_that_needs_an_auction_ends_with_the_reason(exchange: Exchange, shared_data: Path) -> None:
+@pytest.mark.slow
+def test_recorded_cme_set_passes_with_auction_icebergs_and_self_matches(exchange: Exchange, shared_data: Path) -> None:
     folder = shared_data / CME
     if not folder.is_dir():
         pytest.skip(f"the recorded set {CME} is not in the shared data")
 
-    done = bullring("replay-flow", str(folder), "--data", str(exchange.data))
+    done = bullring("replay-flow", str(folder), "--data", str(exchange.data), "--json", timeout_s=300)
 
-    assert done.returncode == ExitCode.NOT_SUPPORTED
-    assert "the call auction (uncross): 1" in done.stderr
-    assert "icebergs" in done.stderr
+    facts = json.loads(done.stdout)
+    assert done.returncode == ExitCode.OK, facts
+    assert facts["trades"] == facts["trades_recorded"] == 2743
+    assert facts["checkpoints"] == facts["checkpoints_recorded"] == 65
+    assert facts["checkpoints_bad"] == facts["differences"] == 0
+    assert facts["self_matches_prevented"] + facts["self_match_cancels_sent"] == 41
+    assert facts["self_matches_prevented"] >= 39  # two takers are filled before they reach their own
+
+
+def auction_set(**changes: object) -> Recording:
+    """Return a recording that is only its auction and one self-match."""
+    meta = {"auction": {"price": 10, "qty": 5, "fills": [[1, 5], [2, 3]]}, "smp_pairs_taker_maker": [[4, 3]]}
+    commands = [Command(i, i, "new", i + 1, "BS"[i % 2], 10, 5, "MKT" if i == 5 else "GTC", 0, 0, "") for i in range(6)]
+    return Recording(name="x", meta=meta | changes, commands=commands, trades=[], checkpoints={})
+
+
+def auction_fill(order: int, quantity: int, trade_id: int, *, price: int = 10) -> Execution:
+    return Execution(trade_id, order, price, quantity, is_maker=False, ts_ns=0, is_auction=True)
+
+
+@pytest.mark.parametrize(
+    ("fills", "prevented", "sentence"),
+    [
+        ([(1, 3, 1), (2, 3, 1), (1, 2, 2), (6, 2, 2)], {3}, None),
+        ([(1, 3, 1), (2, 2, 1), (1, 2, 2), (6, 2, 2)], {3}, "the auction filled of order 2 2, recorded 3"),
+        ([(1, 3, 1), (2, 3, 1)], {3}, "the auction traded 3.0, recorded 5"),
+        ([(1, 3, 1), (2, 3, 1), (1, 2, 2), (6, 2, 2)], set(), "self-match prevention was recorded for [3]"),
+        ([(1, 3, 1), (2, 3, 1), (1, 2, 2), (6, 2, 2)], {2, 3}, "self-match prevention ended [2]"),
+    ],
+)
+def test_auction_and_self_matches_are_judged(
+    fills: list[tuple[int, int, int]], prevented: set[int], sentence: str | None
+) -> None:
+    comparison = Comparison(auction_set())
+    for fill in fills:
+        comparison.execution(auction_fill(*fill))
+    comparison.self_matches_prevented |= prevented
+
+    assert comparison.conclude() is (sentence is None), comparison.differences
+    assert sentence is None or any(text.startswith(sentence) for text in comparison.differences)
+
+
+def test_orders_that_may_not_meet_have_an_owner_of_their_own() -> None:
+    recording = auction_set(smp_pairs_taker_maker=[[4, 3], [5, 3], [2, 1]])
+    owners = recording.owners()
+
+    assert owners[3] == owners[4] == owners[5] != owners[1] == owners[2]
+    assert owners[6] == RESTING
+
+
+def test_set_that_needs_more_than_the_exchange_has_ends_with_the_reason() -> None:
+    recording = auction_set(auction=None)
+    strange = [replace(recording.commands[0], kind="uncross"), replace(recording.commands[1], tif="GFA")]
+
+    assert unsupported(recording) == []
+    assert unsupported(replace(recording, commands=strange)) == [
+        "a call auction that meta.json does not describe: 1",
+        "time in force GFA: 1",
+    ]

@@ -7,13 +7,12 @@ import pytest
 from tests.oracle.adapter import Fault, ModelTarget
 from tests.oracle.compare import explain, run_random, run_steps, shrink
 from tests.oracle.faults import BURST_FAULTS, FAULTS
-from tests.oracle.world import BASIC, World
+from tests.oracle.world import World
 
 # The slowest fault needs a few thousand commands with one seed.
 COMMANDS_TO_FIND = 20_000
 BURSTS_TO_FIND = 500
 WORLD = World(partitions=2, orders_max=64)
-BASIC_WORLD = World(partitions=2, orders_max=64, profile=BASIC)
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))
@@ -25,15 +24,14 @@ def test_planted_fault_is_found(fault: Fault) -> None:
 
 @pytest.mark.parametrize("fault", BURST_FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))
 def test_planted_fault_in_flight_is_found(fault: Fault) -> None:
-    result = run_random(5, BURSTS_TO_FIND, BASIC_WORLD, lambda world: ModelTarget(world, fault), bursts=True)
+    result = run_random(5, BURSTS_TO_FIND, WORLD, lambda world: ModelTarget(world, fault), bursts=True)
 
     assert result.difference is not None, f"{fault.name} not found in {BURSTS_TO_FIND} bursts"
 
 
-@pytest.mark.parametrize("world", [WORLD, BASIC_WORLD], ids=lambda world: world.profile)
-def test_sound_model_shows_no_difference_to_itself(world: World) -> None:
-    alone = run_random(6, 4_000, world, lambda world: ModelTarget(world))
-    together = run_random(6, 200, world, lambda world: ModelTarget(world), bursts=True)
+def test_sound_model_shows_no_difference_to_itself() -> None:
+    alone = run_random(6, 4_000, WORLD, lambda world: ModelTarget(world))
+    together = run_random(6, 200, WORLD, lambda world: ModelTarget(world), bursts=True)
 
     assert alone.difference is None, str(alone.difference)
     assert together.difference is None, str(together.difference)

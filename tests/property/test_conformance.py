@@ -24,11 +24,10 @@ from tracebook.conformance import (
 from tests.oracle.adapter import Fault, ModelTarget
 from tests.oracle.conformance import MISSING, Candidate, factory
 from tests.oracle.faults import FAULTS
-from tests.oracle.world import ENGINE_PROFILE, FULL
 
 ROOT = Path(__file__).resolve().parents[2]
 # What is qualified: the engine too, once it has the order types (reductions are amends, replaces cancel-replaces).
-TARGETS = ("model", "engine") if ENGINE_PROFILE == FULL else ("model",)
+TARGETS = ("model", "engine")
 TRACES = int(os.environ.get("BULLRING_CONFORMANCE_TRACES", "6"))
 EVENTS = 120
 

@@ -29,13 +29,10 @@ from ringbuf.wire.messages import (
 from tests.oracle.adapter import EngineTarget, Fault, ModelTarget
 from tests.oracle.compare import NEVER, Lockstep, MakeTarget, explain, run_random, run_steps
 from tests.oracle.faults import FAULTS
-from tests.oracle.world import ENGINE_PROFILE, Command, World, setup
+from tests.oracle.world import Command, World, setup
 
 COMMANDS_DEFAULT = 60_000
 COMMANDS_PER_SEED = 10_000
-# Findings not yet settled ("drop copy", "sequence": see the generator): the runs steer around them, and a test that
-# must fail stands for each.
-FINDINGS: frozenset[str] = frozenset()
 
 
 def world_of(partitions: int, orders_max: int) -> World:
@@ -43,11 +40,9 @@ def world_of(partitions: int, orders_max: int) -> World:
     return World(
         partitions=partitions,
         orders_max=orders_max,
-        profile=ENGINE_PROFILE,
         entries_max=orders_max // 2,
         lists_max=orders_max // 4,
         quotes_max=orders_max // 8,
-        avoid=FINDINGS,
     )
 
 

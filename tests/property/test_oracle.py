@@ -22,7 +22,7 @@ from tests.oracle.generator_market import make_generator
 from tests.oracle.orders import LiveOrder
 from tests.oracle.records import LogEntry, ModelError, OrderTerms, Outcome
 from tests.oracle.sequencer import Frames
-from tests.oracle.world import BASIC, FULL, Command, World, setup
+from tests.oracle.world import Command, World, setup
 
 SEEDS = range(4)
 COMMANDS = 3_000
@@ -30,22 +30,20 @@ BURSTS = 150
 INTERLEAVED = 4_000
 ABOUT_MONEY = """limit_order sweep fok_exact edge_of_funds stop_order iceberg quote_amount replace_order amend_order
     cancel_order cancel_replace order_list cancel_of_list quote change_state""".split()
-PROFILES = (BASIC, FULL)
-# Codes and reasons that long runs must show, beside those of every profile.
-BASIC_CODES = """UNKNOWN_INSTRUMENT INVALID_SIDE INVALID_ORD_TYPE INVALID_TIME_IN_FORCE INVALID_PRICE INVALID_QTY
+# Codes, reasons and reports that long runs must show.
+CODES = """UNKNOWN_INSTRUMENT INVALID_SIDE INVALID_ORD_TYPE INVALID_TIME_IN_FORCE INVALID_PRICE INVALID_QTY
     MIN_QTY MAX_QTY MIN_NOTIONAL MAX_NOTIONAL INVALID_STOP_PX INVALID_DISPLAY_QTY INVALID_EXPIRE INVALID_COMBINATION
     INVALID_STP INVALID_ACCOUNT INVALID_TRAILING_DELTA INVALID_LIST INSUFFICIENT_BALANCE OPEN_ORDER_LIMIT PRICE_BAND
     ORDER_CAPACITY NO_REFERENCE_PRICE MARKET_HALTED MARKET_CLOSED CANCEL_ONLY DUPLICATE_CL_ORD_ID UNKNOWN_ORDER
-    WOULD_TAKE_LIQUIDITY REPLACE_NO_CHANGE QTY_BELOW_FILLED PERMISSION_DENIED""".split()
-FULL_CODES = """INVALID_GROUP STALE_REQUEST INVALID_CL_ORD_ID ICEBERG_PARTS INVALID_MIN_QTY INVALID_QUOTE
+    WOULD_TAKE_LIQUIDITY REPLACE_NO_CHANGE QTY_BELOW_FILLED PERMISSION_DENIED
+    INVALID_GROUP STALE_REQUEST INVALID_CL_ORD_ID ICEBERG_PARTS INVALID_MIN_QTY INVALID_QUOTE
     QTY_NOT_REDUCED POSITION_LIMIT ACCOUNT_LOCKED KILL_SWITCH ALGO_ORDER_LIMIT RATE_LIMIT ICEBERG_ORDER_LIMIT
     ORDER_LIST_LIMIT AMEND_LIMIT LIST_CAPACITY QUOTE_CAPACITY ALGO_CAPACITY AUCTION_ONLY WOULD_TRIGGER_IMMEDIATELY
     LIST_PRICE_RELATION CANCEL_FAILED CANCEL_RESTRICTED INVALID_ORDER_LIST SECOND_OPERATOR_REQUIRED
     NOT_PRIVILEGED""".split()
-BASIC_REASONS = "CLIENT MASS_CANCEL SELF_TRADE IOC_REMAINDER NO_LIQUIDITY FOK_NOT_FILLABLE".split()
-FULL_REASONS = """CLIENT MASS_CANCEL IOC_REMAINDER NO_LIQUIDITY FOK_NOT_FILLABLE EXPIRED KILL_SWITCH INSTRUMENT_HALT
+REASONS = """CLIENT MASS_CANCEL IOC_REMAINDER NO_LIQUIDITY FOK_NOT_FILLABLE EXPIRED KILL_SWITCH INSTRUMENT_HALT
     QUOTE_REPLACED LIST_PEER_EXECUTED LIST_CANCELED MIN_QTY_NOT_FILLABLE AUCTION_END AMOUNT_SPENT""".split()
-FULL_REPORTS = """OrderExecuted OrderPrevented OrderReplaced OrderTriggered MassCancelReport NotApplied QuoteAck
+REPORTS = """OrderExecuted OrderPrevented OrderReplaced OrderTriggered MassCancelReport NotApplied QuoteAck
     ListStatus AuctionInfo InstrumentStateReport BusinessReject""".split()
 
 
@@ -91,31 +89,28 @@ def make_audit(exchange: Exchange) -> Audit:
     return audit
 
 
-@pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_money_books_and_order_lives_stay_sound(seed: int, profile: str) -> None:
+def test_money_books_and_order_lives_stay_sound(seed: int) -> None:
     """Exchange.burst checks conservation and holds after every command."""
-    world = World(partitions=2, orders_max=64, profile=profile)
+    world = World(partitions=2, orders_max=64)
     exchange = make_exchange(world)
     generator = make_generator(seed, world, exchange)
     audit = make_audit(exchange)
 
     for _ in range(COMMANDS):
         outcome = run(exchange, [generator.next()], audit)
-        if profile == FULL:
-            audit.follow(outcome.reports)
+        audit.follow(outcome.reports)
         exchange.check()
 
     lines = exchange.sequencer.lines.values()
     live = {key for key, life in audit.orders.items() if not life.is_done}
-    assert profile == BASIC or live == {(line.instrument.instrument_id, line.order_id) for line in lines}
+    assert live == {(line.instrument.instrument_id, line.order_id) for line in lines}
 
 
-@pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_book_rebuilt_from_market_data_is_the_book(seed: int, profile: str) -> None:
+def test_book_rebuilt_from_market_data_is_the_book(seed: int) -> None:
     """Update ids are contiguous, each input ends once, and nothing but events is needed to follow the book."""
-    world = World(partitions=2, orders_max=64, profile=profile)
+    world = World(partitions=2, orders_max=64)
     exchange = make_exchange(world)
     generator = make_generator(seed + 100, world, exchange)
     replicas: dict[int, Replica] = defaultdict(Replica)
@@ -129,11 +124,10 @@ def test_book_rebuilt_from_market_data_is_the_book(seed: int, profile: str) -> N
             assert replicas[instrument_id].book() == exchange.book(instrument_id)
 
 
-@pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_bursts_in_flight_never_overspend(seed: int, profile: str) -> None:
+def test_bursts_in_flight_never_overspend(seed: int) -> None:
     """Many commands are admitted before the first is matched: holds must cover every version in flight."""
-    world = World(partitions=2, orders_max=64, profile=profile)
+    world = World(partitions=2, orders_max=64)
     exchange = make_exchange(world)
     generator = make_generator(seed, world, exchange)
     audit = make_audit(exchange)
@@ -141,8 +135,7 @@ def test_bursts_in_flight_never_overspend(seed: int, profile: str) -> None:
 
     for _ in range(BURSTS):
         outcome = run(exchange, generator.burst() or [generator.limit_order()], audit)
-        if profile == FULL:
-            audit.follow(outcome.reports)
+        audit.follow(outcome.reports)
         exchange.check()
         codes.update(report.fields["reject_code"] for report in outcome.reports if "reject_code" in report.fields)
 
@@ -280,19 +273,17 @@ def tally(seen: Counter[str], outcome: Outcome) -> None:
     seen.update(name for _, name, _ in outcome.replies)
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-def test_generator_reaches_the_rare_cases(profile: str) -> None:
+def test_generator_reaches_the_rare_cases() -> None:
     """A comparison is worth what its commands reach."""
     seen: Counter[str] = Counter()
 
     for orders_max, room in ((16, {"entries_max": 6}), (64, {"lists_max": 2, "quotes_max": 4}), (256, {})):
-        world = World(partitions=2, orders_max=orders_max, profile=profile, **room)
+        world = World(partitions=2, orders_max=orders_max, **room)
         exchange = make_exchange(world)
         generator = make_generator(1, world, exchange)
         for _ in range(9_000):
             tally(seen, run(exchange, [generator.next()]))
 
-    wanted = BASIC_CODES + (BASIC_REASONS if profile == BASIC else FULL_CODES + FULL_REASONS)
+    wanted = CODES + REASONS
     assert [name for name in wanted if not seen[name]] == []
-    reports = FULL_REPORTS if profile == FULL else "OrderExecuted OrderPrevented OrderReplaced MassCancelReport".split()
-    assert [name for name in reports if seen[name] <= 20] == []
+    assert [name for name in REPORTS if seen[name] <= 20] == []

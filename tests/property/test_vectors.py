@@ -10,14 +10,11 @@ import pytest
 
 from tests.oracle.adapter import EngineTarget, ModelTarget
 from tests.oracle.driver import MakeTarget
-from tests.oracle.vectors import EXCLUDED, Differs, Unsupported, exclusion_of, is_basic, read_vectors, run_vector
-from tests.oracle.world import BASIC, ENGINE_PROFILE, FULL
+from tests.oracle.vectors import EXCLUDED, Differs, Unsupported, exclusion_of, read_vectors, run_vector
 
 VECTORS_MIN = 200
-AGREE_MIN = {FULL: 150, BASIC: 50}
+AGREE_MIN = 150
 TARGETS: dict[str, MakeTarget] = {"model": ModelTarget, "engine": EngineTarget}
-# Of an engine without the order types only the vectors that need none are asked.
-PROFILES = {"model": FULL, "engine": ENGINE_PROFILE}
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +36,12 @@ def verdict(vector: dict[str, Any], make_target: MakeTarget) -> str | None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_vector_agrees_or_is_excluded_for_a_reason(target: str, vectors: list[dict[str, Any]]) -> None:
-    profile = PROFILES[target]
     kept = [vector for vector in vectors if exclusion_of(vector["name"]) is None]
-    asked = [vector for vector in kept if profile == FULL or is_basic(vector)]
-    verdicts = {vector["name"]: verdict(vector, TARGETS[target]) for vector in asked}
+    verdicts = {vector["name"]: verdict(vector, TARGETS[target]) for vector in kept}
 
     assert {name: what for name, what in verdicts.items() if what is not None} == {}
     assert len(vectors) >= VECTORS_MIN
-    assert len(asked) >= AGREE_MIN[profile]
+    assert len(kept) >= AGREE_MIN
 
 
 def test_no_vector_is_excluded_that_would_agree(vectors: list[dict[str, Any]]) -> None:

@@ -13,8 +13,8 @@
  * Requests are only put into the output buffer; bullring_flush() sends all of them with one call. bullring_poll() reads what
  * has come and calls `on_frame` for each frame but heartbeats and logon answers. Reports are numbered per partition
  * (flags bits 8..15): `expected[partition]` is the next number; a larger one means a gap to be asked for with
- * bullring_retransmit(). After a lost connection: connect again, bullring_establish() with the same version, send again with
- * bullring_resend() what is above `last_incoming`; the exchange drops what it has already taken. */
+ * bullring_retransmit(). After a lost connection: bullring_resume() binds the session again at whichever address leads now; send
+ * again with bullring_resend() what is above `last_incoming`; the exchange drops what it has already taken. */
 #ifndef BULLRING_CLIENT_H
 #define BULLRING_CLIENT_H
 
@@ -31,6 +31,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bullring_sha256.h"
 #include "orders.h"
 
 #define BULLRING_BUFFER_SIZE 65536u
@@ -78,104 +79,6 @@ typedef struct bullring_client {
     _Alignas(8) uint8_t in[BULLRING_BUFFER_SIZE];
     _Alignas(8) uint8_t out[BULLRING_BUFFER_SIZE];
 } bullring_client_t;
-
-/* ---- SHA-256 and HMAC (FIPS 180-4, RFC 2104): for the logon only ------------------------------------------------- */
-
-typedef struct bullring_sha256 {
-    uint32_t state[8];
-    uint64_t size;
-    uint8_t block[64];
-} bullring_sha256_t;
-
-static inline uint32_t bullring_rotate(uint32_t value, int by)
-{
-    return value >> by | value << (32 - by);
-}
-
-static inline void bullring_sha256_block(uint32_t state[8], const uint8_t block[64])
-{
-    static const uint32_t constants[64] = {
-        0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5, 0xd807aa98, 0x12835b01,
-        0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174, 0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc,
-        0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da, 0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147,
-        0x06ca6351, 0x14292967, 0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
-        0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070, 0x19a4c116, 0x1e376c08,
-        0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3, 0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208,
-        0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
-    uint32_t w[64], v[8];
-
-    for (int i = 0; i < 16; i++)
-        w[i] = (uint32_t)block[4 * i] << 24 | (uint32_t)block[4 * i + 1] << 16 | (uint32_t)block[4 * i + 2] << 8 |
-               block[4 * i + 3];
-    for (int i = 16; i < 64; i++) {
-        uint32_t a = bullring_rotate(w[i - 15], 7) ^ bullring_rotate(w[i - 15], 18) ^ w[i - 15] >> 3;
-        uint32_t b = bullring_rotate(w[i - 2], 17) ^ bullring_rotate(w[i - 2], 19) ^ w[i - 2] >> 10;
-        w[i] = w[i - 16] + a + w[i - 7] + b;
-    }
-    memcpy(v, state, sizeof(v));
-    for (int i = 0; i < 64; i++) {
-        uint32_t s1 = bullring_rotate(v[4], 6) ^ bullring_rotate(v[4], 11) ^ bullring_rotate(v[4], 25);
-        uint32_t t1 = v[7] + s1 + ((v[4] & v[5]) ^ (~v[4] & v[6])) + constants[i] + w[i];
-        uint32_t s0 = bullring_rotate(v[0], 2) ^ bullring_rotate(v[0], 13) ^ bullring_rotate(v[0], 22);
-        uint32_t t2 = s0 + ((v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]));
-        memmove(v + 1, v, 7 * sizeof(v[0]));
-        v[4] += t1;
-        v[0] = t1 + t2;
-    }
-    for (int i = 0; i < 8; i++)
-        state[i] += v[i];
-}
-
-static inline void bullring_sha256_init(bullring_sha256_t *hash)
-{
-    static const uint32_t start[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
-                                      0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
-    memcpy(hash->state, start, sizeof(start));
-    hash->size = 0;
-}
-
-static inline void bullring_sha256_update(bullring_sha256_t *hash, const uint8_t *data, size_t size)
-{
-    for (size_t i = 0; i < size; i++) {
-        hash->block[hash->size++ % 64] = data[i];
-        if (hash->size % 64 == 0)
-            bullring_sha256_block(hash->state, hash->block);
-    }
-}
-
-static inline void bullring_sha256_final(bullring_sha256_t *hash, uint8_t digest[32])
-{
-    uint64_t bits = hash->size * 8;
-    uint8_t one = 0x80, zero = 0, length[8];
-
-    for (int i = 0; i < 8; i++)
-        length[i] = (uint8_t)(bits >> (56 - 8 * i));
-    bullring_sha256_update(hash, &one, 1);
-    while (hash->size % 64 != 56)
-        bullring_sha256_update(hash, &zero, 1);
-    bullring_sha256_update(hash, length, sizeof(length));
-    for (int i = 0; i < 32; i++)
-        digest[i] = (uint8_t)(hash->state[i / 4] >> (24 - 8 * (i % 4)));
-}
-
-static inline void bullring_hmac_sha256(const uint8_t key[32], const uint8_t *message, size_t size, uint8_t digest[32])
-{
-    uint8_t pad[64];
-    bullring_sha256_t hash;
-
-    for (int i = 0; i < 64; i++)
-        pad[i] = (uint8_t)((i < 32 ? key[i] : 0) ^ 0x36);
-    bullring_sha256_init(&hash);
-    bullring_sha256_update(&hash, pad, sizeof(pad));
-    bullring_sha256_update(&hash, message, size);
-    bullring_sha256_final(&hash, digest);
-    for (int i = 0; i < 64; i++)
-        pad[i] ^= 0x36 ^ 0x5c;
-    bullring_sha256_init(&hash);
-    bullring_sha256_update(&hash, pad, sizeof(pad));
-    bullring_sha256_update(&hash, digest, 32);
-    bullring_sha256_final(&hash, digest);
-}
 
 /* ---- set up ------------------------------------------------------------------------------------------------------ */
 
@@ -230,19 +133,29 @@ static inline void bullring_disconnect(bullring_client_t *client)
     client->state = BULLRING_DISCONNECTED;
 }
 
-/* Connect to a numeric IPv4 address; this one waits. */
-static inline int bullring_connect(bullring_client_t *client, const char *address, uint16_t port)
+/* Whether a connect that was begun has come through within the time; a dead host never answers. */
+static inline bool bullring_connected(int fd, int timeout_ms)
+{
+    struct pollfd wait = {.fd = fd, .events = POLLOUT};
+    int error = 0;
+    socklen_t size = sizeof(error);
+
+    return poll(&wait, 1, timeout_ms) == 1 && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error == 0;
+}
+
+/* Connect to a numeric IPv4 address; waits, at most `timeout_ms` (-1: as long as the system does). */
+static inline int bullring_connect_within(bullring_client_t *client, const char *address, uint16_t port, int timeout_ms)
 {
     struct sockaddr_in target = {.sin_family = AF_INET, .sin_port = htons(port)};
     int on = 1;
 
     if (inet_pton(AF_INET, address, &target.sin_addr) != 1)
         return BULLRING_ADDRESS;
-    client->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    client->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (client->fd < 0)
         return BULLRING_CLOSED;
-    if (connect(client->fd, (struct sockaddr *)&target, sizeof(target)) != 0 ||
-        fcntl(client->fd, F_SETFL, O_NONBLOCK) != 0) {
+    if (connect(client->fd, (struct sockaddr *)&target, sizeof(target)) != 0 &&
+        (errno != EINPROGRESS || !bullring_connected(client->fd, timeout_ms))) {
         bullring_disconnect(client);
         return BULLRING_CLOSED;
     }
@@ -251,6 +164,11 @@ static inline int bullring_connect(bullring_client_t *client, const char *addres
     client->state = BULLRING_CONNECTED;
     client->sent_ns = client->received_ns = bullring_clock(CLOCK_MONOTONIC);
     return BULLRING_OK;
+}
+
+static inline int bullring_connect(bullring_client_t *client, const char *address, uint16_t port)
+{
+    return bullring_connect_within(client, address, port, -1);
 }
 
 /* ---- sending ----------------------------------------------------------------------------------------------------- */
@@ -286,12 +204,35 @@ static inline int64_t bullring_send(bullring_client_t *client, uint16_t template
     return (int64_t)client->next_seq++;
 }
 
-/* The same request again, after a reconnect: its old number, its old block. */
-static inline int bullring_resend(bullring_client_t *client, uint16_t template_id, uint64_t seq_num, const void *block,
-                                  uint16_t size)
+/* One request of several that are one command: an order behind its details, a cancel-replace, an order list. */
+typedef struct bullring_request {
+    uint16_t template_id;
+    uint16_t size;
+    const void *block;
+} bullring_request_t;
+
+/* Put 1 to 8 linked requests into the output, all or none. Returns the number of the first or BULLRING_FULL. */
+static inline int64_t bullring_send_linked(bullring_client_t *client, const bullring_request_t *requests, int count)
 {
-    return bullring_frame(client, template_id, FRAME_FLAG_POSS_RESEND, seq_num, block, size) == NULL ? BULLRING_FULL
-                                                                                                    : BULLRING_OK;
+    int64_t first = (int64_t)client->next_seq;
+    size_t size = 0;
+
+    for (int i = 0; i < count; i++)
+        size += FRAME_HEADER_SIZE + requests[i].size;
+    if (client->out_length + size > BULLRING_BUFFER_SIZE)
+        return BULLRING_FULL;
+    for (int i = 0; i < count; i++)
+        bullring_frame(client, requests[i].template_id, i + 1 < count ? FRAME_FLAG_MORE : 0, client->next_seq++,
+                       requests[i].block, requests[i].size);
+    return first;
+}
+
+/* The same request again, after a reconnect: its old number, its old block. `more` as it was: linked with the next one. */
+static inline int bullring_resend(bullring_client_t *client, uint16_t template_id, uint64_t seq_num, const void *block,
+                                  uint16_t size, bool more)
+{
+    uint16_t flags = (uint16_t)(FRAME_FLAG_POSS_RESEND | (more ? FRAME_FLAG_MORE : 0));
+    return bullring_frame(client, template_id, flags, seq_num, block, size) == NULL ? BULLRING_FULL : BULLRING_OK;
 }
 
 static inline int64_t bullring_send_new(bullring_client_t *client, const new_order_single_t *order)
@@ -307,6 +248,58 @@ static inline int64_t bullring_send_cancel(bullring_client_t *client, const orde
 static inline int64_t bullring_send_replace(bullring_client_t *client, const order_replace_request_t *request)
 {
     return bullring_send(client, TEMPLATE_ORDER_REPLACE_REQUEST, request, sizeof(*request));
+}
+
+static inline int64_t bullring_send_amend(bullring_client_t *client, const order_amend_request_t *request)
+{
+    return bullring_send(client, TEMPLATE_ORDER_AMEND_REQUEST, request, sizeof(*request));
+}
+
+static inline int64_t bullring_send_mass_cancel(bullring_client_t *client, const mass_cancel_request_t *request)
+{
+    return bullring_send(client, TEMPLATE_MASS_CANCEL_REQUEST, request, sizeof(*request));
+}
+
+static inline int64_t bullring_send_quote(bullring_client_t *client, const quote_t *quote)
+{
+    return bullring_send(client, TEMPLATE_QUOTE, quote, sizeof(*quote));
+}
+
+static inline int64_t bullring_send_status(bullring_client_t *client, const order_status_request_t *request)
+{
+    return bullring_send(client, TEMPLATE_ORDER_STATUS_REQUEST, request, sizeof(*request));
+}
+
+/* Cancel one order and place another as one command. Returns the number of the cancel; the order's is the next. */
+static inline int64_t bullring_send_cancel_replace(bullring_client_t *client, const order_cancel_request_t *cancel,
+                                                   const new_order_single_t *order)
+{
+    const bullring_request_t requests[] = {{TEMPLATE_ORDER_CANCEL_REQUEST, sizeof(*cancel), cancel},
+                                           {TEMPLATE_NEW_ORDER_SINGLE, sizeof(*order), order}};
+    return bullring_send_linked(client, requests, 2);
+}
+
+/* An order list of 2 (OCO: above, below; OTO: working, pending) or 3 legs (OTOCO: working, pending above, pending below). Sets the
+ * legs' roles. Returns the number of the list's own frame; the legs' are the next ones. */
+static inline int64_t bullring_send_list(bullring_client_t *client, uint8_t list_type, uint64_t list_cl_ord_id,
+                                         new_order_single_t *legs, int count)
+{
+    static const uint8_t roles[][3] = {
+        [LIST_TYPE_OCO] = {LIST_ROLE_OCO_ABOVE, LIST_ROLE_OCO_BELOW},
+        [LIST_TYPE_OTO] = {LIST_ROLE_OTO_WORKING, LIST_ROLE_OTO_PENDING},
+        [LIST_TYPE_OTOCO] = {LIST_ROLE_OTOCO_WORKING, LIST_ROLE_OTOCO_PENDING_ABOVE, LIST_ROLE_OTOCO_PENDING_BELOW}};
+    order_list_request_t list = {.list_cl_ord_id = list_cl_ord_id,
+                                 .instrument_id = legs[0].instrument_id,
+                                 .account_id = legs[0].account_id,
+                                 .list_type = list_type,
+                                 .leg_count = (uint8_t)count};
+    bullring_request_t requests[4] = {{TEMPLATE_ORDER_LIST_REQUEST, sizeof(list), &list}};
+
+    for (int i = 0; i < count && i < 3; i++) {
+        legs[i].list_role = roles[list_type][i];
+        requests[i + 1] = (bullring_request_t){TEMPLATE_NEW_ORDER_SINGLE, sizeof(legs[i]), &legs[i]};
+    }
+    return bullring_send_linked(client, requests, count + 1);
 }
 
 /* A limit order that rests, all optional fields empty. */
@@ -521,6 +514,38 @@ static inline int bullring_establish(bullring_client_t *client, uint32_t keep_al
     bullring_sign(client, frame, offsetof(establish_t, signature));
     client->keep_alive_ns = (uint64_t)keep_alive_ms * 1000000;
     return bullring_wait_for(client, BULLRING_ESTABLISHED, timeout_ms);
+}
+
+typedef struct bullring_address {
+    const char *host; /* numeric */
+    uint16_t port;
+} bullring_address_t;
+
+#define BULLRING_ATTEMPT_MS 250 /* one address: a host that has died or been stopped does not answer */
+#define BULLRING_PAUSE_MS 50
+
+/* After a lost connection: bind the session again, at whichever address leads now; try one after the other until the time is
+ * over. Gives up at once when refused for good: BULLRING_REFUSED. Waits. */
+static inline int bullring_resume(bullring_client_t *client, const bullring_address_t *addresses, int count,
+                                  uint32_t keep_alive_ms, int timeout_ms)
+{
+    uint64_t deadline = bullring_clock(CLOCK_MONOTONIC) + (uint64_t)timeout_ms * 1000000;
+
+    for (int i = 0; bullring_clock(CLOCK_MONOTONIC) < deadline; i = (i + 1) % count) {
+        bullring_disconnect(client);
+        client->reject_code = 0;
+        int status = bullring_connect_within(client, addresses[i].host, addresses[i].port, BULLRING_ATTEMPT_MS);
+        if (status == BULLRING_OK)
+            status = bullring_establish(client, keep_alive_ms, BULLRING_ATTEMPT_MS);
+        if (status == BULLRING_OK || status == BULLRING_ADDRESS)
+            return status;
+        if (status == BULLRING_REFUSED && client->reject_code != ESTABLISH_REJECT_CODE_NOT_READY &&
+            client->reject_code != ESTABLISH_REJECT_CODE_INVALID_TIMESTAMP)
+            return status;
+        if (i + 1 == count)
+            poll(NULL, 0, BULLRING_PAUSE_MS);
+    }
+    return BULLRING_TIMEOUT;
 }
 
 static inline int bullring_log_on(bullring_client_t *client, uint64_t session_ver_id, uint32_t keep_alive_ms, int timeout_ms)

@@ -1,19 +1,20 @@
 """Order entry in asyncio: log on, trade, read reports in order, and carry on after a lost connection.
 
-What the protocol asks of a client is done here. Own requests are kept until a report shows that they were taken, and
-sent again with possResend after a reconnect. Report numbers are checked per partition, gaps are asked for and filled:
-`reports()` yields every report once and in the order of its partition.
+Own requests are kept until a report shows that they were taken, and sent again with possResend after a reconnect. Gaps
+of reports are asked for and filled: `reports()` yields every report once and in the order of its partition.
 """
 
 import asyncio
 import contextlib
 import itertools
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from gateway.clients.python.flow import OwnFlow, ReportFlow
+from gateway.clients.python.orders import GROUP_FRAMES_MAX, Order, cancel_replace_frames, list_frames
 from gateway.clients.python.signing import Signer, signed_frame
 from ringbuf.wire.base import WireMessage
 from ringbuf.wire.codec import (
@@ -29,28 +30,32 @@ from ringbuf.wire.messages import (
     AssetReply,
     BalanceQuery,
     BalanceReply,
+    CancelFlags,
     CodType,
     Establish,
     EstablishAck,
     EstablishReject,
     EstablishRejectCode,
-    ExecInst,
     InstrumentQuery,
     InstrumentReply,
+    ListType,
+    MassCancelFlags,
     MassCancelRequest,
     MassCancelScope,
     Negotiate,
     NegotiateReject,
     NegotiateRejectCode,
     NegotiateResponse,
-    NewOrderSingle,
     NotApplied,
     OpenOrdersQuery,
+    OrderAmendRequest,
     OrderCancelRequest,
     OrderReplaceRequest,
     OrderReply,
-    OrdType,
+    OrderStatusRequest,
     QueryEnd,
+    Quote,
+    QuoteFlags,
     RejectCode,
     Retransmission,
     RetransmitReject,
@@ -63,15 +68,13 @@ from ringbuf.wire.messages import (
     TerminateCode,
     TimeInForce,
 )
-from ringbuf.wire.messages import (
-    Sequence as SequenceMessage,
-)
+from ringbuf.wire.messages import Sequence as SequenceMessage
 
 Reply = TypeVar("Reply", bound=WireMessage)
 RETRANSMIT_MAX = 1000  # reports asked for at a time
 RECONNECT_FIRST_S = 0.05
 RECONNECT_LAST_S = 1.0
-KEEP_ALIVE_LIVES = 3
+RECONNECT_EAGER_S = 3.0  # so long a failover may take: no longer pauses before that
 
 
 class LogonRefused(Exception):
@@ -128,21 +131,29 @@ class BullringClient:
         session_id: int,
         signer: Signer,
         keep_alive_ms: int = 1000,
+        keep_alive_lives: int = 3,
         cod_type: CodType = CodType.NEVER,
         cod_timeout_ms: int = 0,
         resume: bool = True,
         timeout_s: float = 10.0,
         wall_ns: Callable[[], int] = time.time_ns,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        """`addresses`: of all nodes; whichever leads takes the session.
+
+        A connection that is silent for `keep_alive_lives` times `keep_alive_ms` is lost.
+        """
         self.session_id = session_id
         self.session_ver_id = 0
         self._addresses = list(addresses)
         self._signer = signer
         self._keep_alive_ms = keep_alive_ms
+        self._keep_alive_lives = keep_alive_lives
         self._cod = (cod_type, cod_timeout_ms)
         self._resume = resume
         self._timeout_s = timeout_s
         self._wall_ns = wall_ns
+        self._tls = tls
         self._last_stamp = 0
         self._own = OwnFlow()
         self._flows: dict[int, ReportFlow[Report]] = {}
@@ -150,7 +161,6 @@ class BullringClient:
         self._reports: asyncio.Queue[Report | ReportGap | SessionLost] = asyncio.Queue()
         self._queries: dict[int, tuple[list[WireMessage], asyncio.Future[list[WireMessage]]]] = {}
         self._request_ids = itertools.count(1)
-        self._logon: asyncio.Future[WireMessage] | None = None
         self._link: _Link | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._established = False
@@ -160,23 +170,62 @@ class BullringClient:
     # --- the session ------------------------------------------------------------------------------------------------
 
     async def start(self) -> EstablishAck:
-        """Connect, open a new version of the session and bind it."""
-        await self.connect()
-        await self.negotiate()
-        return await self.establish()
+        """Connect, open a new version of the session and bind it, at whichever address leads.
+
+        Raises ConnectionError or LogonRefused; that no node leads yet is waited for.
+        """
+        deadline = asyncio.get_running_loop().time() + self._timeout_s
+        error: OSError | LogonRefused = ConnectionError("no addresses")
+        while True:
+            for host, port in self._addresses:
+                try:
+                    self._adopt(await self._link_to(host, port))
+                    await self.negotiate()
+                    return await self.establish()
+                except LogonRefused as refused:
+                    if refused.code not in (NegotiateRejectCode.NOT_READY, EstablishRejectCode.NOT_READY):
+                        raise
+                    error = refused
+                except OSError as lost:
+                    error = lost
+            if len(self._addresses) == 1 or asyncio.get_running_loop().time() > deadline:
+                raise error
+            await asyncio.sleep(RECONNECT_FIRST_S)
 
     async def connect(self) -> None:
         """Connect to the first address that answers. Raises ConnectionError."""
-        loop = asyncio.get_running_loop()
+        attempts = [asyncio.create_task(self._link_to(*address)) for address in self._addresses]
         errors = []
-        for host, port in self._addresses:
-            try:
-                async with asyncio.timeout(self._timeout_s):
-                    _, self._link = await loop.create_connection(lambda: _Link(self), host, port)
-                return
-            except OSError as error:
-                errors.append(f"{host}:{port}: {error}")
+        try:
+            for attempt in asyncio.as_completed(attempts, timeout=self._timeout_s):
+                try:
+                    self._adopt(await attempt)
+                    return
+                except OSError as error:
+                    errors.append(str(error) or f"no answer within {self._timeout_s} s")
+        finally:
+            await self._give_up(attempts)
         raise ConnectionError("; ".join(errors))
+
+    async def _link_to(self, host: str, port: int) -> "_Link":
+        loop = asyncio.get_running_loop()
+        try:
+            _, link = await loop.create_connection(lambda: _Link(self), host, port, ssl=self._tls)
+        except OSError as error:
+            raise ConnectionError(f"{host}:{port}: {error}") from error
+        return link
+
+    async def _give_up(self, attempts: "Sequence[asyncio.Task[_Link]]") -> None:
+        """Cancel what is still under way, close what came too late."""
+        for task in attempts:
+            task.cancel()
+        for link in await asyncio.gather(*attempts, return_exceptions=True):
+            if isinstance(link, _Link) and link is not self._link:
+                link.close()
+
+    def _adopt(self, link: "_Link") -> None:
+        self._link = link
+        self._spawn(self._keep_alive(link))
 
     async def negotiate(self, session_ver_id: int | None = None) -> NegotiateResponse:
         """Open a new version: both flows restart at 1. Raises LogonRefused."""
@@ -189,7 +238,7 @@ class BullringClient:
             access_key_id=self._signer.access_key_id,
             client_app_name="bullring-python",
         )
-        answer = await self._log_on(message)
+        answer = await self._log_on(self._link, message)
         if isinstance(answer, NegotiateReject):
             raise LogonRefused(answer.code)
         if not isinstance(answer, NegotiateResponse):
@@ -201,6 +250,9 @@ class BullringClient:
 
     async def establish(self) -> EstablishAck:
         """Bind the session to this connection, send again what was not taken. Raises LogonRefused."""
+        return await self._establish(self._link)
+
+    async def _establish(self, link: "_Link | None") -> EstablishAck:
         message = Establish(
             session_id=self.session_id,
             keep_alive_interval_ms=self._keep_alive_ms,
@@ -212,8 +264,7 @@ class BullringClient:
             credential_type=self._signer.credential_type,
             access_key_id=self._signer.access_key_id,
         )
-        self._asked.clear()
-        answer = await self._log_on(message)
+        answer = await self._log_on(link, message)
         if isinstance(answer, EstablishReject):
             raise LogonRefused(answer.code, answer.expected_seq_no)
         if not isinstance(answer, EstablishAck):
@@ -262,31 +313,102 @@ class BullringClient:
         client_tag: int = 0,
         max_latency_us: int = 0,
     ) -> int:
-        """Send an order in ticks and lots; without a price it is a market order."""
+        """Send a plain order in ticks and lots; without a price it is a market order. `place` knows all terms."""
+        order = Order(
+            instrument_id=instrument_id,
+            side=side,
+            quantity=quantity,
+            price=price,
+            cl_ord_id=cl_ord_id,
+            time_in_force=time_in_force,
+            post_only=post_only,
+            stp_mode=stp_mode,
+            account_id=account_id,
+            client_tag=client_tag,
+            max_latency_us=max_latency_us,
+        )
+        return self.place(order)
+
+    def place(self, order: Order) -> int:
+        """Send an order with any terms; its answer has the returned number."""
+        return self.send_group(order.frames())[-1]
+
+    def place_list(self, kind: ListType, legs: Sequence[Order], *, list_cl_ord_id: int = 0) -> list[int]:
+        """Send an OCO, OTO or OTOCO list; ListStatus answers the first number, each leg has its own."""
+        return self.send_group(list_frames(kind, legs, list_cl_ord_id=list_cl_ord_id))
+
+    def cancel_replace(
+        self,
+        order: Order,
+        *,
+        order_id: int | None = None,
+        orig_cl_ord_id: int | None = None,
+        cl_ord_id: int = 0,
+        continue_on_failure: bool = False,
+    ) -> list[int]:
+        """Cancel an order and send a new one as one command; return the cancel's number, then the order's last."""
+        frames = cancel_replace_frames(
+            order,
+            order_id=order_id,
+            orig_cl_ord_id=orig_cl_ord_id,
+            cl_ord_id=cl_ord_id,
+            continue_on_failure=continue_on_failure,
+        )
+        return self.send_group(frames)
+
+    def quote(
+        self,
+        *,
+        instrument_id: int,
+        bid: tuple[int, int] | None,
+        ask: tuple[int, int] | None,
+        quote_id: int = 0,
+        quote_set_id: int = 0,
+        bid_cl_ord_id: int = 0,
+        ask_cl_ord_id: int = 0,
+        post_only: bool = False,
+        stp_mode: StpMode = StpMode.NONE,
+        account_id: int = 0,
+        client_tag: int = 0,
+    ) -> int:
+        """Set both sides of a quote to (price, open quantity); None pulls a side. QuoteAck answers."""
+        bid_px, bid_qty = (None, 0) if bid is None else bid
+        ask_px, ask_qty = (None, 0) if ask is None else ask
         return self.send(
-            NewOrderSingle(
-                instrument_id=instrument_id,
-                side=side,
-                order_qty=quantity,
-                price=price,
-                ord_type=OrdType.MARKET if price is None else OrdType.LIMIT,
-                cl_ord_id=cl_ord_id,
-                time_in_force=time_in_force,
-                exec_inst=ExecInst.POST_ONLY if post_only else 0,
-                stp_mode=stp_mode,
-                account_id=account_id,
+            Quote(
+                quote_id=quote_id,
+                bid_px=bid_px,
+                bid_qty=bid_qty,
+                ask_px=ask_px,
+                ask_qty=ask_qty,
+                bid_cl_ord_id=bid_cl_ord_id,
+                ask_cl_ord_id=ask_cl_ord_id,
                 client_tag=client_tag,
-                max_latency_us=max_latency_us,
+                instrument_id=instrument_id,
+                account_id=account_id,
+                quote_set_id=quote_set_id,
+                quote_flags=QuoteFlags.POST_ONLY if post_only else QuoteFlags(0),
+                stp_mode=stp_mode,
             )
         )
 
     def cancel(
-        self, *, instrument_id: int, order_id: int | None = None, orig_cl_ord_id: int | None = None, cl_ord_id: int = 0
+        self,
+        *,
+        instrument_id: int,
+        order_id: int | None = None,
+        orig_cl_ord_id: int | None = None,
+        cl_ord_id: int = 0,
+        flags: CancelFlags | None = None,
     ) -> int:
-        """Cancel an order by its id or by its client id."""
+        """Cancel an order by its id or by its client id; `flags` may restrict it to a state."""
         return self.send(
             OrderCancelRequest(
-                instrument_id=instrument_id, order_id=order_id, orig_cl_ord_id=orig_cl_ord_id, cl_ord_id=cl_ord_id
+                instrument_id=instrument_id,
+                order_id=order_id,
+                orig_cl_ord_id=orig_cl_ord_id,
+                cl_ord_id=cl_ord_id,
+                cancel_flags=CancelFlags(0) if flags is None else flags,
             )
         )
 
@@ -299,8 +421,9 @@ class BullringClient:
         cl_ord_id: int = 0,
         price: int | None = None,
         quantity: int | None = None,
+        display_quantity: int | None = None,
     ) -> int:
-        """Give an order a new price, a new total quantity (filled included), or both."""
+        """Give an order a new price, total quantity (filled included) or display quantity; None stays."""
         return self.send(
             OrderReplaceRequest(
                 instrument_id=instrument_id,
@@ -309,6 +432,42 @@ class BullringClient:
                 cl_ord_id=cl_ord_id,
                 price=price,
                 order_qty=quantity,
+                display_qty=display_quantity,
+            )
+        )
+
+    def amend(
+        self,
+        *,
+        instrument_id: int,
+        quantity: int,
+        order_id: int | None = None,
+        orig_cl_ord_id: int | None = None,
+        cl_ord_id: int = 0,
+    ) -> int:
+        """Reduce an order's total quantity (filled included); it keeps its place."""
+        return self.send(
+            OrderAmendRequest(
+                instrument_id=instrument_id,
+                order_id=order_id,
+                orig_cl_ord_id=orig_cl_ord_id,
+                cl_ord_id=cl_ord_id,
+                new_qty=quantity,
+            )
+        )
+
+    def order_status(
+        self,
+        *,
+        instrument_id: int,
+        order_id: int | None = None,
+        orig_cl_ord_id: int | None = None,
+        request_id: int = 0,
+    ) -> int:
+        """Ask for the state of an open order; OrderStatus answers, numbered like any report."""
+        return self.send(
+            OrderStatusRequest(
+                request_id=request_id, instrument_id=instrument_id, order_id=order_id, orig_cl_ord_id=orig_cl_ord_id
             )
         )
 
@@ -319,16 +478,37 @@ class BullringClient:
         instrument_id: int = 0,
         side: SideOrBoth = SideOrBoth.BOTH,
         cl_ord_id: int = 0,
+        stp_group_id: int = 0,
+        flags: MassCancelFlags | None = None,
     ) -> int:
-        """Cancel all orders of the session or account."""
-        return self.send(MassCancelRequest(scope=scope, instrument_id=instrument_id, side=side, cl_ord_id=cl_ord_id))
+        """Cancel all orders of the session or account; with LOCK_ENTRY new ones are refused until UNLOCK_ENTRY."""
+        return self.send(
+            MassCancelRequest(
+                scope=scope,
+                instrument_id=instrument_id,
+                side=side,
+                cl_ord_id=cl_ord_id,
+                stp_group_id=stp_group_id,
+                mass_flags=MassCancelFlags(0) if flags is None else flags,
+            )
+        )
 
     def send(self, message: WireMessage) -> int:
         """Number and send any request. Without a connection it is sent after the reconnect."""
-        seq_num, frame = self._own.add(message, self._wall_ns())
+        return self.send_group([message])[0]
+
+    def send_group(self, messages: Sequence[WireMessage]) -> list[int]:
+        """Number and send requests that are one command, linked if several. Raises ValueError for too many."""
+        if not 1 <= len(messages) <= GROUP_FRAMES_MAX:
+            raise ValueError(f"{len(messages)} linked requests: must be 1 to {GROUP_FRAMES_MAX}")
+        numbers, frames = [], []
+        for left, message in zip(range(len(messages) - 1, -1, -1), messages, strict=True):
+            seq_num, frame = self._own.add(message, self._wall_ns(), more=left > 0)
+            numbers.append(seq_num)
+            frames.append(frame)
         if self._established and self._link is not None:
-            self._link.send(frame)
-        return seq_num
+            self._link.send(b"".join(frames))
+        return numbers
 
     # --- queries ----------------------------------------------------------------------------------------------------
 
@@ -380,12 +560,16 @@ class BullringClient:
 
     # --- frames that arrive -----------------------------------------------------------------------------------------
 
-    def _received(self, header: FrameHeader, message: WireMessage) -> None:
+    def _received(self, link: "_Link", header: FrameHeader, message: WireMessage) -> None:
         if isinstance(message, NegotiateResponse | NegotiateReject | EstablishAck | EstablishReject):
             if isinstance(message, EstablishAck):
+                if link is not self._link:
+                    self._adopt(link)
                 self._bound(message)
-            if self._logon is not None and not self._logon.done():
-                self._logon.set_result(message)
+            if link.logon is not None and not link.logon.done():
+                link.logon.set_result(message)
+        elif link is not self._link:
+            pass  # a connection that is not the session's
         elif isinstance(message, SessionBound):
             self._partition_bound(header.partition, message.next_seq_no)
         elif header.seq_num > 0:
@@ -395,6 +579,7 @@ class BullringClient:
 
     def _bound(self, ack: EstablishAck) -> None:
         self._established = True
+        self._asked.clear()
         self._own.taken(ack.last_incoming_seq_no)
         self._partition_bound(0, ack.next_seq_no)
         if self._link is not None:
@@ -484,16 +669,12 @@ class BullringClient:
 
     # --- connection -------------------------------------------------------------------------------------------------
 
-    def _connection_made(self, link: "_Link") -> None:
-        self._link = link
-        self._spawn(self._keep_alive(link))
-
     def _connection_lost(self, link: "_Link") -> None:
+        if link.logon is not None and not link.logon.done():
+            link.logon.set_exception(ConnectionResetError("connection lost during the logon"))
         if self._link is not link:
             return
         was_established, self._established = self._established, False
-        if self._logon is not None and not self._logon.done():
-            self._logon.set_exception(ConnectionResetError("connection lost during the logon"))
         for _, done in self._queries.values():
             if not done.done():
                 done.set_exception(SessionLost("connection lost"))
@@ -509,24 +690,40 @@ class BullringClient:
         self._reports.put_nowait(error)
 
     async def _reconnect(self) -> None:
-        pause_s = RECONNECT_FIRST_S
-        while not self._closing and self._resume:
-            try:
-                await self.connect()
-                await self.establish()
+        """Try all addresses side by side until one of them takes the session: after a failover another one leads."""
+        attempts = [asyncio.create_task(self._log_on_at(*address)) for address in self._addresses]
+        try:
+            for attempt in asyncio.as_completed(attempts):
+                await attempt
                 self.reconnects += 1
                 return
+        except LogonRefused as error:
+            self._lost(SessionLost(f"cannot be carried on: {error}"))
+        finally:
+            await self._give_up(attempts)
+
+    async def _log_on_at(self, host: str, port: int) -> "_Link":
+        """Connect and bind the session there, again and again. Raises LogonRefused if it never will be."""
+        loop = asyncio.get_running_loop()
+        began, pause_s = loop.time(), RECONNECT_FIRST_S
+        again = (EstablishRejectCode.NOT_READY, EstablishRejectCode.INVALID_TIMESTAMP)
+        while True:
+            link = None
+            try:
+                link = await self._link_to(host, port)
+                await self._establish(link)
+                return link
             except LogonRefused as error:
-                again = (EstablishRejectCode.NOT_READY, EstablishRejectCode.INVALID_TIMESTAMP)
                 if error.code not in again:
-                    self._lost(SessionLost(f"cannot be carried on: {error}"))
-                    return
+                    raise
             except (OSError, TimeoutError):
-                pass  # nobody there yet: again after a pause
-            if self._link is not None:
-                self._link.close()
+                pass  # nobody there yet, or it went away while we asked
+            finally:
+                if link is not None and link is not self._link:
+                    link.close()
             await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, RECONNECT_LAST_S)
+            if loop.time() - began > RECONNECT_EAGER_S:
+                pause_s = min(2 * pause_s, RECONNECT_LAST_S)
 
     async def _keep_alive(self, link: "_Link") -> None:
         interval_s = self._keep_alive_ms / 1000
@@ -536,18 +733,18 @@ class BullringClient:
             now = loop.time()
             if not self._established:
                 continue
-            if now - link.received_at > KEEP_ALIVE_LIVES * interval_s:
+            if now - link.received_at > self._keep_alive_lives * interval_s:
                 link.close()
             elif now - link.sent_at >= interval_s / 2:
                 link.send(encode_frame(SequenceMessage(next_seq_no=self._own.next_seq)))
 
-    async def _log_on(self, message: Negotiate | Establish) -> WireMessage:
-        if self._link is None:
+    async def _log_on(self, link: "_Link | None", message: Negotiate | Establish) -> WireMessage:
+        if link is None:
             raise SessionLost("not connected")
-        self._logon = asyncio.get_running_loop().create_future()
-        self._link.send(signed_frame(message, self._signer, sending_time=self._wall_ns()))
+        link.logon = asyncio.get_running_loop().create_future()
+        link.send(signed_frame(message, self._signer, sending_time=self._wall_ns()))
         async with asyncio.timeout(self._timeout_s):
-            return await self._logon
+            return await link.logon
 
     def _stamp(self) -> int:
         """The nonce of a logon: now, but always more than the last one of this client."""
@@ -568,6 +765,7 @@ class _Link(asyncio.Protocol):
         self._reader = FrameReader()
         self._transport: asyncio.Transport | None = None
         self.closed = asyncio.Event()
+        self.logon: asyncio.Future[WireMessage] | None = None
         self.received_at = self.sent_at = 0.0
 
     @property
@@ -584,10 +782,8 @@ class _Link(asyncio.Protocol):
             self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are of no class of asyncio's
         self.received_at = self.sent_at = asyncio.get_running_loop().time()
-        self._client._connection_made(self)
 
     def data_received(self, data: bytes) -> None:
         self.received_at = asyncio.get_running_loop().time()
@@ -595,7 +791,7 @@ class _Link(asyncio.Protocol):
             for header, block in self._reader.raw(data):
                 with contextlib.suppress(UnknownTemplate):  # of a newer schema: not for us
                     message = decode_block(header.template_id, header.block_length, block)
-                    self._client._received(header, message)
+                    self._client._received(self, header, message)
         except DecodingError:
             self.close()  # the stream has lost its frame borders
 

@@ -24,10 +24,11 @@ class OwnFlow:
         self._taken = 0
         self._frames.clear()
 
-    def add(self, message: WireMessage, sending_time: int) -> tuple[int, bytes]:
-        """Number a request and keep its frame."""
+    def add(self, message: WireMessage, sending_time: int, *, more: bool = False) -> tuple[int, bytes]:
+        """Number a request and keep its frame; `more` links it with the next one."""
         seq_num = self.next_seq
-        frame = encode_frame(message, seq_num=seq_num, sending_time=sending_time)
+        flags = FrameFlag.MORE if more else 0
+        frame = encode_frame(message, seq_num=seq_num, flags=flags, sending_time=sending_time)
         self._frames[seq_num] = frame
         self.next_seq += 1
         return seq_num, frame

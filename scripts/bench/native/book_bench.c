@@ -1,47 +1,35 @@
 /* book_bench STREAM [rounds] [capacity] [chunk]: the matcher against a plain array book, same stream, same rounds.
+ * STREAM: a file (book_stream.h), `resting:N` or `sweep:MAKERS:LEVELS`.
  *
- * The stream (OBSTRM01: 64-byte header, 16-byte records) holds new, IOC, market, cancel and replace operations whose fills, quantity
- * and notional the header states. The matcher gets them as log records, `chunk` at a time written into memory before the clock
- * starts, as they lie in the log ring in the live system, with the order ids the sequencer would give out for `capacity` slots
- * (0 = the smallest power of two that holds twice the most orders open at once).
+ * The matcher gets the operations as log records, `chunk` at a time written into memory before the clock starts, as they lie in the
+ * log ring in the live system, with the order ids the sequencer would give out for `capacity` slots (0 = the smallest power of two
+ * that holds twice the most orders open at once).
  *
- * Built twice: as it stands, and with MATCHER_REPORTS=0, which leaves out the private reports: then it is the book alone, with
- * everything of the engine that the array does not have (any price, side entries, triggers, self-trade checks, account lists,
- * 64-byte market events, digest, invariants). One JSON line; all books are wrong unless their sums agree with the header. */
+ * Built twice: as it stands, and as book_bench_alone with MATCHER_REPORTS=0, which leaves out the private reports: then it is the
+ * book alone, with everything of the engine that the array does not have (any price, side entries, triggers, self-trade checks,
+ * account lists, 64-byte market events, digest, invariants). One JSON line; exit code 1 if the sums are wrong. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
-#include "array_book.h"
+#include "book_stream.h"
 #include "engine/matcher.h"
 #include "engine/matcher_state.h"
 
 #define CHUNK_DEFAULT 256
+#define CHUNK_MAX 4096
 #define ROUNDS_DEFAULT 7
 #define ROUNDS_MAX 101
-#define MARKET_SLOTS ARRAY_EVENT_SLOTS
+#define MARKET_SLOTS ARRAY_EVENT_SLOTS /* as many as the array writes to: the same lines in the cache */
+#define MARKET_SLOTS_SWEEP (1u << 15)  /* one operation's events are counted after it, and none may be overwritten */
 #define REPORT_SLOTS (1u << 12)
 #define ACCOUNTS 64
 #define WINDOW_LOG2 18
 #define RECORDS_PER_OPERATION_MAX 2
-
-enum { OP_NEW, OP_IOC, OP_MARKET, OP_CANCEL, OP_REPLACE };
-
-typedef struct stream_header {
-    char magic[8];
-    uint64_t operations, ids;
-    int64_t price_min, price_max;
-    uint64_t fills, quantity, notional;
-} stream_header_t;
-
-typedef struct operation {
-    uint8_t op, side;
-    uint16_t flags;
-    uint32_t quantity, id;
-    int32_t price;
-} operation_t;
+#define SWEEP_MAKERS_MAX (MARKET_SLOTS_SWEEP / 2)
 
 /* What the records need and the stream does not say. */
 typedef struct plan {
@@ -51,12 +39,18 @@ typedef struct plan {
 } plan_t;
 
 typedef struct bench {
-    const char *name;
-    stream_header_t header;
-    operation_t *operations;
+    stream_t stream;
     plan_t plan;
     int64_t chunk;
+    uint64_t market_slots;
 } bench_t;
+
+/* Of a round of the matcher. */
+typedef struct outcome {
+    array_sums_t sums;     /* events: of the timed operations */
+    uint64_t reports;      /* likewise */
+    uint64_t bytes_in_use; /* resident memory of the arena at the end */
+} outcome_t;
 
 /* Time of this thread alone: other work on the machine still disturbs its caches, but takes nothing from its account. */
 static uint64_t now_ns(void)
@@ -78,10 +72,10 @@ static void *map(size_t size)
 
 /* ---- the array ---------------------------------------------------------------------------------------------------------- */
 
-ARRAY_INLINE void array_run(const bench_t *bench, array_book_t *book, bool events)
+ARRAY_INLINE void array_run(const bench_t *bench, uint64_t from, uint64_t to, array_book_t *book, bool events)
 {
-    for (uint64_t i = 0; i < bench->header.operations; i++) {
-        const operation_t *operation = &bench->operations[i];
+    for (uint64_t i = from; i < to; i++) {
+        const operation_t *operation = &bench->stream.operations[i];
         switch (operation->op) {
         case OP_NEW:
             array_place(book, operation->id, operation->side, operation->quantity, operation->price, events, NULL, NULL);
@@ -103,18 +97,21 @@ ARRAY_INLINE void array_run(const bench_t *bench, array_book_t *book, bool event
 static double array_round(const bench_t *bench, bool events, array_sums_t *sums)
 {
     array_book_t book;
-    size_t size = array_size(bench->header.ids);
+    size_t size = array_size(bench->stream.header.ids);
     uint8_t *memory = map(size);
     array_open(&book, memory);
+    uint64_t from = bench->stream.timed_from;
+    uint64_t to = bench->stream.header.operations;
+    array_run(bench, 0, from, &book, false);
     uint64_t began = now_ns();
     if (events)
-        array_run(bench, &book, true);
+        array_run(bench, from, to, &book, true);
     else
-        array_run(bench, &book, false);
+        array_run(bench, from, to, &book, false);
     uint64_t took = now_ns() - began;
     *sums = book.sums;
     munmap(memory, size);
-    return (double)took / (double)bench->header.operations;
+    return (double)took / (double)(to - from);
 }
 
 /* ---- the plan: what the sequencer would have said ------------------------------------------------------------------------ */
@@ -195,18 +192,23 @@ static void plan_operation(planner_t *planner, const operation_t *operation, uin
 static uint32_t make_plan(bench_t *bench, uint32_t capacity)
 {
     planner_t planner = {.mask = capacity - 1, .next_id = 1};
-    size_t size = array_size(bench->header.ids);
+    size_t size = array_size(bench->stream.header.ids);
     uint8_t *memory = map(size);
     array_open(&planner.book, memory);
-    planner.order_id = calloc(bench->header.ids, sizeof(uint64_t));
-    planner.total = calloc(bench->header.ids, sizeof(uint32_t));
+    planner.order_id = calloc(bench->stream.header.ids, sizeof(uint64_t));
+    planner.total = calloc(bench->stream.header.ids, sizeof(uint32_t));
     planner.used = calloc(capacity, 1);
     INVARIANT(planner.order_id != NULL && planner.total != NULL && planner.used != NULL);
     bench->plan.capacity = capacity;
-    for (uint64_t i = 0; i < bench->header.operations; i++) {
-        plan_operation(&planner, &bench->operations[i], &bench->plan.totals[i]);
-        bench->plan.order_ids[i] = planner.order_id[bench->operations[i].id];
+    for (uint64_t i = 0; i < bench->stream.header.operations; i++) {
+        plan_operation(&planner, &bench->stream.operations[i], &bench->plan.totals[i]);
+        bench->plan.order_ids[i] = planner.order_id[bench->stream.operations[i].id];
         INVARIANT(planner.open < capacity);
+    }
+    if (bench->stream.header.fills == 0) { /* a flow of our own */
+        bench->stream.header.fills = planner.book.sums.fills;
+        bench->stream.header.quantity = planner.book.sums.quantity;
+        bench->stream.header.notional = planner.book.sums.notional;
     }
     munmap(memory, size);
     free(planner.order_id);
@@ -252,7 +254,7 @@ static void write_new(const operation_t *operation, uint64_t order_id, uint32_t 
 /* One operation as one record, or two; returns how many. */
 static int64_t write_records(const bench_t *bench, uint64_t at, log_slot_t *slots)
 {
-    const operation_t *operation = &bench->operations[at];
+    const operation_t *operation = &bench->stream.operations[at];
     uint64_t order_id = bench->plan.order_ids[at];
     uint32_t account = 1 + operation->id % ACCOUNTS;
     bool split = operation->op == OP_REPLACE && bench->plan.totals[at] == 0;
@@ -318,36 +320,55 @@ static void *new_ring(ring_t *ring, uint32_t slot_size, uint64_t slots)
     return memory;
 }
 
-static double matcher_round(const bench_t *bench, array_sums_t *sums, uint64_t *reports_count)
+static uint64_t resident_bytes(const matcher_t *matcher)
+{
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t pages = matcher->arena_size / page;
+    uint64_t resident = 0;
+    unsigned char *in_core = stream_memory(pages, 1);
+    INVARIANT(mincore(matcher->arena, matcher->arena_size, in_core) == 0);
+    for (uint64_t i = 0; i < pages; i++)
+        resident += in_core[i] & 1;
+    free(in_core);
+    return resident * page;
+}
+
+static double matcher_round(const bench_t *bench, outcome_t *outcome)
 {
     static ring_t reports, market;
     void *report_memory = new_ring(&reports, sizeof(report_slot_t), REPORT_SLOTS);
-    void *market_memory = new_ring(&market, sizeof(market_slot_t), MARKET_SLOTS);
+    void *market_memory = new_ring(&market, sizeof(market_slot_t), bench->market_slots);
     log_slot_t *slots = map((size_t)bench->chunk * RECORDS_PER_OPERATION_MAX * sizeof(log_slot_t));
     matcher_t *matcher = open_matcher(bench, &reports, &market);
     uint64_t took = 0;
-    *sums = (array_sums_t){0, 0, 0, 0};
-    for (uint64_t at = 0; at < bench->header.operations;) {
-        int64_t count = bench->chunk;
-        if ((uint64_t)count > bench->header.operations - at)
-            count = (int64_t)(bench->header.operations - at);
+    int64_t reports_before = 0;
+    *outcome = (outcome_t){.reports = 0};
+    for (uint64_t at = 0; at < bench->stream.header.operations;) {
+        uint64_t end = at < bench->stream.timed_from ? bench->stream.timed_from : bench->stream.header.operations;
+        int64_t count = end - at < (uint64_t)bench->chunk ? (int64_t)(end - at) : bench->chunk;
+        if (at == bench->stream.timed_from) {
+            outcome->sums.events = 0;
+            reports_before = ring_published(&reports);
+        }
         int64_t records = 0;
         for (int64_t i = 0; i < count; i++)
             records += write_records(bench, at + (uint64_t)i, &slots[records]);
         int64_t events_before = ring_published(&market);
         uint64_t began = now_ns();
         int64_t consumed = matcher_feed(matcher, slots, matcher_position(matcher), records);
-        took += now_ns() - began;
+        if (at >= bench->stream.timed_from)
+            took += now_ns() - began;
         INVARIANT(consumed == records);
-        add_events(&market, events_before, ring_published(&market), sums);
+        add_events(&market, events_before, ring_published(&market), &outcome->sums);
         at += (uint64_t)count;
     }
-    *reports_count = (uint64_t)ring_published(&reports);
+    outcome->reports = (uint64_t)(ring_published(&reports) - reports_before);
+    outcome->bytes_in_use = resident_bytes(matcher);
     matcher_free(matcher);
     munmap(slots, (size_t)bench->chunk * RECORDS_PER_OPERATION_MAX * sizeof(log_slot_t));
     munmap(report_memory, RING_HEADER_SIZE + sizeof(report_slot_t) * REPORT_SLOTS);
-    munmap(market_memory, RING_HEADER_SIZE + sizeof(market_slot_t) * MARKET_SLOTS);
-    return (double)took / (double)bench->header.operations;
+    munmap(market_memory, RING_HEADER_SIZE + sizeof(market_slot_t) * bench->market_slots);
+    return (double)took / (double)(bench->stream.header.operations - bench->stream.timed_from);
 }
 
 /* ---- rounds ------------------------------------------------------------------------------------------------------------ */
@@ -370,26 +391,22 @@ static bool agrees(const stream_header_t *header, const array_sums_t *sums)
     return sums->fills == header->fills && sums->quantity == header->quantity && sums->notional == header->notional;
 }
 
-static void load(bench_t *bench, const char *path)
+static void open_stream(bench_t *bench, const char *what)
 {
-    FILE *file = fopen(path, "rb");
-    if (file == NULL || fread(&bench->header, sizeof(bench->header), 1, file) != 1 ||
-        memcmp(bench->header.magic, "OBSTRM01", 8) != 0 || bench->header.price_min < 1 ||
-        bench->header.price_max >= (int64_t)ARRAY_TICKS) {
-        fprintf(stderr, "book_bench: %s is no stream this bench can read\n", path);
-        exit(2);
-    }
-    bench->operations = malloc(bench->header.operations * sizeof(operation_t));
-    bench->plan.order_ids = malloc(bench->header.operations * sizeof(uint64_t));
-    bench->plan.totals = malloc(bench->header.operations * sizeof(uint32_t));
-    INVARIANT(bench->operations != NULL && bench->plan.order_ids != NULL && bench->plan.totals != NULL);
-    if (fread(bench->operations, sizeof(operation_t), bench->header.operations, file) != bench->header.operations) {
-        fprintf(stderr, "book_bench: %s is truncated\n", path);
-        exit(2);
-    }
-    fclose(file);
-    const char *slash = strrchr(path, '/');
-    bench->name = slash != NULL ? slash + 1 : path;
+    unsigned long long resting;
+    unsigned long long makers;
+    unsigned long long levels;
+    stream_t *stream = &bench->stream;
+    bench->market_slots = strncmp(what, "sweep:", 6) == 0 ? MARKET_SLOTS_SWEEP : MARKET_SLOTS;
+    if (sscanf(what, "resting:%llu", &resting) == 1 && resting >= 1 && resting <= STREAM_ORDERS_MAX)
+        stream_generate(stream, resting);
+    else if (sscanf(what, "sweep:%llu:%llu", &makers, &levels) == 2 && makers >= levels && levels >= 1 &&
+             makers <= SWEEP_MAKERS_MAX)
+        stream_sweep(stream, makers, levels);
+    else
+        stream_load(stream, what);
+    bench->plan.order_ids = stream_memory(stream->header.operations, sizeof(uint64_t));
+    bench->plan.totals = stream_memory(stream->header.operations, sizeof(uint32_t));
 }
 
 static uint32_t power_of_two(uint64_t at_least)
@@ -400,45 +417,65 @@ static uint32_t power_of_two(uint64_t at_least)
     return capacity;
 }
 
+typedef struct series {
+    double engine[ROUNDS_MAX], array[ROUNDS_MAX], array_events[ROUNDS_MAX];
+    outcome_t outcome; /* of the last round */
+    bool good;
+} series_t;
+
+static void run_rounds(const bench_t *bench, int rounds, series_t *series)
+{
+    const stream_header_t *header = &bench->stream.header;
+    array_sums_t sums;
+    series->good = true;
+    for (int i = 0; i < rounds; i++) {
+        series->array[i] = array_round(bench, false, &sums);
+        series->good = series->good && agrees(header, &sums);
+        series->array_events[i] = array_round(bench, true, &sums);
+        series->good = series->good && agrees(header, &sums);
+        series->engine[i] = matcher_round(bench, &series->outcome);
+        series->good = series->good && agrees(header, &series->outcome.sums);
+    }
+}
+
+static void print_line(const bench_t *bench, int rounds, uint32_t open_max, series_t *series)
+{
+    double engine = median(series->engine, rounds);
+    double array = median(series->array, rounds);
+    double array_events = median(series->array_events, rounds);
+    double operations = (double)(bench->stream.header.operations - bench->stream.timed_from);
+    double events = (double)series->outcome.sums.events;
+    printf("{\"stream\": \"%s\", \"ns_per_op_median\": %.1f, \"ns_per_op_min\": %.1f, \"ns_per_op_max\": %.1f, "
+           "\"rounds\": %d, \"operations\": %.0f, \"events_per_s\": %.0f, \"events_per_op\": %.2f, "
+           "\"reports_per_op\": %.2f, \"private_reports\": %s, \"sums_ok\": %s, ",
+           bench->stream.name, engine, series->engine[0], series->engine[rounds - 1], rounds, operations,
+           events / operations / engine * 1e9, events / operations, (double)series->outcome.reports / operations,
+           MATCHER_REPORTS ? "true" : "false", series->good ? "true" : "false");
+    printf("\"array_ns_per_op_median\": %.1f, \"ratio\": %.2f, \"array_with_events_ns_per_op_median\": %.1f, "
+           "\"ratio_to_array_with_events\": %.2f, \"open_orders_max\": %u, \"capacity\": %u, \"chunk\": %lld, "
+           "\"order_bytes\": %zu, \"arena_bytes_in_use\": %llu}\n",
+           array, engine / array, array_events, engine / array_events, open_max, bench->plan.capacity,
+           (long long)bench->chunk, sizeof(order_t) + sizeof(order_rest_t),
+           (unsigned long long)series->outcome.bytes_in_use);
+}
+
 int main(int argc, char **argv)
 {
-    static double engine[ROUNDS_MAX], array[ROUNDS_MAX], array_events[ROUNDS_MAX];
+    static series_t series;
     bench_t bench = {.chunk = CHUNK_DEFAULT};
     int rounds = argc > 2 ? atoi(argv[2]) : ROUNDS_DEFAULT;
     uint64_t capacity = argc > 3 ? strtoull(argv[3], NULL, 10) : 0;
-    if (argc < 2 || rounds < 1 || rounds > ROUNDS_MAX) {
-        fprintf(stderr, "usage: book_bench STREAM [rounds 1..%d] [capacity] [chunk]\n", ROUNDS_MAX);
-        return 2;
-    }
     if (argc > 4)
         bench.chunk = atol(argv[4]);
-    load(&bench, argv[1]);
-    uint32_t open_max = make_plan(&bench, power_of_two(capacity == 0 ? bench.header.ids + 1 : capacity));
+    if (argc < 2 || rounds < 1 || rounds > ROUNDS_MAX || bench.chunk < 1 || bench.chunk > CHUNK_MAX) {
+        fprintf(stderr, "usage: book_bench STREAM [rounds 1..%d] [capacity] [chunk 1..%d]\n", ROUNDS_MAX, CHUNK_MAX);
+        return 2;
+    }
+    open_stream(&bench, argv[1]);
+    uint32_t open_max = make_plan(&bench, power_of_two(capacity == 0 ? bench.stream.header.ids + 1 : capacity));
     if (capacity == 0)
         (void)make_plan(&bench, power_of_two(2 * (uint64_t)open_max));
-    bool good = true;
-    array_sums_t sums = {0, 0, 0, 0};
-    uint64_t reports = 0;
-    for (int i = 0; i < rounds; i++) {
-        array_sums_t array_sums;
-        array[i] = array_round(&bench, false, &array_sums);
-        good = good && agrees(&bench.header, &array_sums);
-        array_events[i] = array_round(&bench, true, &array_sums);
-        good = good && agrees(&bench.header, &array_sums);
-        engine[i] = matcher_round(&bench, &sums, &reports);
-        good = good && agrees(&bench.header, &sums);
-    }
-    double engine_median = median(engine, rounds);
-    double array_median = median(array, rounds);
-    double array_events_median = median(array_events, rounds);
-    double operations = (double)bench.header.operations;
-    printf("{\"stream\": \"%s\", \"ns_per_op_median\": %.1f, \"ns_per_op_min\": %.1f, \"rounds\": %d, "
-           "\"events_per_s\": %.0f, \"events_per_op\": %.2f, \"reports_per_op\": %.2f, \"sums_ok\": %s, "
-           "\"array_ns_per_op_median\": %.1f, \"ratio\": %.2f, \"array_with_events_ns_per_op_median\": %.1f, "
-           "\"ratio_to_array_with_events\": %.2f, \"open_orders_max\": %u, \"capacity\": %u, \"chunk\": %lld}\n",
-           bench.name, engine_median, engine[0], rounds, (double)sums.events / operations / engine_median * 1e9,
-           (double)sums.events / operations, (double)reports / operations, good ? "true" : "false", array_median,
-           engine_median / array_median, array_events_median, engine_median / array_events_median, open_max,
-           bench.plan.capacity, (long long)bench.chunk);
-    return good ? 0 : 1;
+    run_rounds(&bench, rounds, &series);
+    print_line(&bench, rounds, open_max, &series);
+    return series.good ? 0 : 1;
 }

@@ -126,6 +126,22 @@ def test_replay_of_the_log_gives_the_same_state_and_the_same_reports():
         assert ours.read(0, ours.published) == theirs.read(0, theirs.published)
 
 
+def test_replay_of_a_log_with_more_reports_than_the_rings_hold_reaches_its_end():
+    live = make_exchange()
+    account = live.account(base=10_000, quote=100_000)
+    for step in range(300):
+        live.buy(account, 100 + step % 7, 1)
+        live.sell(account, 98 + step % 11, 1)
+    [(first, records)] = live.engine.log_records()
+
+    replayed, roomy = type(live.engine)(live.engine.config, ring_slots=512), type(live.engine)(live.engine.config)
+    for engine in (replayed, roomy):
+        engine.replay([(first + at // 128, records[at : at + 128]) for at in range(0, len(records), 128)])
+
+    assert live.engine.reports[1].published > 512
+    assert replayed.state_hash() == roomy.state_hash()
+
+
 def test_a_flipped_amount_in_the_log_is_caught_by_the_hash_mark():
     """Planted fault: the check that guards replay must be able to fail."""
     live = make_exchange()

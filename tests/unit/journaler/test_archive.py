@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from journaler import ArchiveDiverged, Journaler, ReportArchive, append_missing
+from journaler import ArchiveDiverged, Journaler, ReportArchive, append_missing, append_missing_market
 from ringbuf.ring import Ring
 from tests.kit import journals
 
@@ -95,3 +95,76 @@ def test_half_a_slot_at_the_end_of_the_file_is_no_report(tmp_path: Path) -> None
     assert append_missing(tmp_path, 2, 0, reports(0, 3)) == 1
     assert archive.read(2, 0, 9) == reports(0, 3)
     archive.close()
+
+
+# --- market data ------------------------------------------------------------------------------------------------------
+
+
+def market(first: int, count: int) -> bytes:
+    return b"".join(bytes([(first + index) % 255 + 1]) * 64 for index in range(count))
+
+
+def market_ring(*, base: int = 0, slot_count: int = 64) -> Ring:
+    return Ring.private(slot_size=64, slot_count=slot_count, base=base)
+
+
+def archive_market(directory: Path, ring: Ring, bursts: list[int], *, archive: bool = True) -> dict[str, int]:
+    """Publish so many slots at a time, then let the journaler archive; return its counters."""
+    with (
+        journals.log_ring() as log,
+        Journaler(journals.config(directory, archive=archive), log, {}, {2: ring}) as journaler,
+    ):
+        for count in bursts:
+            for _ in range(count):
+                ring.publish(market(ring.published, 1))
+            while archive and not journaler.market_archived:
+                journaler.poll()
+        return journaler.stats()
+
+
+def test_market_slots_lie_at_their_ring_index_over_many_laps(tmp_path: Path) -> None:
+    with market_ring() as ring:
+        stats = archive_market(tmp_path, ring, [40] * 20)
+
+    assert (tmp_path / "market" / "2").read_bytes() == market(0, 800)
+    assert (stats["market_archived"], stats["market_lost"]) == (800, 0)
+
+
+def test_a_market_ring_does_not_wait_and_what_it_overwrote_is_a_hole_that_is_counted(tmp_path: Path) -> None:
+    with market_ring() as ring:
+        stats = archive_market(tmp_path, ring, [10, 300, 10])
+
+    archived = (tmp_path / "market" / "2").read_bytes()
+    holes = [index for index in range(320) if archived[index * 64 : index * 64 + 64] == bytes(64)]
+    assert len(archived) == 320 * 64
+    assert holes == list(range(10, holes[-1] + 1))
+    assert stats["market_lost"] == len(holes) >= 300 - 64
+    for index in set(range(320)) - set(holes):
+        assert archived[index * 64 : index * 64 + 64] == market(index, 1)
+
+    assert append_missing_market(tmp_path, 2, 0, market(0, 320)) == len(holes)
+    assert (tmp_path / "market" / "2").read_bytes() == market(0, 320)
+
+
+def test_what_an_earlier_run_archived_is_not_lost_when_the_same_history_is_made_again(tmp_path: Path) -> None:
+    with market_ring() as ring:
+        archive_market(tmp_path, ring, [50] * 6)
+    with market_ring() as ring:
+        stats = archive_market(tmp_path, ring, [250, 60])
+
+    assert (tmp_path / "market" / "2").read_bytes() == market(0, 310)
+    assert stats["market_lost"] == 0
+
+
+def test_the_market_archive_compares_what_it_has(tmp_path: Path) -> None:
+    assert append_missing_market(tmp_path, 1, 0, market(0, 4)) == 4
+    with pytest.raises(ArchiveDiverged, match="market slot 3 of partition 1"):
+        append_missing_market(tmp_path, 1, 3, market(9, 1))
+    with pytest.raises(ValueError, match="65 bytes are not whole slots of 64"):
+        append_missing_market(tmp_path, 1, 3, bytes(65))
+
+
+def test_without_archive_no_market_data_is_written(tmp_path: Path) -> None:
+    with market_ring() as ring:
+        archive_market(tmp_path, ring, [5], archive=False)
+    assert not (tmp_path / "market").exists()

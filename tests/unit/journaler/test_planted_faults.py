@@ -196,7 +196,7 @@ IN_PYTHON = {
         "if chain.words != record.after:",
         "inspect",
     ),
-    "other bytes in the archive are overwritten": ("archive.py", "if old != ZERO_SLOT:", "if old is None:", "archive"),
+    "other bytes in the archive are overwritten": ("archive.py", "if any(old):", "if old is None:", "archive"),
 }
 
 

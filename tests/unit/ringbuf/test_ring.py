@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ringbuf import (
+    Doorbells,
     Lapped,
     LayoutMismatch,
     Mode,
@@ -321,3 +322,68 @@ def test_producers_death_frees_the_lock_and_its_successor_goes_on_at_pub(shm_pre
         ring.lock_producer()
 
         assert ring.publish(b"two") == 1
+
+
+# --- what the replicator does -----------------------------------------------------------------------------------------
+
+
+def test_a_followers_log_begins_with_records_that_nobody_may_read(shm_prefix: str, tmp_path: Path) -> None:
+    name = f"{shm_prefix}log"
+    with Ring.create(
+        name, slot_size=SLOT_SIZE, slot_count=8, base=20, mode=Mode.DURABLE, commit=12, run_dir=tmp_path
+    ) as ring:
+        assert (ring.commit, ring.visible, ring.replicated, ring.published) == (12, 12, 12, 20)
+
+
+def test_commit_cannot_begin_above_the_log(shm_prefix: str) -> None:
+    with pytest.raises(ValueError, match="commit 21"):
+        Ring.create(f"{shm_prefix}log", slot_size=SLOT_SIZE, slot_count=8, base=20, mode=Mode.DURABLE, commit=21)
+
+
+def test_whole_groups_are_appended_or_nothing() -> None:
+    ring = Ring.private(slot_size=SLOT_SIZE, slot_count=8, gating={0: "reader"})
+
+    assert ring.append(record(7) * 6, wanted=4)
+    assert not ring.append(bytes(3 * SLOT_SIZE), wanted=9)
+
+    assert (ring.published, ring.wanted) == (6, 4)
+    assert ring.read(5) == record(7)
+
+
+@pytest.mark.parametrize("size", [0, SLOT_SIZE - 1, 9 * SLOT_SIZE])
+def test_what_is_appended_are_slots_that_fit(size: int) -> None:
+    ring = Ring.private(slot_size=SLOT_SIZE, slot_count=8)
+
+    with pytest.raises(ValueError, match=f"{size} bytes"):
+        ring.append(bytes(size), wanted=0)
+
+
+def test_the_standbys_word_is_stored_and_wakes_the_journaler(tmp_path: Path) -> None:
+    with Doorbells.private() as doorbells, doorbells.futex("journaler") as bell:
+        ring = Ring.private(slot_size=SLOT_SIZE, slot_count=8, mode=Mode.DURABLE, doorbells=doorbells)
+        ring.watch(bell)
+        bell.arm()
+
+        ring.store_replicated(5)
+
+        assert ring.replicated == 5
+        assert bell.state.rings == 1
+        with pytest.raises(ValueError, match="-1"):
+            ring.store_replicated(-1)
+        ring.close()
+
+
+def test_a_producer_that_lets_go_can_be_followed_by_another_process(shm_prefix: str, tmp_path: Path) -> None:
+    name = f"{shm_prefix}log"
+    with Ring.create(name, slot_size=SLOT_SIZE, slot_count=8, run_dir=tmp_path) as ring:
+        ring.lock_producer()
+        ring.append(bytes(SLOT_SIZE), wanted=1)
+        other = Ring.attach(name, run_dir=tmp_path)
+        with pytest.raises(ProducerBusy):
+            other.lock_producer()
+
+        ring.unlock_producer()
+
+        other.lock_producer()
+        assert other.publish(b"next") == 1
+        other.close()

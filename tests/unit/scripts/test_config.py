@@ -69,7 +69,7 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
         ("[zzzzzzz]\nq = 1\n", "unknown key zzzzzzz; bullring.toml lists every key"),
         ("[capacities]\naccounts = 3\n", "capacities.accounts = 3: must be 16..16777216"),
         ("[rings]\nlog_slots = 5000\n", "rings.log_slots = 5000: must be a power of two, for instance 8192"),
-        ('[node]\nmode = "D7"\n', "node.mode = 'D7': must be one of D0, D1"),
+        ('[node]\nmode = "D7"\n', "node.mode = 'D7': must be one of D0, D1, D1a, D2, D2m"),
         ("[node]\nnode_id = true\n", "node.node_id = True: must be a whole number"),
         ("[node]\nnode_id = 1.5\n", "node.node_id = 1.5: must be a whole number"),
         ('[journal]\narchive = "yes"\n', "journal.archive = 'yes': must be true or false"),
@@ -78,7 +78,13 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
         ('[gateway.binary]\nlisten = "x:99999"\n', "gateway.binary.listen = 'x:99999': the port must be 0..65535"),
         ('[placement]\nmatcher_processes = ["a"]\n', "placement.matcher_processes = ['a']: must be a list of whole"),
         ("[placement]\nmatcher_processes = [[1]]\n", "placement.matcher_processes = [[1]]: must name each partition"),
-        ('[node]\nenvironment = "production"\nmode = "D0"\n', 'node.mode = "D0": environment "production" needs "D1"'),
+        ('[node]\nenvironment = "production"\nmode = "D0"\n', 'node.mode = "D0": environment "production" needs'),
+        ('[gateway.feed]\nline_a = ["full@here"]\n', "gateway.feed.line_a = 'full@here': must be \"KIND@HOST:PORT\""),
+        ('[gateway.feed]\nline_b = ["x@h:1"]\n', "gateway.feed.line_b = 'x@h:1': must be"),
+        ('[gateway.feed]\nline_a = ["all@h:0"]\n', "gateway.feed.line_a = 'all@h:0': the port must be 1..65535"),
+        ("[gateway.feed]\nline_a = [1]\n", "gateway.feed.line_a = [1]: must be a list of texts"),
+        ('[gateway.feed]\nlisten_web = "h:70000"\n', "gateway.feed.listen_web = 'h:70000': the port must be 0.."),
+        ('[gateway.feed]\nlisten_replay = "h:70000"\n', "gateway.feed.listen_replay = 'h:70000': the port must be 0.."),
         ("[node\n", "not valid TOML"),
     ],
 )
@@ -88,6 +94,18 @@ def test_wrong_file_is_refused_with_key_value_and_limit(tmp_path: Path, text: st
 
     assert sentence in str(caught.value)
     assert caught.value.code is ExitCode.CONFIGURATION
+
+
+@pytest.mark.parametrize(
+    ("binary", "replay", "snapshot"),
+    [("10.0.0.1:9100", "10.0.0.1:9200", "10.0.0.1:9202"), ("[::1]:0", "[::1]:0", "[::1]:0")],
+)
+def test_ports_of_the_feed_follow_that_of_order_entry(binary: str, replay: str, snapshot: str) -> None:
+    feed = load(None, {"gateway.binary.listen": binary}).gateway.feed
+
+    assert (feed.listen_replay, feed.listen_snapshot) == (replay, snapshot)
+    own = {"gateway.binary.listen": binary, "gateway.feed.listen_replay": "h:7"}
+    assert load(None, own).gateway.feed.listen_replay == "h:7"
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:

@@ -3,13 +3,14 @@
 import pytest
 
 from scripts.config import ConfigError, load
-from scripts.placement import NOT_PINNED, Kind, place
+from scripts.placement import NOT_PINNED, OBSERVER_KINDS, Kind, place
 
 
 def test_few_cores_fuse_the_order_path_and_park() -> None:
     placement = place(load(), [0, 1])
 
-    assert [plan.kind for plan in placement.processes] == [Kind.JOURNALER, Kind.FUSED]
+    kinds = [plan.kind for plan in placement.processes]
+    assert kinds == [Kind.JOURNALER, Kind.FUSED, Kind.HISTORY, Kind.WEB, Kind.FEED, Kind.LEDGER]
     assert all(plan.wait == "park" and plan.core == NOT_PINNED for plan in placement.processes)
     assert placement.processes[1].partitions == (1, 2)
 
@@ -18,7 +19,9 @@ def test_many_cores_give_each_stage_its_own_and_spin() -> None:
     placement = place(load(), range(8))
 
     spinning = [plan for plan in placement.processes if plan.wait == "spin"]
-    assert [plan.kind for plan in spinning] == [Kind.SEQUENCER, Kind.MATCHER, Kind.MATCHER, Kind.GATEWAY]
+    assert [plan.kind for plan in spinning] == [
+        Kind.SEQUENCER, Kind.MATCHER, Kind.MATCHER, Kind.GATEWAY, Kind.FEED
+    ]  # fmt: skip
     cores = [plan.core for plan in spinning]
     assert len(set(cores)) == len(cores)
     assert 0 not in cores
@@ -46,8 +49,53 @@ def test_core_that_is_not_there_is_refused() -> None:
         place(load(None, {"placement.core_sequencer": 7}), [0, 1])
 
 
+def test_web_gateway_has_one_history_and_as_many_workers_as_wished() -> None:
+    placement = place(load(None, {"gateway.web.workers": 3}), [0, 1])
+
+    names = [plan.name for plan in placement.processes if plan.kind in (Kind.HISTORY, Kind.WEB)]
+    assert names == ["history", "web-0", "web-1", "web-2"]
+    none = place(load(None, {"gateway.web.workers": 0}), [0, 1]).processes
+    assert not {Kind.HISTORY, Kind.WEB} & {plan.kind for plan in none}
+
+
 def test_choice_is_told_with_its_reason() -> None:
     text = place(load(), [0, 1]).describe()
 
     assert "fused (2 cores, stages need 6)" in text
     assert "one fault domain" in text
+
+
+def test_the_feed_gets_what_is_left_and_parks_where_nothing_is() -> None:
+    layout = {"placement.layout": "stages", "ledger.enabled": False}
+
+    five = place(load(None, layout), range(5)).processes[-1]
+    six = place(load(None, layout), range(6)).processes[-1]
+    chosen = place(load(None, layout | {"placement.core_feed": 1}), range(5)).processes[-1]
+
+    assert (five.kind, five.wait, five.core) == (Kind.FEED, "park", NOT_PINNED)
+    assert (six.kind, six.wait, six.core) == (Kind.FEED, "spin", 5)
+    assert (chosen.wait, chosen.core) == ("park", 1), "a core that others have is shared, not spun on"
+
+
+def test_websockets_of_the_feed_have_a_process_of_their_own() -> None:
+    web = {"gateway.feed.listen_web": "localhost:0", "ledger.enabled": False}
+    *_, feed, last = place(load(None, web), range(8)).processes
+    assert (feed.kind, last.kind, last.name) == (Kind.FEED, Kind.FEED_WEB, "feed-web")
+    assert (last.wait, last.core) == ("park", NOT_PINNED)
+    without = place(load(None, web | {"gateway.feed.enabled": False}), range(8)).processes
+    assert not {plan.kind for plan in without} & {Kind.FEED, Kind.FEED_WEB}
+
+
+def test_without_archive_there_is_no_feed() -> None:
+    for key in ("journal.archive", "gateway.feed.enabled"):
+        alone = {"ledger.enabled": False, "gateway.web.workers": 0, key: False}
+        assert Kind.FEED not in [plan.kind for plan in place(load(None, alone), range(8)).processes]
+
+
+def test_ledger_is_an_observer_and_can_be_left_out() -> None:
+    observers = [plan.kind for plan in place(load(), [0, 1]).processes if plan.kind in OBSERVER_KINDS]
+    assert observers == [Kind.HISTORY, Kind.WEB, Kind.FEED, Kind.LEDGER]
+
+    without = place(load(None, {"ledger.enabled": False}), [0, 1])
+
+    assert Kind.LEDGER not in [plan.kind for plan in without.processes]

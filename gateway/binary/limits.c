@@ -1,0 +1,92 @@
+/* How much a client may ask: buckets of a session and of its account, cancels apart (decision 0046). */
+#include <string.h>
+
+#include "internal.h"
+
+#define FLOOD_INTERVALS 10 /* in a row above the limit */
+#define CANCELS_FACTOR 2
+
+/* A bucket is the time at which it will be full again: it holds as many requests as fit between that and one interval ahead. */
+static bool bucket_has(uint64_t full_ns, uint64_t now_ns, uint64_t interval_ns, uint32_t count)
+{
+    uint64_t from = full_ns > now_ns ? full_ns : now_ns;
+    return from + interval_ns / count <= now_ns + interval_ns;
+}
+
+static void bucket_take(uint64_t *full_ns, uint64_t now_ns, uint64_t interval_ns, uint32_t count)
+{
+    *full_ns = (*full_ns > now_ns ? *full_ns : now_ns) + interval_ns / count;
+}
+
+static account_bucket_t *of_account(server_t *server, uint32_t account)
+{
+    account_bucket_t *free_entry = NULL;
+
+    for (uint32_t i = 0; i < server->config.connections_max; i++) {
+        account_bucket_t *entry = &server->account_buckets[i];
+        if (entry->users > 0 && entry->account == account)
+            return entry;
+        if (entry->users == 0 && free_entry == NULL)
+            free_entry = entry;
+    }
+    INVARIANT(free_entry != NULL); /* as many as connections */
+    *free_entry = (account_bucket_t){.account = account};
+    return free_entry;
+}
+
+void limits_join(server_t *server, connection_t *connection)
+{
+    connection->limits = of_account(server, connection->account);
+    connection->limits->users++;
+}
+
+void limits_leave(connection_t *connection)
+{
+    if (connection->limits != NULL)
+        connection->limits->users--;
+    connection->limits = NULL;
+}
+
+/* Counts what was refused; a client that does not stop is first not read, then cut off. */
+static void note_refused(server_t *server, connection_t *connection, uint32_t allowed)
+{
+    uint64_t interval_ns = (uint64_t)server->config.throttle_interval_ms * 1000000;
+
+    if (server->now_ns >= connection->flood_window_ns + interval_ns) {
+        bool in_a_row = server->now_ns < connection->flood_window_ns + 2 * interval_ns;
+        connection->flood_intervals = in_a_row ? connection->flood_intervals + 1 : 1;
+        connection->flood_window_ns = server->now_ns;
+        connection->flood_refused = 0;
+    }
+    if (++connection->flood_refused > allowed)
+        connection->unread_until_ns = connection->flood_window_ns + interval_ns;
+}
+
+uint16_t limits_take(server_t *server, connection_t *connection, bool cancel)
+{
+    const server_config_t *config = &server->config;
+    uint64_t interval_ns = (uint64_t)config->throttle_interval_ms * 1000000, now = server->now_ns;
+    uint32_t factor = cancel ? CANCELS_FACTOR : 1;
+    uint32_t session_count = config->throttle_count * factor, account_count = config->account_throttle_count * factor;
+
+    /* A gateway of ours acts for many accounts and limits them itself. */
+    if (config->admin || connection->limits == NULL || (connection->permissions & PERMISSIONS_ADMIN) != 0)
+        return REJECT_CODE_NONE;
+    uint64_t *session = &connection->full_ns[cancel], *account = &connection->limits->full_ns[cancel];
+    bool fits = (session_count == 0 || bucket_has(*session, now, interval_ns, session_count)) &&
+                (account_count == 0 || bucket_has(*account, now, interval_ns, account_count));
+    if (!fits) {
+        note_refused(server, connection, session_count != 0 ? session_count : account_count);
+        return REJECT_CODE_THROTTLE_EXCEEDED;
+    }
+    if (session_count != 0)
+        bucket_take(session, now, interval_ns, session_count);
+    if (account_count != 0)
+        bucket_take(account, now, interval_ns, account_count);
+    return REJECT_CODE_NONE;
+}
+
+bool limits_flooded(const connection_t *connection)
+{
+    return connection->flood_intervals > FLOOD_INTERVALS;
+}

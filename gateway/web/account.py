@@ -1,0 +1,350 @@
+"""The account: balances, trades, commissions, prevented matches, amendments, counts, filters, private events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from gateway.web.api import (
+    END_TIME,
+    FROM_ID,
+    LIMIT_1000,
+    ORDER_ID,
+    START_TIME,
+    SYMBOL_OPTIONAL,
+    SYMBOL_REQUIRED,
+    Call,
+    Endpoint,
+    Kind,
+    Param,
+    Security,
+)
+from gateway.web.auth import to_us
+from gateway.web.decimals import to_text
+from gateway.web.errors import ApiError, combination, missing
+from gateway.web.orders import STP_MODES
+from gateway.web.reference import Instrument
+from ringbuf.wire import messages as wire
+
+DAY_US = 86_400_000_000
+RATE_EXPONENT = -6  # fee rates are millionths
+EVENTS_MAX = 1000
+
+
+def time_range(call: Call, *, needs_symbol: bool = False) -> tuple[int | None, int | None]:
+    """Return [start, end) in ns of startTime and endTime (inclusive). Raises ApiError -1127 above a day.
+
+    Without a symbol (an extension) the range is free.
+    """
+    start, end = call.get("startTime"), call.get("endTime")
+    start_us = None if start is None else to_us(start)
+    end_us = None if end is None else to_us(end)
+    if start_us is not None and end_us is not None:
+        if end_us < start_us:
+            raise ApiError(-1102, "Start time is greater than end time.")
+        if needs_symbol and "symbol" in call.values and end_us - start_us > DAY_US:
+            raise ApiError(-1127, "More than 24 hours between startTime and endTime.")
+    end_step = 1 if end is not None and end == end_us else 1000
+    return (
+        None if start_us is None else start_us * 1000,
+        None if end_us is None else (end_us + end_step) * 1000,
+    )
+
+
+async def balances(call: Call) -> list[tuple[str, str, str]]:
+    """Return (asset, free, locked) of every asset there is."""
+    gateway = call.gateway
+    replies = await gateway.query(
+        wire.BalanceReply, wire.BalanceQuery(request_id=gateway.request_id(), account_id=call.account)
+    )
+    held = {reply.asset_id: reply for reply in replies}
+    rows = []
+    for asset in sorted(gateway.reference.assets.values(), key=lambda asset: asset.symbol):
+        reply = held.get(asset.id)
+        free, locked = (0, 0) if reply is None else (reply.available, reply.held)
+        rows.append((asset.symbol, asset.text(free), asset.text(locked)))
+    return rows
+
+
+def is_zero(text: str) -> bool:
+    return not text.strip("0.")
+
+
+async def account(call: Call) -> dict[str, Any]:
+    gateway = call.gateway
+    await gateway.caught_up()
+    rows = await balances(call)
+    if call.get("omitZeroBalances"):
+        rows = [row for row in rows if not (is_zero(row[1]) and is_zero(row[2]))]
+    maker, taker = gateway.reference.rates(call.account, 0)
+    key = call.key
+    assert key is not None  # a signed endpoint
+    return {
+        "makerCommission": maker // 100,  # 0.1 % is 10
+        "takerCommission": taker // 100,
+        "buyerCommission": 0,
+        "sellerCommission": 0,
+        "commissionRates": {
+            "maker": to_text(maker, RATE_EXPONENT),
+            "taker": to_text(taker, RATE_EXPONENT),
+            "buyer": to_text(0, 0),
+            "seller": to_text(0, 0),
+        },
+        "canTrade": key.may(wire.Permissions.TRADE),
+        "canWithdraw": False,
+        "canDeposit": False,
+        "brokered": False,
+        "requireSelfTradePrevention": False,
+        "preventSor": False,
+        "updateTime": call.time(gateway.now_us() * 1000),
+        "accountType": "SPOT",
+        "balances": [{"asset": asset, "free": free, "locked": locked} for asset, free, locked in rows],
+        "permissions": ["SPOT"],
+        "uid": call.account,
+    }
+
+
+def commission_rates(call: Call, instrument: Instrument) -> dict[str, str]:
+    maker, taker = call.gateway.reference.rates(call.account, instrument.id)
+    return {
+        "maker": to_text(maker, RATE_EXPONENT),
+        "taker": to_text(taker, RATE_EXPONENT),
+        "buyer": to_text(0, 0),
+        "seller": to_text(0, 0),
+    }
+
+
+async def commission(call: Call) -> dict[str, Any]:
+    instrument = call.instrument()
+    none = {name: to_text(0, 0) for name in ("maker", "taker", "buyer", "seller")}
+    return {
+        "symbol": instrument.symbol,
+        "standardCommission": commission_rates(call, instrument),
+        "specialCommission": none,
+        "taxCommission": none,
+        "discount": {
+            "enabledForAccount": False, "enabledForSymbol": False, "discountAsset": "", "discount": to_text(0, 0),
+        },
+    }  # fmt: skip
+
+
+async def my_trades(call: Call) -> list[dict[str, Any]]:
+    """Fills of a pair, or of the whole account; oldest first."""
+    gateway = call.gateway
+    start_ns, end_ns = time_range(call, needs_symbol=True)
+    conditions, values = ["account = ?"], [call.account]
+    if "symbol" in call.values:
+        conditions.append("instrument = ?")
+        values.append(call.instrument().id)
+    elif "fromId" in call.values or "orderId" in call.values:
+        raise missing("symbol")
+    if "fromId" in call.values and (start_ns is not None or end_ns is not None):
+        raise combination()
+    bounds = (("order_id = ?", "orderId"), ("trade_id >= ?", "fromId"))
+    for condition, name in bounds:
+        if name in call.values:
+            conditions.append(condition)
+            values.append(call.get(name))
+    if start_ns is not None:
+        conditions.append("ts_ns >= ?")
+        values.append(start_ns)
+    if end_ns is not None:
+        conditions.append("ts_ns < ?")
+        values.append(end_ns)
+    await gateway.caught_up()
+    newest = start_ns is None and "fromId" not in call.values
+    query = (
+        "SELECT instrument, trade_id, order_id, list_id, price, qty, quote, fee, fee_asset, side, maker, ts_ns"
+        f" FROM fills WHERE {' AND '.join(conditions)} ORDER BY ts_ns {'DESC' if newest else 'ASC'},"
+        f" trade_id {'DESC' if newest else 'ASC'} LIMIT {call.get('limit', 500):d}"
+    )
+    rows = gateway.store.rows(query, values)
+    return [_trade(call, row) for row in (reversed(rows) if newest else rows)]
+
+
+def _trade(call: Call, row: tuple[Any, ...]) -> dict[str, Any]:
+    instrument_id, trade_id, order_id, list_id, price, qty, quote, fee, fee_asset, side, maker, ts_ns = row
+    reference = call.gateway.reference
+    instrument = reference.instruments[instrument_id]
+    return {
+        "symbol": instrument.symbol,
+        "id": trade_id,
+        "orderId": order_id,
+        "orderListId": list_id,
+        "price": instrument.price_text(price),
+        "qty": instrument.qty_text(qty),
+        "quoteQty": reference.quote_text(instrument, quote),
+        "commission": reference.assets[fee_asset].text(fee),
+        "commissionAsset": reference.assets[fee_asset].symbol,
+        "time": call.time(ts_ns),
+        "isBuyer": side == wire.Side.BUY,
+        "isMaker": bool(maker),
+        "isBestMatch": True,
+    }
+
+
+async def prevented_matches(call: Call) -> list[dict[str, Any]]:
+    gateway = call.gateway
+    instrument = call.instrument()
+    conditions, values = ["account = ?", "instrument = ?"], [call.account, instrument.id]
+    if "preventedMatchId" not in call.values and "orderId" not in call.values:
+        raise missing("preventedMatchId")
+    bounds = (
+        ("match_id = ?", "preventedMatchId"), ("order_id = ?", "orderId"), ("match_id >= ?", "fromPreventedMatchId"),
+    )  # fmt: skip
+    for condition, name in bounds:
+        if name in call.values:
+            conditions.append(condition)
+            values.append(call.get(name))
+    await gateway.caught_up()
+    rows = gateway.store.rows(
+        "SELECT match_id, order_id, counter_order_id, price, qty, stp_mode, ts_ns FROM prevented WHERE "
+        f"{' AND '.join(conditions)} ORDER BY match_id LIMIT {call.get('limit', 500):d}",
+        values,
+    )
+    return [
+        {
+            "symbol": instrument.symbol,
+            "preventedMatchId": match_id,
+            "takerOrderId": max(order_id, counter),
+            "makerSymbol": instrument.symbol,
+            "makerOrderId": min(order_id, counter),
+            "tradeGroupId": call.account,
+            "selfTradePreventionMode": STP_MODES[wire.StpMode(mode)],
+            "price": instrument.price_text(price),
+            "makerPreventedQuantity": instrument.qty_text(qty),
+            "transactTime": call.time(ts_ns),
+        }
+        for match_id, order_id, counter, price, qty, mode, ts_ns in rows
+    ]
+
+
+async def amendments(call: Call) -> list[dict[str, Any]]:
+    gateway = call.gateway
+    instrument = call.instrument()
+    await gateway.caught_up()
+    rows = gateway.store.rows(
+        "SELECT order_id, execution_id, orig_client_id, new_client_id, orig_qty, new_qty, ts_ns FROM amendments"
+        " WHERE account = ? AND instrument = ? AND order_id = ? AND execution_id >= ? ORDER BY execution_id"
+        f" LIMIT {call.get('limit', 500):d}",
+        (call.account, instrument.id, call.get("orderId"), call.get("fromExecutionId", 0)),
+    )
+    return [
+        {
+            "symbol": instrument.symbol,
+            "orderId": order_id,
+            "executionId": execution,
+            "origClientOrderId": old_id,
+            "newClientOrderId": new_id,
+            "origQty": instrument.qty_text(old),
+            "newQty": instrument.qty_text(new),
+            "time": call.time(ts_ns),
+        }
+        for order_id, execution, old_id, new_id, old, new, ts_ns in rows
+    ]
+
+
+async def order_counts(call: Call) -> list[dict[str, Any]]:
+    used = call.gateway.limits.orders(call.account, 0)
+    limits = call.gateway.config.limits
+    return [
+        {
+            "rateLimitType": "ORDERS", "interval": "SECOND", "intervalNum": 10,
+            "limit": limits.orders_per_10_seconds, "count": used.ten_seconds,
+        },
+        {
+            "rateLimitType": "ORDERS", "interval": "DAY", "intervalNum": 1,
+            "limit": limits.orders_per_day, "count": used.day,
+        },
+    ]  # fmt: skip
+
+
+async def allocations(call: Call) -> list[dict[str, Any]]:
+    """No order here is ever routed over several books, so there are none."""
+    call.instrument()
+    return []
+
+
+async def events(call: Call) -> dict[str, Any]:
+    """Private events after a vector {"partition": accountSeq}, and the vector to ask with next time."""
+    gateway = call.gateway
+    after = call.get("after", {})
+    if not isinstance(after, dict) or not all(isinstance(seq, int) and seq >= 0 for seq in after.values()):
+        raise ApiError(-1130, "Data sent for parameter 'after' is not valid. It must be {\"partition\": number}.")
+    await gateway.caught_up()
+    vector = {str(partition): seq for partition, seq in gateway.store.vector(call.account).items()}
+    limit = call.get("limit", 500)
+    found = []
+    for partition in sorted(vector, key=int):
+        found += gateway.store.events_of(call.account, int(partition), after.get(partition, 0), limit)
+    found = sorted(found, key=lambda event: event.id)[:limit]
+    reached = {partition: after.get(partition, 0) for partition in vector}
+    for event in found:
+        reached[str(event.partition)] = event.seq
+    lost = {
+        partition: [after.get(partition, 0) + 1, first - 1]
+        for partition, first in _first_of(found).items()
+        if first > after.get(partition, 0) + 1
+    }
+    return {
+        "events": [orjson.loads(event.body) for event in found],
+        "vector": reached,
+        "newest": vector,
+        "lost": lost,  # numbers that are no longer kept
+    }
+
+
+def _first_of(found: list[Any]) -> dict[str, int]:
+    first: dict[str, int] = {}
+    for event in found:
+        first.setdefault(str(event.partition), event.seq)
+    return first
+
+
+ENDPOINTS = (
+    Endpoint(
+        "GET", "/api/v3/account", "Balances and permissions", account, (Param("omitZeroBalances", Kind.BOOLEAN),),
+        socket="account.status", security=Security.USER_DATA, weight=20,
+    ),
+    Endpoint(
+        "GET", "/api/v3/account/commission", "Commission rates of a pair", commission, (SYMBOL_REQUIRED,),
+        socket="account.commission", security=Security.USER_DATA, weight=20,
+    ),
+    Endpoint(
+        "GET", "/api/v3/myTrades", "Fills of a pair, or of the whole account", my_trades,
+        (SYMBOL_OPTIONAL, ORDER_ID, START_TIME, END_TIME, FROM_ID, LIMIT_1000), socket="myTrades",
+        security=Security.USER_DATA, weight=lambda params: 5 if params.get("orderId") else 20, answer="array",
+    ),
+    Endpoint(
+        "GET", "/api/v3/myPreventedMatches", "Matches that self-trade prevention prevented", prevented_matches,
+        (
+            SYMBOL_REQUIRED, Param("preventedMatchId", Kind.INTEGER, low=0), ORDER_ID,
+            Param("fromPreventedMatchId", Kind.INTEGER, low=0), LIMIT_1000,
+        ),
+        socket="myPreventedMatches", security=Security.USER_DATA,
+        weight=lambda params: 2 if params.get("preventedMatchId") else 20, answer="array",
+    ),
+    Endpoint(
+        "GET", "/api/v3/myAllocations", "Allocations of routed orders", allocations,
+        (SYMBOL_REQUIRED, START_TIME, END_TIME, LIMIT_1000), socket="myAllocations", security=Security.USER_DATA,
+        weight=20, answer="array",
+    ),
+    Endpoint(
+        "GET", "/api/v3/order/amendments", "Amendments of an order", amendments,
+        (
+            SYMBOL_REQUIRED, Param("orderId", Kind.INTEGER, required=True, low=0),
+            Param("fromExecutionId", Kind.INTEGER, low=0), LIMIT_1000,
+        ),
+        socket="order.amendments", security=Security.USER_DATA, weight=4, answer="array",
+    ),
+    Endpoint(
+        "GET", "/api/v3/rateLimit/order", "Unfilled orders counted", order_counts,
+        socket="account.rateLimits.orders", security=Security.USER_DATA, weight=40, answer="array",
+    ),
+    Endpoint(
+        "GET", "/api/v3/account/events", "Private events after a vector, for resuming", events,
+        (Param("after", Kind.JSON, doc='what was seen: {"partition": accountSeq}'), LIMIT_1000),
+        socket="account.events", security=Security.USER_DATA, weight=5,
+    ),
+)  # fmt: skip

@@ -1,0 +1,270 @@
+"""A worker's way to the core: one privileged session on the binary gateway, acting for any account.
+
+Requests are answered by reports, found by their number. What else an input did (fills of a new order, orders of a mass
+cancel) stands beside the answer in the report ring: InputReader reads it there, up to the mark that ends the input.
+
+After a lost connection the session begins a new version: what was sent and not answered is never sent again, so a
+request a client was told nothing about is not applied later on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.clients.python.client import BullringClient, LogonRefused, Report, ReportGap, SessionLost
+from gateway.clients.python.signing import HmacSigner, Signer
+from gateway.web.history import BLOCK_OFFSET, REPORT_SLOT, SLOT_SIZE
+from journaler.reader import ReportArchive
+from ringbuf import Lapped, Ring
+from ringbuf.wire import messages as wire
+from ringbuf.wire.base import WireMessage
+from ringbuf.wire.codec import encode_frame
+from ringbuf.wire.messages import FrameFlag
+
+REPORT_SEQ_MASK = (1 << 56) - 1
+PARTITION_SHIFT = 56
+FLAG_LAST_OF_INPUT = 2
+READ_AHEAD = 64
+RETRY_S = 0.0005
+RECONNECT_S = 0.1
+CREDENTIALS_S = 1.0
+NO_SIGNER = HmacSigner("", b"")  # until there are credentials
+ANSWER_TIMEOUT_S = 10.0
+
+
+class CoreUnavailable(ConnectionError):
+    """The session is not bound: nothing was sent."""
+
+
+class OutcomeUnknown(Exception):
+    """The request was sent, and no answer came: it may or may not be in the log."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """The report that answers one numbered request, and where it stands."""
+
+    partition: int
+    report: Any
+
+    @property
+    def report_seq(self) -> int:
+        return int(self.report.exec_id & REPORT_SEQ_MASK)
+
+
+@dataclass(slots=True)
+class _Pending:
+    done: asyncio.Future[dict[int, list[Answer]]]
+    waiting: dict[int, int]  # number -> answers still to come
+    answers: dict[int, list[Answer]] = field(default_factory=dict)
+
+
+Credentials = Callable[[], Awaitable[tuple[int, Signer] | None]]
+
+
+class CoreLink(BullringClient):
+    """`run()` binds the session and keeps it bound.
+
+    `credentials` is asked for (session id, key) until it has them: a node that follows cannot make a session yet.
+    """
+
+    def __init__(self, addresses: Sequence[tuple[str, int]], *, credentials: Credentials, partitions: int) -> None:
+        super().__init__(addresses, session_id=0, signer=NO_SIGNER, resume=False)
+        self._credentials = credentials
+        self._reports = _Delivery(self)
+        self._partitions = partitions
+        self._pending: dict[int, _Pending] = {}
+        self._lost_event = asyncio.Event()
+        self.bound = asyncio.Event()  # set once the session has been bound the first time
+        self.unknown_outcomes = 0
+
+    async def run(self) -> None:
+        """Bind the session again and again, for ever."""
+        while True:
+            try:
+                if not await self._ready_to_sign():
+                    await asyncio.sleep(CREDENTIALS_S)
+                    continue
+                await self.start()
+                self._lost_event.clear()
+                self.bound.set()
+                if self.established:
+                    await self._lost_event.wait()
+            except (OSError, TimeoutError, LogonRefused, SessionLost):
+                pass  # nobody there yet, or not ready: again
+            self._fail_pending()
+            if self._link is not None:
+                self._link.close()
+            await asyncio.sleep(RECONNECT_S)
+
+    async def _ready_to_sign(self) -> bool:
+        if self.session_id == 0:
+            found = await self._credentials()
+            if found is None:
+                return False
+            self.session_id, self._signer = found
+        return True
+
+    async def request(self, *messages: WireMessage) -> list[list[Answer]]:
+        """Send one linked group; return the answers of each message, in order (none for OrderDetails).
+
+        Raises CoreUnavailable (nothing was sent), OutcomeUnknown.
+        """
+        if not self.established or self._link is None:
+            raise CoreUnavailable("the session to the exchange is not bound")
+        first = self._own.next_seq
+        now_ns = self._wall_ns()  # the sequencer counts max_latency_us from here
+        done: asyncio.Future[dict[int, list[Answer]]] = asyncio.get_running_loop().create_future()
+        pending = _Pending(done, {})
+        frames = bytearray()
+        for index, message in enumerate(messages):
+            seq_num = first + index
+            if not isinstance(message, wire.OrderDetails):
+                mass = isinstance(message, wire.MassCancelRequest)
+                pending.waiting[seq_num] = self._partitions if mass else 1
+                self._pending[seq_num] = pending
+            flags = FrameFlag.MORE if index + 1 < len(messages) else 0
+            frames += encode_frame(message, seq_num=seq_num, flags=flags, sending_time=now_ns)
+        self._own.next_seq = first + len(messages)
+        self._link.send(bytes(frames))
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                answers = await done
+        except TimeoutError:
+            self.unknown_outcomes += 1
+            raise OutcomeUnknown("no answer in time") from None
+        finally:
+            for seq_num in range(first, first + len(messages)):
+                self._pending.pop(seq_num, None)
+        return [answers.get(first + index, []) for index in range(len(messages))]
+
+    def new_request_id(self) -> int:
+        """Return an id for a query that no other query has."""
+        return self._request()
+
+    def deliver(self, item: Report | ReportGap | SessionLost) -> None:
+        """Take a report as it comes, in place of the queue a client reads."""
+        if isinstance(item, SessionLost):
+            self._lost_event.set()
+        elif isinstance(item, Report) and item.seq_num:
+            self._answered_request(item)
+
+    def _answered_request(self, item: Report) -> None:
+        report = item.message
+        seq_num = getattr(report, "ref_seq_num", 0)
+        pending = self._pending.get(seq_num)
+        if pending is None or isinstance(report, wire.OrderPrevented):
+            return
+        if isinstance(report, wire.OrderCanceled) and report.cancel_reason != wire.CancelReason.CLIENT:
+            return  # a mass cancel tells of each order; its own answer comes behind
+        pending.answers.setdefault(seq_num, []).append(Answer(item.partition, report))
+        left = pending.waiting.get(seq_num, 0) - 1
+        refused = isinstance(report, wire.MassCancelReport) and report.reject_code != wire.RejectCode.NONE
+        if left > 0 and not refused and not isinstance(report, wire.BusinessReject):
+            pending.waiting[seq_num] = left
+            return
+        pending.waiting.pop(seq_num, None)
+        if not pending.waiting and not pending.done.done():
+            pending.done.set_result(pending.answers)
+
+    def _fail_pending(self) -> None:
+        waiting, self._pending = self._pending, {}
+        for pending in waiting.values():
+            if not pending.done.done():
+                self.unknown_outcomes += 1
+                pending.done.set_exception(OutcomeUnknown("the connection to the exchange was lost"))
+
+    def _not_applied(self, message: wire.NotApplied) -> None:
+        """Cannot be on one healthy connection: begin anew rather than send again."""
+        if self._link is not None:
+            self._link.close()
+
+
+class _Delivery(asyncio.Queue[Report | ReportGap | SessionLost]):
+    """A queue that keeps nothing: answers go straight to who waits for them."""
+
+    def __init__(self, link: CoreLink) -> None:
+        super().__init__()
+        self._link = link
+
+    def put_nowait(self, item: Report | ReportGap | SessionLost) -> None:
+        self._link.deliver(item)
+
+
+class InputReader:
+    """Reads from the report rings what one input did. The rings are only looked at."""
+
+    def __init__(self, reports: Mapping[int, Ring], archive: ReportArchive) -> None:
+        self._reports = reports
+        self._archive = archive
+
+    def published(self) -> dict[int, int]:
+        """Return how many reports of each partition there are now."""
+        return {partition: ring.published for partition, ring in self._reports.items()}
+
+    async def after(self, partition: int, report_seq: int) -> list[WireMessage]:
+        """Return the reports of the input of `report_seq` from there to its end; waits until it has ended."""
+        found: list[WireMessage] = []
+        cause = None
+        at = report_seq
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                while True:
+                    for slot in self._slots(partition, at, READ_AHEAD):
+                        template, flags, in_seq = _head(slot)
+                        cause = in_seq if cause is None else cause
+                        if in_seq != cause:
+                            return found
+                        found += _decoded(template, slot)
+                        at += 1
+                        if flags & FLAG_LAST_OF_INPUT:
+                            return found
+                    if at >= self._reports[partition].published:
+                        await asyncio.sleep(RETRY_S)
+        return found
+
+    def before(self, partition: int, report_seq: int) -> list[WireMessage]:
+        """Return the reports of the input of `report_seq` that stand before it."""
+        found: list[WireMessage] = []
+        at = report_seq
+        cause: int | None = None
+        while at >= 0:
+            first = max(0, at - READ_AHEAD + 1)
+            batch = self._slots(partition, first, at - first + 1)
+            block: list[WireMessage] = []
+            for slot in reversed(batch):
+                template, _, in_seq = _head(slot)
+                cause = in_seq if cause is None else cause
+                if in_seq != cause:
+                    return list(reversed(block)) + found
+                block += _decoded(template, slot)
+            found = list(reversed(block)) + found
+            if not batch:
+                return found
+            at = first - 1
+        return found
+
+    def _slots(self, partition: int, first: int, count: int) -> list[bytes]:
+        ring = self._reports[partition]
+        count = min(count, ring.published - first)
+        if count <= 0:
+            return []
+        try:
+            data = ring.read(first, count)
+        except (Lapped, IndexError):
+            data = self._archive.read(partition, first, count)
+        return [data[at : at + SLOT_SIZE] for at in range(0, len(data), SLOT_SIZE)]
+
+
+def _head(slot: bytes) -> tuple[int, int, int]:
+    _, template, _, _, _, flags, _, _, _, in_seq = REPORT_SLOT.unpack_from(slot)
+    return template, flags, in_seq
+
+
+def _decoded(template: int, slot: bytes) -> list[WireMessage]:
+    kind = wire.MESSAGES.get(template)
+    return [] if kind is None else [kind.unpack(slot, BLOCK_OFFSET)]

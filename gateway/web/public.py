@@ -1,0 +1,376 @@
+"""Public market data: depth, trades, candles, prices, statistics."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.web.api import (
+    END_TIME,
+    FROM_ID,
+    LIMIT_1000,
+    START_TIME,
+    SYMBOL_OPTIONAL,
+    SYMBOL_REQUIRED,
+    SYMBOLS,
+    Call,
+    Endpoint,
+    Kind,
+    Param,
+)
+from gateway.web.auth import to_us
+from gateway.web.decimals import to_text
+from gateway.web.errors import ApiError, bad_symbol, combination
+from gateway.web.market_view import INTERVALS, NS_PER_S, Statistics, candle_end, candle_start
+from gateway.web.reference import Instrument
+from gateway.web.store import Trade
+
+DEPTH_WEIGHTS = ((100, 5), (500, 25), (1000, 50), (5000, 250))
+DEPTH_MAX = 5000
+DAY_NS = 86_400 * NS_PER_S
+WINDOW = r"^([1-9]|[1-5][0-9])m$|^([1-9]|1[0-9]|2[0-3])h$|^[1-7]d$"
+WINDOW_UNITS_S = {"m": 60, "h": 3600, "d": 86400}
+ZONE = r"^([+-]?)([0-9]{1,2})(?::([0-9]{2}))?$"
+ZONE_EAST_S, ZONE_WEST_S = 14 * 3600, -12 * 3600
+AVG_PRICE_MINUTES = 5
+PERCENT_PLACES = 3
+INTERVAL = Param("interval", required=True, choices=INTERVALS, bad_code=(-1120, "Invalid interval."))
+TYPE = Param("type", choices=("FULL", "MINI"), bad_code=(-1139, "Invalid ticker type."))
+TIME_ZONE = Param("timeZone", doc="hours from UTC, as 5 or -3:30")
+
+
+async def depth(call: Call) -> dict[str, Any]:
+    instrument = call.instrument()
+    await call.gateway.caught_up()
+    found = call.gateway.market.depth(instrument, call.get("limit", 100))
+    price, qty = instrument.price_text, instrument.qty_text
+    return {
+        "lastUpdateId": found.update_id,
+        "bids": [[price(ticks), qty(lots)] for ticks, lots in found.bids],
+        "asks": [[price(ticks), qty(lots)] for ticks, lots in found.asks],
+    }
+
+
+def trade_body(call: Call, instrument: Instrument, trade: Trade) -> dict[str, Any]:
+    return {
+        "id": trade.trade_id,
+        "price": instrument.price_text(trade.price),
+        "qty": instrument.qty_text(trade.qty),
+        "quoteQty": call.gateway.reference.quote_text(instrument, trade.quote),
+        "time": call.time(trade.ts_ns),
+        "isBuyerMaker": bool(trade.buyer_is_maker),
+        "isBestMatch": True,
+    }
+
+
+async def trades(call: Call) -> list[dict[str, Any]]:
+    instrument = call.instrument()
+    await call.gateway.caught_up()
+    found = call.gateway.market.trades(instrument, call.get("limit", 500), call.get("fromId"))
+    return [trade_body(call, instrument, trade) for trade in found]
+
+
+def bounds(call: Call) -> tuple[int | None, int | None]:
+    """Return [start, end) in ns of startTime and endTime, which is inclusive."""
+    start, end = call.get("startTime"), call.get("endTime")
+    if start is not None and end is not None and to_us(end) < to_us(start):
+        raise ApiError(-1102, "Start time is greater than end time.")
+    end_us = None if end is None else to_us(end) + (1 if to_us(end) == end else 1000)
+    return None if start is None else to_us(start) * 1000, None if end_us is None else end_us * 1000
+
+
+async def aggregate_trades(call: Call) -> list[dict[str, Any]]:
+    instrument = call.instrument()
+    start_ns, end_ns = bounds(call)
+    if call.get("fromId") is not None and (start_ns is not None or end_ns is not None):
+        raise combination()
+    await call.gateway.caught_up()
+    found = call.gateway.market.aggregate_trades(
+        instrument, call.get("limit", 500), call.get("fromId"), start_ns, end_ns
+    )
+    return [
+        {
+            "a": entry.id,
+            "p": instrument.price_text(entry.price),
+            "q": instrument.qty_text(entry.qty),
+            "f": entry.first_id,
+            "l": entry.last_id,
+            "T": call.time(entry.ts_ns),
+            "m": entry.buyer_is_maker,
+            "M": True,
+        }
+        for entry in found
+    ]
+
+
+def zone_offset_s(text: str) -> int:
+    """Return the seconds east of UTC. Raises ApiError -1130."""
+    match = re.match(ZONE, text)
+    offset = 0
+    if match is not None:
+        offset = int(match.group(2)) * 3600 + int(match.group(3) or 0) * 60
+        offset = -offset if match.group(1) == "-" else offset
+    if match is None or not ZONE_WEST_S <= offset <= ZONE_EAST_S:
+        raise ApiError(-1130, "Data sent for parameter 'timeZone' is not valid. It must be -12:00 to +14:00.")
+    return offset
+
+
+async def klines(call: Call) -> list[list[Any]]:
+    instrument = call.instrument()
+    start_ns, end_ns = bounds(call)
+    offset_s = zone_offset_s(call.get("timeZone", "0"))
+    interval = call.need("interval")
+    await call.gateway.caught_up()
+    found = call.gateway.market.candles(instrument, interval, call.get("limit", 500), start_ns, end_ns, offset_s)
+    reference = call.gateway.reference
+    return [
+        [
+            call.time(candle.open_ns),
+            instrument.price_text(candle.open),
+            instrument.price_text(candle.high),
+            instrument.price_text(candle.low),
+            instrument.price_text(candle.close),
+            instrument.qty_text(candle.volume),
+            call.time(candle.close_ns) - 1,
+            reference.quote_text(instrument, candle.quote),
+            candle.count,
+            instrument.qty_text(candle.taker_volume),
+            reference.quote_text(instrument, candle.taker_quote),
+            "0",
+        ]
+        for candle in found
+    ]
+
+
+async def average_price(call: Call) -> dict[str, Any]:
+    instrument = call.instrument()
+    now_ns = call.gateway.now_us() * 1000
+    await call.gateway.caught_up()
+    made = call.gateway.market.statistics(instrument, now_ns - AVG_PRICE_MINUTES * 60 * NS_PER_S, now_ns + 1)
+    last = call.gateway.market.trades(instrument, 1)
+    return {
+        "mins": AVG_PRICE_MINUTES,
+        "price": average_text(call, instrument, made) if made.volume else instrument.price_text(made.last),
+        "closeTime": call.time(last[0].ts_ns) if last else 0,
+    }
+
+
+def average_text(call: Call, instrument: Instrument, made: Statistics) -> str:
+    """Return the average price by volume, rounded down to 8 decimals."""
+    quote = call.gateway.reference.assets[instrument.quote_asset]
+    volume = made.volume * instrument.lot_size  # in 10^qty_exponent of the base asset
+    shift = 8 + quote.exponent - instrument.qty_exponent
+    scaled = made.quote * 10**shift if shift >= 0 else made.quote // 10**-shift
+    return to_text(scaled // volume if volume else 0, -8)
+
+
+# --- one pair, some, or all -------------------------------------------------------------------------------------
+
+
+def chosen(call: Call, *, required: bool = False) -> tuple[list[Instrument], bool]:
+    """Return the pairs asked for, and whether the answer is one object. Raises ApiError."""
+    if "symbol" in call.values and "symbols" in call.values:
+        raise combination()
+    by_symbol = call.gateway.reference.by_symbol
+    if "symbol" in call.values:
+        return [call.instrument()], True
+    if "symbols" in call.values:
+        found = [by_symbol[name] for name in call.get("symbols") if name in by_symbol]
+        if len(found) != len(call.get("symbols")):
+            raise bad_symbol()
+        return found, False
+    if required:
+        raise ApiError(-1128, "Either 'symbol' or 'symbols' must be provided, but not both.")
+    return sorted(by_symbol.values(), key=lambda instrument: instrument.id), False
+
+
+def _one_or_all(rows: list[dict[str, Any]], one: bool) -> Any:
+    return rows[0] if one else rows
+
+
+def _count_of(params: Mapping[str, Any]) -> int:
+    """How many pairs `symbols` asks for; 0 when it is not there or cannot be read."""
+    text = params.get("symbols")
+    if not text:
+        return 0
+    return len(text) if isinstance(text, list) else str(text).count(",") + 1
+
+
+def _weight(one: int, every: int) -> Any:
+    return lambda params: one if params.get("symbol") else every
+
+
+def _weight_24hr(params: Mapping[str, Any]) -> int:
+    if params.get("symbol"):
+        return 2
+    count = _count_of(params)
+    return 80 if count == 0 or count > 100 else 2 if count <= 20 else 40
+
+
+def _weight_window(params: Mapping[str, Any]) -> int:
+    return min(200, 4 * max(1, _count_of(params)))
+
+
+def _weight_depth(params: Mapping[str, Any]) -> int:
+    text = str(params.get("limit", "100"))
+    limit = int(text) if text.isdigit() else DEPTH_MAX
+    return next((weight for most, weight in DEPTH_WEIGHTS if limit <= most), DEPTH_WEIGHTS[-1][1])
+
+
+async def price(call: Call) -> Any:
+    found, one = chosen(call)
+    await call.gateway.caught_up()
+    rows = []
+    for instrument in found:
+        last = call.gateway.market.trades(instrument, 1)
+        ticks = last[0].price if last else instrument.limits.reference_px or 0
+        rows.append({"symbol": instrument.symbol, "price": instrument.price_text(ticks)})
+    return _one_or_all(rows, one)
+
+
+def book_fields(call: Call, instrument: Instrument) -> dict[str, Any]:
+    found = call.gateway.market.depth(instrument, 1)
+    bid, ask = (found.bids or [(0, 0)])[0], (found.asks or [(0, 0)])[0]
+    return {
+        "bidPrice": instrument.price_text(bid[0]),
+        "bidQty": instrument.qty_text(bid[1]),
+        "askPrice": instrument.price_text(ask[0]),
+        "askQty": instrument.qty_text(ask[1]),
+    }
+
+
+async def book_ticker(call: Call) -> Any:
+    found, one = chosen(call)
+    await call.gateway.caught_up()
+    return _one_or_all([{"symbol": each.symbol, **book_fields(call, each)} for each in found], one)
+
+
+def mini(call: Call, instrument: Instrument, made: Statistics) -> dict[str, Any]:
+    return {
+        "symbol": instrument.symbol,
+        "openPrice": instrument.price_text(made.open),
+        "highPrice": instrument.price_text(made.high),
+        "lowPrice": instrument.price_text(made.low),
+        "lastPrice": instrument.price_text(made.last),
+        "volume": instrument.qty_text(made.volume),
+        "quoteVolume": call.gateway.reference.quote_text(instrument, made.quote),
+        "openTime": call.time(made.open_ns),
+        "closeTime": call.time(made.close_ns),
+        "firstId": made.first_id,
+        "lastId": made.last_id,
+        "count": made.count,
+    }
+
+
+def full(call: Call, instrument: Instrument, made: Statistics) -> dict[str, Any]:
+    change = made.last - made.open
+    thousandths = change * 100 * 10**PERCENT_PLACES // made.open if made.open else 0
+    return {
+        "symbol": instrument.symbol,
+        "priceChange": instrument.price_text(change),
+        "priceChangePercent": to_text(thousandths, -PERCENT_PLACES, PERCENT_PLACES),
+        "weightedAvgPrice": average_text(call, instrument, made),
+        **{name: value for name, value in mini(call, instrument, made).items() if name != "symbol"},
+    }
+
+
+async def ticker_24hr(call: Call) -> Any:
+    found, one = chosen(call)
+    await call.gateway.caught_up()
+    now_ns = call.gateway.now_us() * 1000
+    return _one_or_all([_of_day(call, each, now_ns) for each in found], one)
+
+
+def _of_day(call: Call, instrument: Instrument, now_ns: int) -> dict[str, Any]:
+    made = call.gateway.statistics_24h(instrument, now_ns - DAY_NS, now_ns)
+    if call.get("type") == "MINI":
+        return mini(call, instrument, made)
+    return full(call, instrument, made) | {
+        "prevClosePrice": instrument.price_text(made.previous_close),
+        "lastQty": instrument.qty_text(made.last_qty),
+        **book_fields(call, instrument),
+    }
+
+
+async def ticker_trading_day(call: Call) -> Any:
+    found, one = chosen(call, required=True)
+    offset_s = zone_offset_s(call.get("timeZone", "0"))
+    await call.gateway.caught_up()
+    start_ns = candle_start("1d", call.gateway.now_us() * 1000, offset_s)
+    end_ns = candle_end("1d", start_ns, offset_s)
+    return _one_or_all([_of_window(call, each, start_ns, end_ns) for each in found], one)
+
+
+async def ticker_window(call: Call) -> Any:
+    found, one = chosen(call, required=True)
+    text = call.get("windowSize", "1d")
+    await call.gateway.caught_up()
+    end_ns = call.gateway.now_us() * 1000
+    start_ns = end_ns - int(text[:-1]) * WINDOW_UNITS_S[text[-1]] * NS_PER_S
+    start_ns -= start_ns % (60 * NS_PER_S)
+    return _one_or_all([_of_window(call, each, start_ns, end_ns) for each in found], one)
+
+
+def _of_window(call: Call, instrument: Instrument, start_ns: int, end_ns: int) -> dict[str, Any]:
+    made = call.gateway.market.statistics(instrument, start_ns, end_ns)
+    body = mini if call.get("type") == "MINI" else full
+    return body(call, instrument, made)
+
+
+_PAIRS = (SYMBOL_OPTIONAL, SYMBOLS)
+ENDPOINTS = (
+    Endpoint(
+        "GET", "/api/v3/depth", "Order book", depth,
+        (SYMBOL_REQUIRED, Param("limit", Kind.INTEGER, low=1, high=DEPTH_MAX, clamp=True), Param("symbolStatus")),
+        socket="depth", weight=_weight_depth,
+    ),
+    Endpoint(
+        "GET", "/api/v3/trades", "Newest trades", trades, (SYMBOL_REQUIRED, LIMIT_1000), socket="trades.recent",
+        weight=25, answer="array",
+    ),
+    Endpoint(
+        "GET", "/api/v3/historicalTrades", "Trades from an id on", trades, (SYMBOL_REQUIRED, LIMIT_1000, FROM_ID),
+        socket="trades.historical", weight=25, answer="array",
+    ),
+    Endpoint(
+        "GET", "/api/v3/aggTrades", "Trades, one per taker order and price", aggregate_trades,
+        (SYMBOL_REQUIRED, FROM_ID, START_TIME, END_TIME, LIMIT_1000), socket="trades.aggregate", weight=4,
+        answer="array",
+    ),
+    Endpoint(
+        "GET", "/api/v3/klines", "Candles", klines,
+        (SYMBOL_REQUIRED, INTERVAL, START_TIME, END_TIME, TIME_ZONE, LIMIT_1000),
+        socket="klines", weight=2, answer="array",
+    ),
+    Endpoint(
+        "GET", "/api/v3/uiKlines", "Candles for display", klines,
+        (SYMBOL_REQUIRED, INTERVAL, START_TIME, END_TIME, TIME_ZONE, LIMIT_1000), socket="uiKlines", weight=2,
+        answer="array",
+    ),
+    Endpoint(
+        "GET", "/api/v3/avgPrice", "Average price of the last minutes", average_price, (SYMBOL_REQUIRED,),
+        socket="avgPrice", weight=2,
+    ),
+    Endpoint(
+        "GET", "/api/v3/ticker/24hr", "Statistics of 24 hours", ticker_24hr, (*_PAIRS, TYPE), socket="ticker.24hr",
+        weight=_weight_24hr, answer="either",
+    ),
+    Endpoint(
+        "GET", "/api/v3/ticker/tradingDay", "Statistics of the day", ticker_trading_day, (*_PAIRS, TYPE, TIME_ZONE),
+        socket="ticker.tradingDay", weight=_weight_window, answer="either",
+    ),
+    Endpoint(
+        "GET", "/api/v3/ticker", "Statistics of a window", ticker_window,
+        (*_PAIRS, TYPE, Param("windowSize", pattern=WINDOW, doc="1m..59m, 1h..23h, 1d..7d")), socket="ticker",
+        weight=_weight_window, answer="either",
+    ),
+    Endpoint(
+        "GET", "/api/v3/ticker/price", "Last prices", price, _PAIRS, socket="ticker.price", weight=_weight(2, 4),
+        answer="either",
+    ),
+    Endpoint(
+        "GET", "/api/v3/ticker/bookTicker", "Best bid and ask", book_ticker, _PAIRS, socket="ticker.book",
+        weight=_weight(2, 4), answer="either",
+    ),
+)  # fmt: skip

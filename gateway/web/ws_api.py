@@ -1,0 +1,379 @@
+"""The WebSocket API: requests with an id, answers with the same; logon, and private events on the same connection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import Any
+
+import orjson
+from aiohttp import WSMsgType, web
+
+from gateway.web.api import Call, Endpoint, Security
+from gateway.web.auth import check_time, not_permitted, socket_payload, socket_payload_encoded
+from gateway.web.endpoints import ENDPOINTS
+from gateway.web.errors import ApiError, bad_value, missing
+from gateway.web.exchange_info import rate_limits
+from gateway.web.gateway import Gateway
+from gateway.web.metrics import Metrics
+from gateway.web.reference import Key
+from gateway.web.rest import time_unit
+from gateway.web.user_streams import Subscription, UserStreams
+
+PING_EVERY_S = 20.0
+SILENT_MAX_S = 60.0
+CONNECT_WEIGHT = 2
+QUEUED_MAX = 20_000  # messages a slow reader may let wait; then the connection is closed
+IN_FLIGHT_MAX = 256
+ID_LENGTH_MAX = 36
+INT64_MAX = (1 << 63) - 1
+METHODS: dict[str, Endpoint] = {endpoint.socket: endpoint for endpoint in ENDPOINTS if endpoint.socket}
+CLOSE_SLOW, CLOSE_GOING, CLOSE_SILENT = 1008, 1001, 1002
+
+
+class Connection:
+    """One client. Requests run side by side; their answers come when they are ready."""
+
+    def __init__(self, api: SocketApi, socket: web.WebSocketResponse, request: web.Request) -> None:
+        self._api = api
+        self._gateway = api.gateway
+        self._socket = socket
+        self.address = request.remote or ""
+        self._microseconds = time_unit(request.query.get("timeUnit") or request.headers.get("X-MBX-TIME-UNIT"))
+        self._limits_shown = request.query.get("returnRateLimits", "true").lower() != "false"
+        self._queue: asyncio.Queue[str | None] = asyncio.Queue()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._key: Key | None = None
+        self._authorized_ms = 0
+        self._connected_ms = time.time_ns() // 1_000_000
+        self._subscriptions: dict[int, Subscription] = {}
+        self._next_subscription = 0
+        self._heard_at = time.monotonic()
+        self._in_flight = asyncio.Semaphore(IN_FLIGHT_MAX)
+
+    async def run(self) -> None:
+        writer = asyncio.create_task(self._write())
+        pinger = asyncio.create_task(self._ping())
+        try:
+            async for message in self._socket:
+                self._heard_at = time.monotonic()
+                if message.type is WSMsgType.TEXT:
+                    await self._in_flight.acquire()
+                    self._spawn(message.data)
+                elif message.type is WSMsgType.PING:
+                    await self._socket.pong(message.data)
+                elif message.type is WSMsgType.BINARY:
+                    self._send(_error(None, ApiError(-1135, "JSON Request is invalid."), []))
+        finally:
+            for subscription in self._subscriptions.values():
+                self._api.streams.unsubscribe(subscription)
+            for task in (writer, pinger, *self._tasks):
+                task.cancel()
+            await asyncio.gather(writer, pinger, *self._tasks, return_exceptions=True)
+
+    def event(self, body: dict[str, Any]) -> None:
+        """Tell of something that is no subscription's: serverShutdown."""
+        self._send(orjson.dumps({"event": body}).decode())
+
+    async def close(self, code: int, why: str) -> None:
+        await self._socket.close(code=code, message=why.encode())
+
+    # --- out ----------------------------------------------------------------------------------------------------------
+
+    def _send(self, text: str) -> None:
+        if self._queue.qsize() >= QUEUED_MAX:
+            self._queue = asyncio.Queue()
+            self._api.slow += 1
+            task = asyncio.get_running_loop().create_task(self.close(CLOSE_SLOW, "the reader is too slow"))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            return
+        self._queue.put_nowait(text)
+
+    async def _write(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            while (text := await self._queue.get()) is not None:
+                await self._socket.send_str(text)
+
+    async def _ping(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await asyncio.sleep(PING_EVERY_S)
+                if time.monotonic() - self._heard_at > SILENT_MAX_S:
+                    await self.close(CLOSE_SILENT, "no pong")
+                    return
+                await self._socket.ping(str(time.time_ns() // 1_000_000).encode())
+
+    # --- in -----------------------------------------------------------------------------------------------------------
+
+    def _spawn(self, text: str) -> None:
+        task = asyncio.get_running_loop().create_task(self._request(text))
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._in_flight.release()
+
+    async def _request(self, text: str) -> None:
+        started = time.perf_counter()
+        call = Call(self._gateway, {}, address=self.address, microseconds=self._microseconds)
+        request_id: Any = None
+        shown = self._limits_shown
+        status, endpoint = 200, None
+        try:
+            request = _parsed(text)
+            request_id = _request_id(request)
+            params = request.get("params") or {}
+            if not isinstance(params, dict):
+                raise bad_value("params", "It must be an object.")
+            shown = params.get("returnRateLimits", shown) is not False
+            method = str(request.get("method", "")).removeprefix("v3/")
+            endpoint = METHODS.get(method)
+            call.params = params
+            result = await (self._session(method, call) if endpoint is None else self._call(endpoint, call))
+            answer = {"id": request_id, "status": status, "result": result}
+            if shown:
+                answer["rateLimits"] = self._limits(call)
+            self._send(orjson.dumps(answer).decode())
+        except ApiError as error:
+            status = error.status
+            self._send(_error(request_id, error, self._limits(call) if shown else None))
+        except Exception:
+            status = 500
+            self._api.logger.exception("unexpected error on a socket")
+            unknown = ApiError(-1000, "An unknown error occurred while processing the request.", status=status)
+            self._send(_error(request_id, unknown, None))
+        if endpoint is not None:
+            self._api.metrics.request(endpoint, status, time.perf_counter() - started, transport="socket")
+
+    async def _call(self, endpoint: Endpoint, call: Call) -> Any:
+        gateway = self._gateway
+        weight = gateway.admit(endpoint, call)
+        if endpoint.security is not Security.NONE:
+            await self._authenticate(call, endpoint.security)
+        call.values = endpoint.parse(call.params)
+        result = await endpoint.handler(call)
+        if endpoint.free_on_success:
+            gateway.free(call, weight)
+        return result
+
+    async def _authenticate(self, call: Call, security: Security) -> None:
+        """By the request's own signature, or as who has logged on."""
+        params = call.params
+        if "signature" not in params and "apiKey" not in params and self._key is not None:
+            self._key = await self._gateway.key(self._key.id)  # it may have been revoked
+            self._gateway.check(self._key, security)
+            call.key = self._key
+            if params.get("timestamp") is not None:
+                call.deadline_us = check_time(
+                    str(params["timestamp"]), _optional(params.get("recvWindow")), self._gateway.now_us()
+                )
+            return
+        call.key, call.deadline_us = await self._signed(params)
+        self._gateway.check(call.key, security)
+
+    async def _signed(self, params: Any) -> tuple[Key, int]:
+        access_key = params.get("apiKey")
+        if access_key is None:
+            raise missing("apiKey")
+        signed = await self._gateway.verify(
+            str(access_key), _optional(params.get("signature")),
+            (socket_payload(params), socket_payload_encoded(params)),
+            timestamp=_optional(params.get("timestamp")), recv_window=_optional(params.get("recvWindow")),
+        )  # fmt: skip
+        return signed.key, signed.deadline_us
+
+    def _limits(self, call: Call) -> list[dict[str, Any]]:
+        used = int(call.headers.get("X-MBX-USED-WEIGHT-1M", 0))
+        orders = {
+            "SECOND": call.headers.get("X-MBX-ORDER-COUNT-10S"),
+            "DAY": call.headers.get("X-MBX-ORDER-COUNT-1D"),
+        }
+        rows = []
+        for row in rate_limits(call):
+            if row["rateLimitType"] == "REQUEST_WEIGHT":
+                rows.append(row | {"count": used})
+            elif row["rateLimitType"] == "ORDERS" and (count := orders[row["interval"]]) is not None:
+                rows.append(row | {"count": int(count)})
+        return rows
+
+    # --- the session --------------------------------------------------------------------------------------------------
+
+    async def _session(self, method: str, call: Call) -> Any:
+        self._gateway.admit(SESSION, call)
+        handlers = {
+            "session.logon": self._logon,
+            "session.status": self._status,
+            "session.logout": self._logout,
+            "session.subscriptions": self._list,
+            "userDataStream.subscribe": self._subscribe,
+            "userDataStream.subscribe.signature": self._subscribe_signed,
+            "userDataStream.unsubscribe": self._unsubscribe,
+        }
+        handler = handlers.get(method)
+        if handler is None:
+            raise ApiError(-1000, f"Unknown method '{method[:64]}'.", details={"field": "method"})
+        return await handler(call)
+
+    def _session_body(self) -> dict[str, Any]:
+        now_ms = time.time_ns() // 1_000_000
+        factor = 1000 if self._microseconds else 1
+        return {
+            "apiKey": None if self._key is None else self._key.id,
+            "authorizedSince": None if self._key is None else self._authorized_ms * factor,
+            "connectedSince": self._connected_ms * factor,
+            "returnRateLimits": self._limits_shown,
+            "serverTime": now_ms * factor,
+            "userDataStream": bool(self._subscriptions),
+        }
+
+    async def _logon(self, call: Call) -> dict[str, Any]:
+        key, _ = await self._signed(call.params)
+        self._key, self._authorized_ms = key, time.time_ns() // 1_000_000
+        return self._session_body()
+
+    async def _status(self, _: Call) -> dict[str, Any]:
+        return self._session_body()
+
+    async def _logout(self, _: Call) -> dict[str, Any]:
+        self._key = None
+        return self._session_body()
+
+    async def _subscribe(self, call: Call) -> dict[str, Any]:
+        if self._key is None:
+            raise not_permitted()
+        self._key = await self._gateway.key(self._key.id)
+        return self._subscribe_key(self._key, call)
+
+    async def _subscribe_signed(self, call: Call) -> dict[str, Any]:
+        key, _ = await self._signed(call.params)
+        return self._subscribe_key(key, call)
+
+    def _subscribe_key(self, key: Key, call: Call) -> dict[str, Any]:
+        self._gateway.check(key, Security.USER_DATA)
+        if any(each.account == key.account for each in self._subscriptions.values()):
+            raise ApiError(-2035, "User Data Stream subscription already active.")
+        after = call.params.get("after")
+        if isinstance(after, str):
+            after = orjson.loads(after)
+        if after is not None and not _is_vector(after):
+            raise bad_value("after", 'It must be {"partition": accountSeq}.')
+        number = self._next_subscription
+        head = f'{{"subscriptionId":{number},"event":'
+
+        def send(body: str) -> None:
+            self._send(f"{head}{body}}}")
+
+        subscription = Subscription(key.account, send, microseconds=self._microseconds)
+        vector = self._api.streams.subscribe(subscription, after)
+        self._subscriptions[number] = subscription
+        self._next_subscription += 1
+        return {"subscriptionId": number, "vector": vector}
+
+    async def _unsubscribe(self, call: Call) -> dict[str, Any]:
+        wanted = call.params.get("subscriptionId")
+        if wanted is None:
+            chosen = list(self._subscriptions)
+        elif str(wanted).isdigit():
+            chosen = [int(wanted)]
+        else:
+            raise ApiError(-2042, "Subscription ID is invalid.", details={"field": "subscriptionId"})
+        if not chosen or any(number not in self._subscriptions for number in chosen):
+            raise ApiError(-2036, "User Data Stream subscription not active.")
+        for number in chosen:
+            self._api.streams.unsubscribe(self._subscriptions.pop(number))
+        return {}
+
+    async def _list(self, _: Call) -> list[dict[str, Any]]:
+        return [{"subscriptionId": number} for number in self._subscriptions]
+
+
+async def _never(_: Call) -> None:
+    """Session methods are of the connection, not of this table."""
+
+
+SESSION = Endpoint("", "", "Session methods", _never, weight=2)
+
+
+class SocketApi:
+    """Serves `/ws-api/v3`."""
+
+    def __init__(self, gateway: Gateway, streams: UserStreams, metrics: Metrics, logger: Any) -> None:
+        self.gateway = gateway
+        self.streams = streams
+        self.metrics = metrics
+        self.logger = logger
+        self.slow = 0
+        self._connections: set[Connection] = set()
+
+    @property
+    def count(self) -> int:
+        return len(self._connections)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        gateway = self.gateway
+        if self.count >= gateway.config.connections_max:
+            raise ApiError(-1008, "Too many connections.", status=503, retry_after_s=1)
+        socket = web.WebSocketResponse(autoping=False, max_msg_size=gateway.config.body_bytes_max)
+        connection = Connection(self, socket, request)
+        gateway.limits.admit(connection.address, CONNECT_WEIGHT, always=True)
+        await socket.prepare(request)
+        self._connections.add(connection)
+        try:
+            await connection.run()
+        finally:
+            self._connections.discard(connection)
+        return socket
+
+    async def shutdown(self) -> None:
+        """Say goodbye to everybody."""
+        now_ms = time.time_ns() // 1_000_000
+        for connection in list(self._connections):
+            connection.event({"e": "serverShutdown", "E": now_ms})
+        await asyncio.sleep(0)
+        closing = (connection.close(CLOSE_GOING, "the server shuts down") for connection in list(self._connections))
+        await asyncio.gather(*closing, return_exceptions=True)
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        request = orjson.loads(text)
+    except ValueError:
+        raise ApiError(-1135, "JSON Request is invalid.") from None
+    if not isinstance(request, dict):
+        raise ApiError(-1135, "JSON Request is invalid.")
+    return request
+
+
+def _request_id(request: dict[str, Any]) -> Any:
+    value = request.get("id")
+    text = isinstance(value, str) and len(value) <= ID_LENGTH_MAX
+    number = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= INT64_MAX
+    if value is None or text or number:
+        return value
+    raise ApiError(-1100, "Illegal characters found in parameter 'id'; it must be an integer or up to 36 characters.")
+
+
+def _optional(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _is_vector(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        str(partition).isdigit() and isinstance(seq, int) and seq >= 0 for partition, seq in value.items()
+    )
+
+
+def _error(request_id: Any, error: ApiError, limits: list[dict[str, Any]] | None) -> str:
+    body: dict[str, Any] = error.body()
+    if error.retry_after_s is not None:
+        body["data"] = {
+            "serverTime": time.time_ns() // 1_000_000,
+            "retryAfter": (int(time.time()) + error.retry_after_s) * 1000,
+        }
+    answer = {"id": request_id, "status": error.status, "error": body}
+    if limits is not None:
+        answer["rateLimits"] = limits
+    return orjson.dumps(answer).decode()

@@ -1,0 +1,328 @@
+"""The supervisor of a replicated node: the replicator process decides, this starts and stops the core for it.
+
+One loop waits for the replicator's messages, for processes that become ready and for processes that die, so a death of
+the core is told within a millisecond: the other node takes over at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from journaler.chain import end_of
+from ringbuf import RingbufError
+from scripts.cells import Cells
+from scripts.config import CHECKOUT, Config
+from scripts.exit_codes import CommandError, ExitCode
+from scripts.node import Node, NodeRings, engine_config
+from scripts.placement import CORE_KINDS, NOT_PINNED, Kind, ProcessPlan
+from scripts.replica_process import CONFIG_FILE, NAME
+from scripts.supervisor import FATAL, Child, Say, Supervisor
+
+MESSAGE_MAX = 65536
+POLL_MS = 200
+REPLICATOR_READY_S = 30.0
+HAND_OVER_S = 2.0
+
+
+class ClusterSupervisor(Supervisor):
+    """As Supervisor: `start()`, then `step()` until it returns False, then `stop()`; it may have no core meanwhile."""
+
+    def __init__(self, config: Config, say: Say, on_state: Callable[[Mapping[str, Any]], None]) -> None:
+        """`on_state` is told {"state", "epoch", "in_sync", "hot"} when that changes; `hot`: the standby is close."""
+        super().__init__(config, say)
+        self.state: dict[str, Any] = {"state": "init", "epoch": 0, "in_sync": False, "hot": False}
+        self._on_state = on_state
+        self._epoll = select.epoll()
+        self._replicator: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+        self._pidfds: dict[int, Child] = {}
+        self._pipes: dict[int, Child] = {}
+        self._seeding = False
+        self._failed_told = False
+        self._log_told = False
+        self._following_told = False
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def start(self) -> Node:
+        """Start the replicator; the core follows when it says so. Raises CommandError."""
+        self._say(self.placement.describe())
+        self._prepare()
+        self._journal_end()  # verified as a whole, once, before anybody is told where it ends
+        (self.config.run_dir / CONFIG_FILE).write_text(json.dumps(self.config.as_tables()))
+        self._start_replicator()
+        self.node = self._make_node(commit=0)
+        return self.node
+
+    def step(self) -> bool:
+        """Handle what has happened, for at most a fifth of a second."""
+        self._handle_events(POLL_MS / 1000)
+        if self._rings is not None:
+            self._look_at_storage()
+            self._seeded()
+        return not self._stopping
+
+    def _handle_events(self, timeout_s: float) -> None:
+        for descriptor, _ in self._epoll.poll(timeout_s):
+            if self._socket is not None and descriptor == self._socket.fileno():
+                self._from_replicator()
+            elif descriptor in self._pipes:
+                self._becomes_ready(descriptor)
+            elif descriptor in self._pidfds:
+                self._dies(descriptor)
+
+    def stop(self) -> None:
+        """Hand over to the other node if it can take over, then end the core in order, then the replicator."""
+        self._hand_over()
+        self._forget_children()
+        replicator = self._replicator
+        super().stop()
+        if replicator is not None:
+            self._tell(event="stop")
+            try:
+                replicator.wait(self.config.supervisor.stop_timeout_s)
+            except subprocess.TimeoutExpired:
+                replicator.kill()
+                replicator.wait()
+        if self._socket is not None:
+            self._socket.close()
+        self._epoll.close()
+
+    def _hand_over(self) -> None:
+        if not (self.state["state"] == "primary" and self.state["hot"]):
+            return
+        self._tell(event="switchover")
+        deadline = time.monotonic() + HAND_OVER_S
+        while self.state["state"] == "primary" and time.monotonic() < deadline and self._socket is not None:
+            self._handle_events(0.01)
+
+    # --- the replicator ---------------------------------------------------------------------------------------------
+
+    def _start_replicator(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        log_path = self.config.data_dir / "logs" / f"{NAME}.log"
+        command = [sys.executable, "-m", "scripts.replica_process", str(self.config.run_dir), str(theirs.fileno())]
+        with log_path.open("ab") as log:
+            self._replicator = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+                cwd=CHECKOUT,
+            )
+        theirs.close()
+        ours.settimeout(REPLICATOR_READY_S)
+        try:
+            message = json.loads(ours.recv(MESSAGE_MAX) or b'{"do": "failed"}')
+        except TimeoutError:
+            message = {"do": "failed", "error": f"not ready in {REPLICATOR_READY_S} s"}
+        if message["do"] != "ready":
+            self._replicator.kill()
+            self._replicator.wait()
+            self._replicator = None
+            code = ExitCode(message.get("exit_code", ExitCode.INTERNAL))
+            raise CommandError(f"{NAME}: {message.get('error', f'it ended; see {log_path}')}", code)
+        ours.setblocking(False)
+        self._socket = ours
+        self._epoll.register(ours, select.EPOLLIN)
+        self._write_processes()
+
+    def _rows(self) -> list[dict[str, Any]]:
+        rows = super()._rows()
+        if self._replicator is not None:
+            fixed = {"name": NAME, "kind": NAME, "wait": self.config.replication.wait, "core": NOT_PINNED}
+            rows.append(fixed | {"pid": self._replicator.pid, "restarts": self.restarts.get(NAME, 0)})
+        return rows
+
+    def _tell(self, **message: Any) -> None:
+        if self._socket is not None:
+            with suppress(BrokenPipeError, ConnectionResetError):
+                self._socket.send(json.dumps(message).encode())
+
+    def _from_replicator(self) -> None:
+        assert self._socket is not None
+        while True:
+            try:
+                data = self._socket.recv(MESSAGE_MAX)
+            except BlockingIOError:
+                return
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                self._replicator_died()
+                return
+            self._do(json.loads(data))
+
+    def _do(self, message: Mapping[str, Any]) -> None:
+        match message["do"]:
+            case "start_core":
+                self._begin_core(message["commit"], leads=message["leads"])
+            case "stop_core":
+                self._say(f"stopping the core: {message['reason']}")
+                self._stop_core()
+            case "state":
+                self.state = {key: message[key] for key in self.state}
+                self._on_state(self.state)
+            case "page":
+                self._say(f"{message['event']}: {message['text']}")
+            case "halt":
+                self._stop_core()
+                raise CommandError(f"halted: {message['reason']}", ExitCode.INTERNAL)
+            case "failed":
+                raise CommandError(f"{NAME}: {message['error']}", ExitCode(message["exit_code"]))
+
+    def _replicator_died(self) -> None:
+        """Without it nobody knows whether this node may lead: its core goes, and both come back as after a reboot."""
+        assert self._socket is not None and self._replicator is not None
+        self._epoll.unregister(self._socket)
+        self._socket.close()
+        self._socket = None
+        code = self._replicator.wait()
+        self._replicator = None
+        self._drop_core()
+        if self._stopping:
+            return
+        self._say(f"{NAME} ended with {code}: restarted")
+        self._count_death(NAME)
+        self._start_replicator()
+
+    # --- the core ---------------------------------------------------------------------------------------------------
+
+    def _begin_core(self, commit: int, *, leads: bool) -> None:
+        self._drop_core()
+        node = self._make_node(commit=commit)
+        self._seeding = node.log_end == 0 and not leads
+        self._failed_told = self._log_told = self._following_told = False
+        self.node = node
+        node.save()
+        Cells.create(self.config.run_dir).close()
+        try:
+            self._rings = NodeRings.create(node)
+        except RingbufError as error:
+            raise CommandError(f"cannot create the rings: {error}", ExitCode.CANNOT_CREATE) from error
+        journaler = [plan for plan in self.placement.processes if plan.kind is Kind.JOURNALER]
+        self._launch(journaler)
+
+    def _make_node(self, *, commit: int) -> Node:
+        directory = self.config.journal_dir
+        position = end_of(directory) if directory.is_dir() else None
+        end = position.sequence if position is not None else 0
+        port = self.config.gateway.binary.port if self.node is None else self.node.binary_port
+        self.node = Node(
+            config=self.config,
+            plans=self.placement.processes,
+            log_end=end,
+            epoch=position.epoch if position is not None else 0,
+            engine=engine_config(self.config),
+            binary_port=port,
+            web_port=self._web_port(),
+            commit=min(commit, end),
+        )
+        self._warn_of_fixed_capacities()
+        return self.node
+
+    def _launch(self, plans: list[ProcessPlan]) -> None:
+        for plan in plans:
+            child = self._spawn(plan)
+            self._children.append(child)
+            pidfd = os.pidfd_open(child.process.pid)
+            self._pidfds[pidfd] = child
+            self._epoll.register(pidfd, select.EPOLLIN)
+            self._pipes[child.ready_pipe.fileno()] = child
+            self._epoll.register(child.ready_pipe, select.EPOLLIN)
+        self._write_processes()
+
+    def _becomes_ready(self, descriptor: int) -> None:
+        child = self._pipes.pop(descriptor)
+        self._epoll.unregister(descriptor)
+        try:
+            self._read_facts(child)
+        except CommandError as error:
+            self._say(f"{child.plan.name} did not start: {error}")
+            if error.code in FATAL:
+                raise
+            return  # its death is about to be told
+        if child.plan.kind is Kind.JOURNALER:
+            self._journaler_runs()
+        elif all(each.ready for each in self._children) and not self._following_told:
+            self._following_told = True
+            self._tell(event="following")
+
+    def _journaler_runs(self) -> None:
+        if self._log_told:
+            return
+        self._log_told = True
+        self._tell(event="log")
+        if not self._seeding:
+            self._launch([plan for plan in self.placement.processes if plan.kind is not Kind.JOURNALER])
+
+    def _seeded(self) -> None:
+        """A node with an empty log gets the first records, and with them what its core is made of; then it begins."""
+        if self._seeding and self._rings is not None and self._rings.log.consumer(0).cursor > 0:
+            self._seeding = False
+            self._stop_core()
+
+    def _dies(self, descriptor: int) -> None:
+        child = self._pidfds.pop(descriptor)
+        self._epoll.unregister(descriptor)
+        os.close(descriptor)
+        child.process.wait()
+        if child not in self._children or self._stopping:
+            return
+        error = self._death(child)
+        self._say(f"process died: {error}")
+        self._count_death(child.plan.name)
+        if error.code in FATAL:
+            raise error
+        if child.plan.kind in CORE_KINDS:
+            if not self._failed_told:
+                self._failed_told = True
+                self._tell(event="failed")
+        else:
+            self._forget([child])
+            self._launch([child.plan])
+
+    def _count_death(self, name: str) -> None:
+        limits, now = self.config.supervisor, time.monotonic()
+        self.restarts[name] = self.restarts.get(name, 0) + 1
+        self._restart_times.append(now)
+        while self._restart_times[0] < now - limits.restart_window_s:
+            self._restart_times.popleft()
+        if len(self._restart_times) > limits.restarts_max:
+            raise CommandError(
+                f"{len(self._restart_times)} deaths within {limits.restart_window_s} s: giving up "
+                f"(supervisor.restarts_max = {limits.restarts_max})",
+                ExitCode.INTERNAL,
+            )
+
+    def _stop_core(self) -> None:
+        self._drop_core()
+        self._tell(event="down")
+
+    def _drop_core(self) -> None:
+        """Kill everything at once: what was acknowledged is on disk, and nothing else may leave any more."""
+        self._forget_children()
+        self._kill_all()
+        self._remove_rings()
+        self._seeding = False
+
+    def _forget_children(self) -> None:
+        for descriptor in self._pidfds:
+            self._epoll.unregister(descriptor)
+            os.close(descriptor)
+        self._pidfds.clear()
+        for descriptor, child in self._pipes.items():
+            self._epoll.unregister(descriptor)
+            child.ready_pipe.close()
+        self._pipes.clear()

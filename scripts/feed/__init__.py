@@ -1,0 +1,1 @@
+"""`bullring feed`: watch, record, tokens, repair."""

@@ -1,0 +1,191 @@
+"""The web gateway's processes: private history, and the workers with a session of their own to the core each."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import uvloop
+
+from gateway.clients import Signer, load_signer
+from gateway.web.app import WebGateway
+from gateway.web.config import LimitsConfig, WebConfig
+from gateway.web.core_link import CoreLink, InputReader
+from gateway.web.history_server import HistoryConfig, HistoryServer
+from journaler.reader import ReportArchive
+from ringbuf import Watch
+from ringbuf.wire import messages as wire
+from scripts.admin.account import create_account
+from scripts.admin.key import create_ed25519_key
+from scripts.admin.link import AdminLink
+from scripts.admin.session import create_session
+from scripts.config import Config
+from scripts.exit_codes import CommandError
+from scripts.node import seal_key
+from scripts.processes import HOUSEKEEPING_S, Process, Ready
+
+HISTORY_SOCKET = "history.sock"
+SHARED_FILE = "web-shared"
+SESSIONS_FILE = "sessions.json"
+IDLE_S = 0.05
+PERMISSIONS = wire.Permissions.READ | wire.Permissions.TRADE | wire.Permissions.ADMIN
+
+
+def run_history(process: Process, ready: Ready) -> None:
+    config, rings = process.config, process.rings
+    watched = [(ring, Watch.PUBLISHED) for ring in rings.reports.values()]
+    bell = process.doorbell([*watched, (rings.log, Watch.COMMIT)], sockets=True)
+    assert bell is not None  # this process always parks
+    web = config.gateway.web
+    server = HistoryServer(
+        HistoryConfig(
+            store_path=config.web_dir / "history.db",
+            journal_dir=config.journal_dir,
+            socket_path=config.run_dir / HISTORY_SOCKET,
+            cluster=process.node.engine.cluster_id,
+            log_end=process.node.log_end,
+            events_max=web.events_max,
+            ended_orders_days=web.ended_orders_days,
+            trades_days=web.trades_days,
+        ),
+        log=rings.log,
+        reports=rings.reports,
+        doorbell=bell,
+    )
+    process.count("history", lambda: {"commits": server.commits, "reports": server.reports, "lag": server.lag})
+    ready({})
+    due = 0.0
+    try:
+        while not (process.stopping and server.caught_up()):
+            server.step(IDLE_S)
+            if time.monotonic() >= due:
+                due = time.monotonic() + HOUSEKEEPING_S
+                process.check_parent()
+                process.write_counters()
+    finally:
+        server.close()
+
+
+def run_web(process: Process, ready: Ready) -> None:
+    uvloop.run(_serve(process, ready))
+
+
+async def _serve(process: Process, ready: Ready) -> None:
+    node, config = process.node, process.config
+    number = int(process.plan.name.rpartition("-")[2])
+    config.web_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    archive = ReportArchive(config.journal_dir)
+    core = CoreLink(
+        [(config.gateway.binary.host, node.binary_port)],
+        credentials=lambda: asyncio.to_thread(credentials, config, number),
+        partitions=node.engine.partitions,
+    )
+    gateway = WebGateway(web_config(process, number), core=core, inputs=InputReader(process.rings.reports, archive))
+    # A node that follows another one cannot bind a session before it leads; it answers 503 until then.
+    await gateway.start(wait_for_core=not config.replicated)
+    process.count("web", gateway.numbers)
+    stopped = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stopped.set)
+    ready({})
+    while not stopped.is_set():
+        process.check_parent()
+        process.write_counters()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HOUSEKEEPING_S):
+                await stopped.wait()
+    await gateway.stop()
+    archive.close()
+
+
+def web_config(process: Process, number: int) -> WebConfig:
+    node, config = process.node, process.config
+    web = config.gateway.web
+    return WebConfig(
+        host=web.host,
+        port=node.web_port,
+        number=number,
+        workers=web.workers,
+        tls_certificate=Path(web.tls_certificate) if web.tls_certificate else None,
+        tls_key=Path(web.tls_key) if web.tls_key else None,
+        store_path=config.web_dir / "history.db",
+        history_socket=config.run_dir / HISTORY_SOCKET,
+        shared_path=config.run_dir / SHARED_FILE,
+        keys_path=config.web_dir / "rsa",
+        journal_dir=config.journal_dir,
+        limits=LimitsConfig(
+            weight_per_minute=web.weight_per_minute,
+            requests_per_5_minutes=web.requests_per_5_minutes,
+            orders_per_10_seconds=web.orders_per_10_seconds,
+            orders_per_day=web.orders_per_day,
+            ban_first_s=web.ban_first_s,
+        ),
+        listen_keys=web.listen_keys,
+        body_bytes_max=web.body_bytes_max,
+        connections_max=web.connections_max,
+        open_orders_max=node.engine.open_orders_per_account_max,
+        hash_seed=node.engine.hash_seed,
+        seal_key=seal_key(config),
+    )
+
+
+# --- sessions of the workers ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class WorkerSession:
+    """A privileged session and its key; no other worker uses either: a key's logons must come in order of time."""
+
+    account: int
+    session: int
+    key_id: str
+    key_file: str
+
+
+def credentials(config: Config, number: int) -> tuple[int, Signer] | None:
+    """Return session and key of a worker; None while the exchange does not take administration commands."""
+    try:
+        own = worker_session(config, number)
+    except CommandError as error:
+        print(f"web-{number}: no session yet: {error}", file=sys.stderr, flush=True)
+        return None
+    return own.session, load_signer(Path(own.key_file))
+
+
+def worker_session(config: Config, number: int) -> WorkerSession:
+    """Return this worker's session, made at its first start."""
+    path = config.web_dir / SESSIONS_FILE
+    with _locked(config.web_dir / "lock"), AdminLink.open(config) as link:
+        known = json.loads(path.read_text()) if path.is_file() else {}
+        accounts = {reply.account_id for reply in link.accounts()}
+        own = known.get(str(number))
+        if own is not None and own["account"] in accounts and Path(own["key_file"]).is_file():
+            return WorkerSession(**own)
+        account = next((entry["account"] for entry in known.values() if entry["account"] in accounts), 0)
+        account = account or create_account(link)
+        key_id, key_file = create_ed25519_key(link, config, account, PERMISSIONS)
+        made = WorkerSession(account, create_session(link, account, wire.SessionKind.PRIVILEGED), key_id, str(key_file))
+        known[str(number)] = asdict(made)
+        temporary = path.with_suffix(".new")
+        temporary.write_text(json.dumps(known, indent=1))
+        temporary.rename(path)
+        return made
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)

@@ -1,0 +1,282 @@
+"""Every order-entry message and every linked group from a client through the gateway to the engine and back."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from gateway.clients import AdminClient, BullringClient, Ed25519Signer, Order, Report
+from ringbuf.wire import messages as wire
+from ringbuf.wire.base import WireMessage
+from tests.kit.engine_site import EngineSite
+
+MONEY = 1 << 50
+DEADLINE_S = 20.0
+BUY, SELL = wire.Side.BUY, wire.Side.SELL
+Work = Callable[["Desk"], Awaitable[None]]
+
+
+class Desk:
+    """A client, the instrument, and the reports of a request by its number."""
+
+    def __init__(self, client: BullringClient, instrument: int, admin: AdminClient) -> None:
+        self.client = client
+        self.instrument = instrument
+        self.admin = admin
+        self.messages: list[WireMessage] = []
+
+    def order(self, side: wire.Side, quantity: int, price: int | None = None, **terms: Any) -> Order:
+        return Order(instrument_id=self.instrument, side=side, quantity=quantity, price=price, **terms)
+
+    async def until(self, kind: type[WireMessage], **values: object) -> Any:
+        """Read reports until one of this kind has these values; it may have come before."""
+
+        def fits(message: WireMessage) -> bool:
+            return isinstance(message, kind) and all(getattr(message, name) == value for name, value in values.items())
+
+        for message in self.messages:
+            if fits(message):
+                return message
+        reports = self.client.reports()
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                while True:
+                    item = await anext(reports)
+                    assert isinstance(item, Report), item
+                    self.messages.append(item.message)
+                    if fits(item.message):
+                        return item.message
+        except TimeoutError:
+            raise AssertionError(f"no {kind.__name__} with {values}; there came {self.messages}") from None
+
+    async def accepted(self, order: Order) -> wire.OrderAccepted:
+        """Place and return the acceptance."""
+        number = self.client.place(order)
+        found = await self.until(wire.OrderAccepted, ref_seq_num=number)
+        assert isinstance(found, wire.OrderAccepted)
+        return found
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[EngineSite]:
+    with EngineSite(tmp_path, partitions=2) as running:
+        yield running
+
+
+def market(admin: AdminClient) -> int:
+    base, quote = admin.asset_add("BTC", exponent=-8), admin.asset_add("USD", exponent=-2)
+    instrument = admin.instrument_add(
+        "BTC-USD",
+        base_asset_id=base,
+        quote_asset_id=quote,
+        price_exponent=0,
+        qty_exponent=-4,
+        quote_per_tick_lot=1,
+        base_per_lot=10_000,
+    )
+    admin.instrument_limits(instrument, reference_px=500, band_up_bps=5000, band_down_bps=5000)
+    return instrument
+
+
+def trader(
+    site: EngineSite, admin: AdminClient, *, kind: wire.SessionKind = wire.SessionKind.ORDER_ENTRY, account: int = 0
+) -> BullringClient:
+    private = Ed25519PrivateKey.generate()
+    if account == 0:
+        account = admin.account_create()
+        for asset in (1, 2):
+            admin.balance_adjust(account_id=account, asset_id=asset, amount=MONEY)
+    key_id = f"{account}-{kind.name}"
+    admin.key_create(key_id, account_id=account, material=private.public_key().public_bytes_raw())
+    session = admin.session_create(account_id=account, kind=kind)
+    return BullringClient([("127.0.0.1", site.port)], session_id=session, signer=Ed25519Signer(key_id, private))
+
+
+def on_desk(site: EngineSite, work: Work) -> None:
+    async def trade() -> None:
+        with AdminClient(site.admin_path) as admin:
+            instrument = market(admin)
+            async with trader(site, admin) as client:
+                await work(Desk(client, instrument, admin))
+
+    asyncio.run(asyncio.wait_for(trade(), 2 * DEADLINE_S))
+
+
+def test_every_type_and_time_in_force_is_taken(site: EngineSite) -> None:
+    async def work(desk: Desk) -> None:
+        await desk.accepted(desk.order(SELL, 1, 500))
+        await desk.accepted(desk.order(BUY, 1, 500))  # a trade: there is a last price now
+        kinds = wire.OrdType
+        terms = [
+            desk.order(BUY, 2, 400, time_in_force=wire.TimeInForce.GTD, expire_time=4_000_000_000),
+            desk.order(BUY, 2, 400, time_in_force=wire.TimeInForce.DAY),
+            desk.order(BUY, 2, 400, post_only=True, reduce_only=True),
+            desk.order(BUY, 9, 400, display_quantity=3, first_display_quantity=2, client_text="ice-1", cl_ord_id=77),
+            desk.order(BUY, 2, ord_type=kinds.STOP, stop_price=600),
+            desk.order(BUY, 2, 610, ord_type=kinds.STOP_LIMIT, stop_price=600),
+            desk.order(BUY, 2, ord_type=kinds.TAKE_PROFIT, stop_price=450),
+            desk.order(BUY, 2, 460, ord_type=kinds.TAKE_PROFIT_LIMIT, stop_price=450),
+            desk.order(SELL, 2, ord_type=kinds.STOP, trailing_delta=500),
+            desk.order(BUY, 1000, ord_type=kinds.MARKET, quote_amount=True, time_in_force=wire.TimeInForce.IOC),
+            desk.order(BUY, 3, 400, min_quantity=3, time_in_force=wire.TimeInForce.IOC),
+        ]
+        answers = [await desk.accepted(order) for order in terms]
+        waiting = [wire.OrdStatus.UNTRIGGERED if order.ord_type in range(3, 7) else 0 for order in terms]
+        assert [int(answer.ord_status) for answer in answers] == [int(status) for status in waiting]
+        unfilled = await desk.until(wire.OrderCanceled, cancel_reason=wire.CancelReason.MIN_QTY_NOT_FILLABLE)
+        assert unfilled.order_id == answers[-1].order_id
+
+    on_desk(site, work)
+
+
+def test_a_trade_triggers_a_stop_and_an_iceberg_shows_slices(site: EngineSite) -> None:
+    async def work(desk: Desk) -> None:
+        stop = await desk.accepted(desk.order(BUY, 1, 510, ord_type=wire.OrdType.STOP_LIMIT, stop_price=505))
+        iceberg = await desk.accepted(desk.order(SELL, 5, 505, display_quantity=2))
+        await desk.accepted(desk.order(BUY, 3, 505))
+        triggered = await desk.until(wire.OrderTriggered)
+        bought = await desk.until(wire.OrderExecuted, order_id=stop.order_id)
+        status = await desk.until(
+            wire.OrderStatus,
+            ref_seq_num=desk.client.order_status(instrument_id=desk.instrument, order_id=iceberg.order_id),
+        )
+        assert triggered.order_id == stop.order_id
+        assert bought.last_px == 505
+        assert (status.cum_qty, status.leaves_qty, status.order_qty) == (4, 1, 5)
+
+    on_desk(site, work)
+
+
+def test_amend_cancel_replace_and_status(site: EngineSite) -> None:
+    async def work(desk: Desk) -> None:
+        client, pair = desk.client, desk.instrument
+        first = await desk.accepted(desk.order(BUY, 10, 400, cl_ord_id=5))
+        amended = await desk.until(
+            wire.OrderReplaced, ref_seq_num=client.amend(instrument_id=pair, orig_cl_ord_id=5, quantity=8)
+        )
+        assert (amended.order_qty, amended.priority_retained) == (8, 1)
+        cancel, new = client.cancel_replace(desk.order(BUY, 4, 410, cl_ord_id=6), order_id=first.order_id)
+        canceled = await desk.until(wire.OrderCanceled, ref_seq_num=cancel)
+        replacement = await desk.until(wire.OrderAccepted, ref_seq_num=new)
+        assert canceled.order_id == first.order_id
+        assert replacement.cl_ord_id == 6
+        restricted = client.cancel(instrument_id=pair, orig_cl_ord_id=6, flags=wire.CancelFlags.ONLY_PARTIALLY_FILLED)
+        refused = await desk.until(wire.CancelReplaceReject, ref_seq_num=restricted)
+        unknown = await desk.until(wire.OrderStatus, ref_seq_num=client.order_status(instrument_id=pair, order_id=9999))
+        assert refused.reject_code == wire.RejectCode.CANCEL_RESTRICTED
+        assert unknown.reject_code == wire.RejectCode.UNKNOWN_ORDER
+
+    on_desk(site, work)
+
+
+def test_order_lists_are_one_command(site: EngineSite) -> None:
+    async def work(desk: Desk) -> None:
+        client = desk.client
+        above = desk.order(SELL, 2, 600, post_only=True, client_text="take", cl_ord_id=1)
+        below = desk.order(SELL, 2, ord_type=wire.OrdType.STOP, stop_price=400)
+        numbers = client.place_list(wire.ListType.OCO, [above, below], list_cl_ord_id=42)
+        started = await desk.until(wire.ListStatus, ref_seq_num=numbers[0])
+        assert len(numbers) == 4  # OrderListRequest, OrderDetails, two orders
+        assert (started.list_cl_ord_id, started.status_type) == (42, wire.ListStatusType.EXEC_STARTED)
+        first = await desk.until(wire.OrderAccepted, ref_seq_num=numbers[2])
+        await desk.until(wire.OrderAccepted, ref_seq_num=numbers[3], ord_status=wire.OrdStatus.UNTRIGGERED)
+        client.cancel(instrument_id=desk.instrument, order_id=first.order_id)
+        await desk.until(wire.OrderCanceled, cancel_reason=wire.CancelReason.LIST_CANCELED)
+        await desk.until(wire.ListStatus, status_type=wire.ListStatusType.ALL_DONE, list_id=started.list_id)
+
+        working = desk.order(BUY, 1, 450)
+        otoco = client.place_list(wire.ListType.OTOCO, [working, above, below])
+        for number in (otoco[1], otoco[3], otoco[4]):  # the third is OrderDetails, answered by its order
+            await desk.until(wire.OrderAccepted, ref_seq_num=number)
+        wrong = client.place_list(wire.ListType.OCO, [below, below])
+        rejected = await desk.until(wire.ListStatus, ref_seq_num=wrong[0])
+        assert rejected.order_status == wire.ListOrderStatus.REJECT
+
+    on_desk(site, work)
+
+
+def test_quotes_are_placed_kept_and_pulled(site: EngineSite) -> None:
+    async def work(desk: Desk) -> None:
+        quote = desk.client.quote
+        both = await desk.until(
+            wire.QuoteAck, ref_seq_num=quote(instrument_id=desk.instrument, bid=(490, 5), ask=(510, 5), quote_id=3)
+        )
+        kept = await desk.until(
+            wire.QuoteAck, ref_seq_num=quote(instrument_id=desk.instrument, bid=(490, 4), ask=None, quote_id=4)
+        )
+        crossed = await desk.until(
+            wire.QuoteAck, ref_seq_num=quote(instrument_id=desk.instrument, bid=(500, 4), ask=(500, 4))
+        )
+        assert (both.quote_id, both.bid_status, both.ask_status) == (3, wire.OrdStatus.NEW, wire.OrdStatus.NEW)
+        assert kept.bid_order_id == both.bid_order_id
+        assert kept.ask_status == wire.OrdStatus.CANCELED
+        assert crossed.bid_reject_code == wire.RejectCode.INVALID_QUOTE
+
+    on_desk(site, work)
+
+
+def test_mass_cancel_locks_the_account_until_unlocked(site: EngineSite) -> None:
+    async def work(desk: Desk) -> None:
+        client = desk.client
+        await desk.accepted(desk.order(BUY, 1, 400))
+        account = wire.MassCancelScope.ACCOUNT
+        lock = client.mass_cancel(scope=account, flags=wire.MassCancelFlags.LOCK_ENTRY)
+        reports = [await desk.until(wire.MassCancelReport, ref_seq_num=lock, total_affected=count) for count in (0, 1)]
+        assert len(reports) == 2  # one from each matcher
+        refused = await desk.until(wire.OrderRejected, ref_seq_num=client.place(desk.order(BUY, 1, 400)))
+        assert refused.reject_code == wire.RejectCode.ACCOUNT_LOCKED
+        client.mass_cancel(scope=account, flags=wire.MassCancelFlags.UNLOCK_ENTRY)
+        await desk.accepted(desk.order(BUY, 1, 400))
+        firm = client.mass_cancel(scope=wire.MassCancelScope.FIRM)
+        denied = await desk.until(wire.MassCancelReport, ref_seq_num=firm)
+        assert denied.reject_code == wire.RejectCode.PERMISSION_DENIED
+
+    on_desk(site, work)
+
+
+def test_linked_frames_that_do_not_belong_together_are_refused_one_by_one(site: EngineSite) -> None:
+    async def work(desk: Desk) -> None:
+        frames = desk.order(BUY, 1, 400).frames() + desk.order(BUY, 1, 401).frames()
+        numbers = desk.client.send_group(frames)
+        codes = [(await desk.until(wire.OrderRejected, ref_seq_num=number)).reject_code for number in numbers]
+        assert codes == [wire.RejectCode.INVALID_GROUP] * 2
+        alone = desk.client.send(wire.OrderDetails(client_text="x"))
+        orphan = await desk.until(wire.BusinessReject, ref_seq_num=alone)
+        assert orphan.reject_code == wire.RejectCode.INVALID_GROUP
+        await desk.accepted(desk.order(BUY, 1, 400))
+
+    on_desk(site, work)
+
+
+def test_groups_survive_a_lost_connection(site: EngineSite) -> None:
+    async def work(desk: Desk) -> None:
+        link = desk.client._link
+        assert link is not None
+        assert link._transport is not None
+        link._transport.abort()
+        legs = [
+            desk.order(SELL, 1, 600, post_only=True),
+            desk.order(SELL, 1, ord_type=wire.OrdType.STOP, stop_price=400),
+        ]
+        for _ in range(5):
+            numbers = desk.client.place_list(wire.ListType.OCO, legs)
+        await desk.until(wire.OrderAccepted, ref_seq_num=numbers[-1])
+        while desk.admin.accounts()[0].open_orders != 10:
+            await asyncio.sleep(0.01)
+
+    on_desk(site, work)
+
+
+def test_auction_states_and_schedule_reach_the_trader(site: EngineSite) -> None:
+    async def work(desk: Desk) -> None:
+        desk.admin.instrument_state(desk.instrument, wire.MarketState.AUCTION)
+        buy = await desk.accepted(desk.order(BUY, 3, 505))
+        await desk.accepted(desk.order(SELL, 2, 495))
+        desk.admin.instrument_state(desk.instrument, wire.MarketState.CONTINUOUS)
+        fill = await desk.until(wire.OrderExecuted, order_id=buy.order_id)
+        assert (fill.liquidity, fill.last_qty) == (wire.Liquidity.AUCTION, 2)
+
+    on_desk(site, work)

@@ -1,0 +1,265 @@
+"""The books beside a running exchange: commands, kills and troubles of the ledger, and trading that does not notice."""
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.exit_codes import ExitCode
+from settlement.schema import NEWEST
+from tests.kit import eventually
+from tests.kit.exchange import Exchange, bullring
+from tests.kit.ledger_books import chdb_store
+
+CATCH_UP_S = 120.0
+TABLES = ("postings", "trades", "orders", "assets", "instruments", "accounts", "closes", "days")
+
+
+def facts(exchange: Exchange) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((exchange.data / "run" / "ledger.json").read_text())
+    except (OSError, ValueError):
+        return {"state": "unknown", "stored": 0, "lag": 1 << 60, "trouble": "", "trades": 0}
+    return found
+
+
+def published(exchange: Exchange) -> int:
+    """Return how long the log is."""
+    return next(ring["published"] for ring in exchange.command("stat")[0]["rings"] if ring["ring"] == "log")
+
+
+def goes_on(exchange: Exchange) -> None:
+    """Trading goes on: the log grows by a good piece."""
+    before = published(exchange)
+    eventually(lambda: published(exchange) > before + 200, deadline_s=60)
+
+
+def restarts(exchange: Exchange) -> dict[str, int]:
+    return {row["process"]: row["restarts"] for row in exchange.command("stat")[0]["processes"]}
+
+
+def caught_up(exchange: Exchange, beyond: int = 0) -> None:
+    """The ledger follows the market, and is well."""
+
+    def near() -> bool:
+        found = facts(exchange)
+        return bool(found["stored"] > beyond and found["lag"] < 5_000 and not found["trouble"])
+
+    eventually(near, deadline_s=CATCH_UP_S)
+
+
+@pytest.fixture(scope="module")
+def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exchange]:
+    with Exchange(tmp_path_factory.mktemp("ledger") / "data", "--set", "ledger.flush_ms=200") as exchange:
+        yield exchange
+
+
+def ledger(exchange: Exchange, *arguments: str) -> Any:
+    return exchange.command("ledger", *arguments)
+
+
+# --- what the commands say --------------------------------------------------------------------------------------------
+
+
+def test_books_of_a_running_exchange_can_be_asked(exchange: Exchange) -> None:
+    eventually(lambda: facts(exchange)["trades"] > 20, deadline_s=CATCH_UP_S)
+    caught_up(exchange)
+
+    status = ledger(exchange, "status")[0]
+    assert status["state"] == "running"
+    assert status["marks_differing"] == 0
+    assert status["differences"] == []
+    trial = ledger(exchange, "trial-balance")
+    assert {row["asset"] for row in trial} == {"BTC", "ETH", "SOL", "USDT"}
+    assert all(float(row["available"]) == 0 for row in trial if row["book"] == "sum")
+    you = exchange.ready["accounts"]["you"]["account"]
+    assert {row["asset"]: row["available"] for row in ledger(exchange, "balance", str(you))} == {
+        "BTC": "1000.00000000",
+        "ETH": "20000.00000000",
+        "SOL": "200000.00000000",
+        "USDT": "100000000.00000000",
+    }
+    statement = ledger(exchange, "statement", str(you), "--asset", "BTC")
+    assert statement[0]["closing_available"] == "1000.00000000"
+    assert [line["what"] for line in statement[1:]] == ["deposit"]
+    fees = ledger(exchange, "fees", "--by", "instrument,account")
+    assert {row["pair"] for row in fees} <= {"BTC-USDT", "ETH-USDT", "SOL-USDT", "ETH-BTC"}
+
+
+def test_balances_are_the_exchanges_own(exchange: Exchange) -> None:
+    """Asked of the exchange and of the ledger; the demo's own account does not trade."""
+    account = exchange.command("account", "create", "--fund", "BTC=1.5", "--fund", "USDT=10.25")[0]
+
+    def same() -> bool:
+        rows = ledger(exchange, "balance", str(account["account"]))
+        own = {row["asset"]: {"available": row["available"], "held": row["held"]} for row in rows}
+        return bool(own == account["balances"])
+
+    eventually(same, deadline_s=30)
+
+
+def test_reconciliation_on_command_agrees(exchange: Exchange) -> None:
+    caught_up(exchange)
+
+    rows = ledger(exchange, "reconcile", "--recount", "--exchange")
+
+    assert [row["kind"] for row in rows] == ["store", "recount", "exchange"]
+    assert [row["differences"] for row in rows] == [0, 0, 0]
+    assert all(row["compared"] > 15 for row in rows)
+
+
+def test_export_of_a_running_exchange(exchange: Exchange, tmp_path: Path) -> None:
+    path = tmp_path / "trades.csv"
+    caught_up(exchange)
+
+    told = ledger(exchange, "export", "trades", str(path))[0]
+
+    lines = path.read_text().splitlines()
+    assert len(lines) == told["rows"] + 1
+    again = bullring("ledger", "export", "trades", str(path), "--data", str(exchange.data))
+    assert again.returncode == ExitCode.BAD_INPUT
+    assert "exists already" in again.stderr
+
+
+def test_stat_tells_how_the_books_are(exchange: Exchange) -> None:
+    caught_up(exchange)
+
+    done = bullring("stat", "--data", str(exchange.data))
+
+    assert done.returncode == ExitCode.OK
+    assert "ledger: running," in done.stdout
+    assert "hash marks agree" in done.stdout
+
+
+def test_wrong_questions_are_answered_with_what_is_wrong(exchange: Exchange) -> None:
+    for arguments, code, said in (
+        (("statement", "1", "--asset", "XYZ"), ExitCode.BAD_INPUT, "unknown asset 'XYZ'"),
+        (("balance", "--at", "soon"), ExitCode.USAGE, "--at = 'soon': must be a date"),
+        (("fees", "--by", "colour"), ExitCode.BAD_INPUT, "must be instrument, account or tier"),
+        (("export", "trades", "file.txt"), ExitCode.USAGE, "must end with .csv or .parquet"),
+        (("statement", "1", "--from", "2026-01-02", "--to", "2026-01-01"), ExitCode.USAGE, "--from is after --to"),
+        (("rebuild",), ExitCode.USAGE, "say --yes"),
+    ):
+        done = bullring("ledger", *arguments, "--data", str(exchange.data))
+        assert done.returncode == code, (arguments, done)
+        assert said in done.stderr
+
+
+# --- kills and troubles -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_killed_ledger_comes_back_and_trading_does_not_notice(exchange: Exchange) -> None:
+    for _ in range(3):
+        pid = exchange.pid("ledger")
+        before = facts(exchange)["stored"]
+        os.kill(pid, signal.SIGKILL)
+        goes_on(exchange)
+        eventually(lambda was=pid: "ledger" in restarts(exchange) and exchange.pid("ledger") != was, deadline_s=60)  # type: ignore[misc]
+        caught_up(exchange, before)
+
+    assert {name: count for name, count in restarts(exchange).items() if name != "ledger"} == {
+        "journaler": 0,
+        "fused": 0,
+    }
+    assert restarts(exchange)["ledger"] >= 3
+    assert [row["differences"] for row in ledger(exchange, "reconcile", "--recount")] == [0, 0]
+
+
+@pytest.mark.slow
+def test_rerun_into_a_fresh_store_gives_identical_books(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with Exchange(data) as exchange:
+        eventually(lambda: facts(exchange)["trades"] > 50, deadline_s=CATCH_UP_S)
+        os.kill(exchange.pid("fused"), signal.SIGKILL)
+        eventually(lambda: facts(exchange)["trades"] > 100, deadline_s=CATCH_UP_S)
+        assert exchange.stop() == ExitCode.OK
+        assert facts(exchange)["lag"] == 0
+    first = content(data / "ledger")
+    assert first["postings"]
+
+    assert bullring("ledger", "rebuild", "--yes", "--data", str(data)).returncode == ExitCode.OK
+    assert bullring("ledger", "balance", "--data", str(data)).returncode == ExitCode.NO_INPUT
+    with Exchange(data, "--quiet-market") as exchange:
+        last = max(row[0] for row in first["blocks"])
+        caught_up(exchange, last)
+        assert exchange.stop() == ExitCode.OK
+
+    again = content(data / "ledger", below=last)
+    for table in TABLES:
+        if table == "orders":
+            # Those changed by the last reports of the first run, which only a mark of the second one books.
+            assert len(first[table]) - 20 < len(again[table]) <= len(first[table])
+            assert set(again[table]) <= set(first[table])
+        else:
+            assert again[table] == first[table], table
+
+
+def content(directory: Path, below: int = 1 << 62) -> dict[str, list[tuple[Any, ...]]]:
+    """Return every row below a record, sorted. Orders as they stand at the end are another matter: the newest wins."""
+    store = chdb_store(directory)
+    found = {}
+    for table in TABLES:
+        rows = store.select(f"SELECT * FROM {table}{' FINAL' if table == 'orders' else ''} WHERE sequence < {below}")
+        found[table] = sorted(zip(*(rows[name].tolist() for name in sorted(rows)), strict=True))
+    blocks = store.select("SELECT end FROM blocks")
+    found["blocks"] = sorted((end,) for end in blocks["end"].tolist())
+    store.close()
+    return found
+
+
+@pytest.mark.slow
+def test_store_that_is_refused_does_not_touch_trading(tmp_path: Path) -> None:
+    """A store of a newer program; healed while the exchange runs on."""
+    data = tmp_path / "data"
+    with Exchange(data) as exchange:
+        eventually(lambda: facts(exchange)["trades"] > 10, deadline_s=CATCH_UP_S)
+        assert exchange.stop() == ExitCode.OK
+    store = chdb_store(data / "ledger")
+    store.execute(f"INSERT INTO schema_migrations SELECT toUInt32({NEWEST + 1}), 'later', toUInt32(1), toUInt64(1)")
+    store.close()
+    shutil.copytree(data / "ledger", tmp_path / "refused")
+
+    with Exchange(data) as exchange:
+        eventually(lambda: f"has schema {NEWEST + 1}" in facts(exchange)["trouble"], deadline_s=60)
+        goes_on(exchange)
+        done = bullring("stat", "--data", str(data))
+        assert "ledger: the store refuses: " in done.stdout
+        assert restarts(exchange)["fused"] == 0
+        # Somebody removes it; the ledger's process is told by being started again.
+        shutil.rmtree(data / "ledger")
+        os.kill(exchange.pid("ledger"), signal.SIGKILL)
+        caught_up(exchange, 1)
+        assert [row["differences"] for row in ledger(exchange, "reconcile", "--recount")] == [0, 0]
+
+
+@pytest.mark.slow
+def test_store_that_somebody_else_has_is_waited_for(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / "ledger").mkdir(parents=True)
+    mine = chdb_store(data / "ledger")
+    with Exchange(data) as exchange:
+        eventually(lambda: "another process has the store" in facts(exchange)["trouble"], deadline_s=60)
+        goes_on(exchange)
+        asked = bullring("ledger", "balance", "--data", str(data))
+        assert asked.returncode == ExitCode.UNAVAILABLE
+        mine.close()
+        caught_up(exchange, 1)
+
+
+@pytest.mark.slow
+def test_disk_with_too_little_space_is_left_alone(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with Exchange(data, "--set", f"ledger.disk_reserve_bytes={1 << 50}") as exchange:
+        eventually(lambda: "are kept free" in facts(exchange)["trouble"], deadline_s=60)
+        goes_on(exchange)
+        assert facts(exchange)["stored"] == 0
+        assert facts(exchange)["lag"] > 0
+        assert exchange.stop() == ExitCode.OK
+    with Exchange(data) as exchange:
+        caught_up(exchange, 1)

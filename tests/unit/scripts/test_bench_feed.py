@@ -1,0 +1,28 @@
+"""`bullring bench feed` runs and says what it says it says; how fast is nobody's business here."""
+
+import json
+
+import pytest
+
+from scripts.bench import feed
+from scripts.exit_codes import CommandError
+
+SMALL = ["--rounds", "1", "--events", "3000", "--operations", "20000", "--rate", "100000"]
+
+
+def test_every_mode_prints_a_line_with_its_references(capsys: pytest.CaptureFixture[str]) -> None:
+    assert feed.run(SMALL) == 0
+
+    lines = {line["what"]: line for line in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert set(lines) == set(feed.MODES)
+    assert {"match_to_kernel_us_p50", "send_us_p50", "ring_hop_us_p50", "bare_send_us_p50"} <= set(lines["latency"])
+    assert lines["latency"]["events"] > 0  # on a busy machine many share a packet
+    assert lines["publish"]["events_per_s"] > 0
+    assert (lines["paced"]["lost"], lines["paced"]["laps"]) == (0, 0)
+    assert lines["client"]["digests"] == 20
+    assert lines["replay"]["ratio_to_copy"] > 0
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(CommandError, match="no mode nonsense; there are latency"):
+        feed.run(["--modes", "nonsense"])
