@@ -326,7 +326,7 @@ class ClusterSupervisor(Supervisor):
                 self._failed_told = True
                 self._tell(event="failed")
         else:
-            self._children.remove(child)
+            self._forget([child])
             self._launch([child.plan])
 
     def _revive_observers(self) -> None:

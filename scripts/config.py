@@ -160,6 +160,7 @@ class SupervisorConfig(Section):
     restarts_max: int = _number(0, 1000)
     restart_window_s: int = _number(1, 3600)
     ready_timeout_s: int = _number(1, 86400)
+    stuck_ms: int = _number(200, 600_000)
     stop_timeout_s: int = _number(1, 600)
 
 
