@@ -243,6 +243,7 @@ void sequencer_hash(const sequencer_t *sequencer, uint64_t out[2])
     }
     hash += state_hash_mix((uint64_t)sequencer->position, sequencer->last_ts, sequencer->epoch,
                            sequencer->mark_index << 32 | sequencer->timed);
+    hash += sequencer->paused == 0 ? 0 : state_hash_mix(sequencer->paused, 0, 0, 3);
     hash += state_hash_mix((uint64_t)sequencer->next_report0, sequencer->last_tick_ts, sequencer->last_hash_ts,
                    (uint64_t)sequencer->last_hash_position);
     out[0] = (uint64_t)hash;

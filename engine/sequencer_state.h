@@ -64,6 +64,7 @@ struct sequencer {
     uint64_t last_tick_ts;
     uint64_t last_hash_ts;
     int64_t last_hash_position;
+    uint64_t paused; /* bit p: new orders of partition p are refused, its matcher is away */
     disconnects_t disconnects;
     uint32_t timed; /* dated orders, schedules and volatility bands: ticks come closely while there are any */
 
@@ -95,6 +96,11 @@ struct sequencer {
 static inline uint8_t partition_of(const sequencer_t *sequencer, uint32_t instrument)
 {
     return sequencer->registry.instruments[instrument].partition;
+}
+
+static inline bool partition_is_paused(const sequencer_t *sequencer, uint8_t partition)
+{
+    return (sequencer->paused >> partition & 1) != 0;
 }
 
 #define ADMITTED ((verdict_t){.code = REJECT_CODE_NONE})

@@ -125,7 +125,7 @@ class Connection:
         try:
             request = _parsed(text)
             request_id = _request_id(request)
-            params = request.get("params") or {}
+            params = {} if request.get("params") is None else request["params"]
             if not isinstance(params, dict):
                 raise bad_value("params", "It must be an object.")
             shown = params.get("returnRateLimits", shown) is not False

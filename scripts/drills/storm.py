@@ -16,7 +16,7 @@ from scripts.demo import TRADERS, DemoAccount
 from scripts.drills import Context, Drill, Option, Outcome
 from scripts.drills._cluster import ClusterSite
 from scripts.drills._failover import Failover, play
-from scripts.drills.kill import kill_host
+from scripts.drills._kill_host import kill_host
 
 KEEP_ALIVE_MS = 500
 KEEP_ALIVE_LIVES = 2
