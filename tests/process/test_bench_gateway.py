@@ -5,19 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.exchange import bullring
+from scripts.bench import gateway
 
 
 @pytest.mark.slow
-def test_open_loop_and_idle_sessions_are_measured(tmp_path: Path) -> None:
+def test_open_loop_and_idle_sessions_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     histogram = tmp_path / "latency.hgrm"
-    done = bullring(
-        *("bench", "gateway", "--modes", "D0", "--rounds", "1", "--seconds", "1", "--rate", "2000", "--sessions", "8"),
-        *("--idle", "40", "--dir", str(tmp_path), "--histogram", str(histogram)),
-        timeout_s=240,
-    )
-    assert done.returncode == 0, done.stderr
-    open_loop, idle, reference = (json.loads(line) for line in done.stdout.splitlines())
+    what = ["--modes", "D0", "--rounds", "1", "--seconds", "1", "--rate", "2000", "--sessions", "8", "--idle", "40"]
+    assert gateway.run([*what, "--dir", str(tmp_path), "--histogram", str(histogram)]) == 0
+    open_loop, idle, reference = (json.loads(line) for line in capsys.readouterr().out.splitlines())
 
     assert open_loop["lost"] == open_loop["gaps"] == 0
     assert 0 < open_loop["sent"] <= open_loop["due"] == 2000
