@@ -17,7 +17,6 @@ from gateway.web.errors import INTERNAL, ApiError
 from gateway.web.gateway import Gateway
 from gateway.web.metrics import Metrics
 
-JSON = "application/json"
 UTF8 = "application/json;charset=UTF-8"
 BODY_METHODS = ("POST", "PUT", "DELETE")
 COMPRESS_FROM = 1024
@@ -106,16 +105,23 @@ class RestEndpoint:
         if "signature" in fields and "signature" in form:
             raise bad_signature()
         signed_bytes = payload(query, body)
-        plain = urllib.parse.unquote_plus(signed_bytes.decode("utf-8", "surrogateescape")).encode(
-            "utf-8", "surrogateescape"
-        )
-        payloads = (signed_bytes,) if plain == signed_bytes else (signed_bytes, plain)
+        payloads: tuple[bytes, ...] = (signed_bytes,)
+        if b"%" in signed_bytes or b"+" in signed_bytes:
+            payloads += (self._decoded(signed_bytes),)
         signed = await gateway.verify(
             access_key, call.params.get("signature"), payloads, timestamp=call.params.get("timestamp"),
             recv_window=call.params.get("recvWindow"),
         )  # fmt: skip
         gateway.check(signed.key, endpoint.security)
         call.key, call.deadline_us = signed.key, signed.deadline_us
+
+    @staticmethod
+    def _decoded(signed_bytes: bytes) -> bytes:
+        """What older libraries sign: the values before they were percent-encoded."""
+        plain = urllib.parse.unquote_plus(signed_bytes.decode("utf-8", "surrogateescape")).encode(
+            "utf-8", "surrogateescape"
+        )
+        return plain
 
 
 def _text(body: bytes) -> str:
@@ -140,7 +146,7 @@ def json_bytes(body: Any) -> bytes:
 
 
 def json_response(body: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(body=json_bytes(body), status=status, headers=headers, content_type=JSON, charset="utf-8")
+    return web.Response(body=json_bytes(body), status=status, headers={**(headers or {}), "Content-Type": UTF8})
 
 
 def error_response(error: ApiError, headers: dict[str, str]) -> web.Response:
