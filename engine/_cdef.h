@@ -40,6 +40,7 @@ void sequencer_attach_reports(sequencer_t *sequencer, uint8_t partition, ring_t 
 void sequencer_attach_ingress(sequencer_t *sequencer, uint16_t source, ring_t *ingress);
 int64_t sequencer_feed(sequencer_t *sequencer, const log_slot_t *slots, int64_t first_sequence, int64_t count);
 void sequencer_lead(sequencer_t *sequencer, uint64_t epoch, uint32_t node);
+void sequencer_resume(sequencer_t *sequencer);
 void sequencer_follow(sequencer_t *sequencer);
 void sequencer_hold(sequencer_t *sequencer, bool held);
 int64_t sequencer_poll(void *sequencer, int64_t limit);
@@ -90,6 +91,7 @@ void matcher_free(matcher_t *matcher);
 void matcher_attach(matcher_t *matcher, ring_t *log, ring_t *reports, ring_t *market);
 int64_t matcher_poll(void *matcher, int64_t limit);
 int64_t matcher_feed(matcher_t *matcher, const log_slot_t *slots, int64_t first_sequence, int64_t count);
+void matcher_quarantine(matcher_t *matcher, const int64_t *sequences, int64_t count);
 int64_t matcher_position(const matcher_t *matcher);
 void matcher_set_position(matcher_t *matcher, int64_t sequence);
 bool matcher_idle(const matcher_t *matcher);

@@ -482,6 +482,9 @@ static verdict_t check_request(const sequencer_t *sequencer, const log_slot_t *s
     verdict_t verdict = admit_entry(sequencer, account, order->instrument_id);
     if (verdict.rejected)
         return verdict;
+    /* A leg whose time has come waits for its matcher, as cancels do. */
+    if (!context->due && partition_is_paused(sequencer, partition_of(sequencer, order->instrument_id)))
+        return refuse(REJECT_CODE_PAIR_PAUSED);
     bool other_list = context->details != NULL && context->details->list_id != 0;
     return order->list_role != context->list_role || other_list ? refuse(REJECT_CODE_INVALID_LIST) : ADMITTED;
 }

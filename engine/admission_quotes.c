@@ -230,6 +230,8 @@ uint32_t admit_quote(const sequencer_t *sequencer, const session_t *session, log
     }
     candidate_t candidate = candidate_of(sequencer, quote);
     *verdict = admit_entry(sequencer, account, quote->instrument_id);
+    if (!verdict->rejected && partition_is_paused(sequencer, candidate.instrument->partition))
+        *verdict = refuse(REJECT_CODE_PAIR_PAUSED);
     if (!verdict->rejected)
         *verdict = check_quote(&candidate, slots[0].ts_ns);
     if (verdict->rejected)

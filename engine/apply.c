@@ -270,6 +270,12 @@ static void apply_own(sequencer_t *sequencer, const log_slot_t *slot, int64_t se
         sequencer->last_hash_ts = slot->ts_ns;
         sequencer->last_hash_position = sequence + 1;
         break;
+    case TEMPLATE_PAIRS_PAUSED:
+        sequencer->paused |= UINT64_C(1) << ((const pairs_paused_t *)slot->block)->paused_partition;
+        break;
+    case TEMPLATE_PAIRS_RESUMED:
+        sequencer->paused &= ~(UINT64_C(1) << ((const pairs_resumed_t *)slot->block)->resumed_partition);
+        break;
     case TEMPLATE_LIST_END:
         apply_list_end(sequencer, slot, sequence);
         break;

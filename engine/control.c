@@ -9,7 +9,8 @@
 
 bool is_control(uint16_t template_id)
 {
-    return template_id >= TEMPLATE_ASSET_ADD && template_id <= TEMPLATE_INSTRUMENT_SCHEDULE;
+    return (template_id >= TEMPLATE_ASSET_ADD && template_id <= TEMPLATE_INSTRUMENT_SCHEDULE) ||
+           template_id == TEMPLATE_QUARANTINE;
 }
 
 verdict_t choose_id(uint32_t *id, uint32_t used, uint32_t max, bool exists)
@@ -149,6 +150,11 @@ static uint32_t *killed_firm(const registry_t *registry, uint32_t firm)
     return (uint32_t *)place;
 }
 
+static bool two_operators(uint32_t first, uint32_t second)
+{
+    return first != 0 && second != 0 && first != second;
+}
+
 static verdict_t admit_kill_switch(const registry_t *registry, const kill_switch_t *request)
 {
     bool kill = request->action == KILL_ACTION_KILL;
@@ -171,9 +177,17 @@ static verdict_t admit_kill_switch(const registry_t *registry, const kill_switch
     default:
         break;
     }
-    bool two = request->first_operator != 0 && request->second_operator != 0 &&
-               request->first_operator != request->second_operator;
-    return kill || two ? ADMITTED : refuse(REJECT_CODE_SECOND_OPERATOR_REQUIRED);
+    return kill || two_operators(request->first_operator, request->second_operator) ? ADMITTED : refuse(REJECT_CODE_SECOND_OPERATOR_REQUIRED);
+}
+
+/* Only while a matcher is away can it have published nothing of the input it died on. */
+static verdict_t admit_quarantine(const sequencer_t *sequencer, const quarantine_t *request)
+{
+    if (!two_operators(request->first_operator, request->second_operator))
+        return refuse(REJECT_CODE_SECOND_OPERATOR_REQUIRED);
+    if (request->target_seq >= (uint64_t)sequencer->position)
+        return refuse_at(REJECT_CODE_OUT_OF_RANGE, sequencer->position - 1);
+    return sequencer->paused == 0 ? refuse(REJECT_CODE_OUT_OF_RANGE) : ADMITTED;
 }
 
 static verdict_t admit_template(const sequencer_t *sequencer, log_slot_t *slot)
@@ -202,6 +216,8 @@ static verdict_t admit_template(const sequencer_t *sequencer, log_slot_t *slot)
         return admit_account_limits(registry, block);
     case TEMPLATE_KILL_SWITCH:
         return admit_kill_switch(registry, block);
+    case TEMPLATE_QUARANTINE:
+        return admit_quarantine(sequencer, block);
     default:
         return refuse(REJECT_CODE_UNKNOWN_TEMPLATE);
     }
@@ -361,6 +377,8 @@ static uint64_t apply_template(sequencer_t *sequencer, uint16_t template_id, con
     case TEMPLATE_KILL_SWITCH:
         apply_kill_switch(registry, block);
         return ((const kill_switch_t *)block)->target_id;
+    case TEMPLATE_QUARANTINE: /* of concern to matchers that replay the log from before it */
+        return ((const quarantine_t *)block)->target_seq;
     default:
         return instrument_apply(sequencer, template_id, block);
     }

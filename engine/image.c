@@ -39,6 +39,7 @@ typedef struct image_head {
     uint64_t last_hash_ts;
     int64_t last_hash_position;
     int64_t next_report0;
+    uint64_t paused;
     image_orders_t orders[PARTITIONS_MAX];
 } image_head_t;
 
@@ -49,7 +50,7 @@ _Static_assert(sizeof(exposures_t) == 40, "image_head_t");
 _Static_assert(sizeof(lists_t) == 48, "image_head_t");
 _Static_assert(sizeof(quotes_t) == 40, "image_head_t");
 _Static_assert(sizeof(orders_t) == 120, "image_head_t");
-_Static_assert(offsetof(struct sequencer, log) - offsetof(struct sequencer, position) == 10 * 8, "image_head_t");
+_Static_assert(offsetof(struct sequencer, log) - offsetof(struct sequencer, position) == 11 * 8, "image_head_t");
 
 static uint64_t stir(uint64_t hash, uint64_t value)
 {
@@ -158,6 +159,7 @@ bool sequencer_image_save(const sequencer_t *sequencer, void *memory)
     head->last_hash_ts = sequencer->last_hash_ts;
     head->last_hash_position = sequencer->last_hash_position;
     head->next_report0 = sequencer->next_report0;
+    head->paused = sequencer->paused;
     return true;
 }
 
@@ -200,6 +202,7 @@ void sequencer_image_load(sequencer_t *sequencer, const void *memory)
     sequencer->last_hash_ts = head->last_hash_ts;
     sequencer->last_hash_position = head->last_hash_position;
     sequencer->next_report0 = head->next_report0;
+    sequencer->paused = head->paused;
 }
 
 /* ---- matcher --------------------------------------------------------------------------------------------------------------- */

@@ -180,7 +180,30 @@ static void write_hash_mark(sequencer_t *sequencer, uint64_t now)
     log_seal(sequencer, slot);
 }
 
-/* Marks, ticks and hash marks that are due without a command. */
+/* A matcher is away, or back: its pairs are paused, or taken again. */
+static void write_pause(sequencer_t *sequencer, uint8_t partition, bool paused, uint64_t now)
+{
+    log_slot_t *slot = log_open(sequencer, paused ? TEMPLATE_PAIRS_PAUSED : TEMPLATE_PAIRS_RESUMED, now);
+
+    slot->block[0] = partition;
+    slot->partition = PARTITION_ALL;
+    log_seal(sequencer, slot);
+}
+
+_Static_assert(offsetof(pairs_paused_t, paused_partition) == 0 && offsetof(pairs_resumed_t, resumed_partition) == 0,
+               "write_pause()");
+
+/* Partitions whose report ring says otherwise than the log. */
+static uint64_t pauses_due(const sequencer_t *sequencer)
+{
+    uint64_t away = 0;
+
+    for (uint32_t partition = 1; partition <= sequencer->config.partitions; partition++)
+        away |= (uint64_t)ring_away(sequencer->settlements[partition].ring) << partition;
+    return away ^ sequencer->paused;
+}
+
+/* Marks, ticks, hash marks and pauses that are due without a command. */
 int64_t log_keep_time(sequencer_t *sequencer, uint64_t now)
 {
     bool busy = sequencer->busy_position > sequencer->last_hash_position || marks_pending(sequencer);
@@ -189,8 +212,13 @@ int64_t log_keep_time(sequencer_t *sequencer, uint64_t now)
 
     if (!log_has_room(sequencer))
         return 0;
-    if (marks_overdue(sequencer))
+    uint64_t pauses = pauses_due(sequencer);
+    if (marks_overdue(sequencer) || pauses != 0)
         log_marks(sequencer, now);
+    if (pauses != 0) {
+        uint8_t partition = (uint8_t)__builtin_ctzll(pauses);
+        write_pause(sequencer, partition, !partition_is_paused(sequencer, partition), now);
+    }
     if (now >= sequencer->last_tick_ts + tick_every) {
         log_marks(sequencer, now);
         write_tick(sequencer, now);

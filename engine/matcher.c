@@ -448,11 +448,65 @@ static int64_t run(matcher_t *matcher, const log_slot_t *slots, int64_t count, i
     return taken;
 }
 
+void matcher_quarantine(matcher_t *matcher, const int64_t *sequences, int64_t count)
+{
+    INVARIANT(matcher->quarantined_count + count <= QUARANTINED_MAX);
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t used = matcher->quarantined_count;
+        INVARIANT(used == 0 || matcher->quarantined[used - 1] < sequences[i]);
+        matcher->quarantined[used] = sequences[i];
+        matcher->quarantined_count++;
+    }
+}
+
+/* The next record at or after `from` that is not to be done; INT64_MAX if there is none. */
+static int64_t next_quarantined(const matcher_t *matcher, int64_t from)
+{
+    for (uint32_t i = 0; i < matcher->quarantined_count; i++)
+        if (matcher->quarantined[i] >= from)
+            return matcher->quarantined[i];
+    return INT64_MAX;
+}
+
+/* Whole groups only: a quarantined frame takes the group it belongs to with it. */
+static int64_t refuse_at(matcher_t *matcher, const log_slot_t *slots, int64_t count)
+{
+    matcher_state_t *state = matcher->state;
+    uint32_t length = state->group_count;
+    for (int64_t i = 0; i < count && length < GROUP_SLOTS_MAX; i++) {
+        state->group[length++] = slots[i];
+        if ((slots[i].flags & SLOT_FLAG_MORE) != 0)
+            continue;
+        if (!start_step(matcher))
+            break;
+        state->group_count = 0;
+        state->position += i;
+        matcher_refuse_group(matcher, state->group, length);
+        state->position++;
+        finish_input(matcher);
+        publish(matcher);
+        return i + 1;
+    }
+    return 0;
+}
+
+/* Recovery only: a matcher that polls has never to do with records that are taken back. */
 int64_t matcher_feed(matcher_t *matcher, const log_slot_t *slots, int64_t first_sequence, int64_t count)
 {
     int64_t work_done;
+    int64_t taken = 0;
     INVARIANT(first_sequence == matcher->state->position || count == 0);
-    return run(matcher, slots, count, INT64_MAX, &work_done);
+    for (;;) {
+        int64_t refused = next_quarantined(matcher, first_sequence + taken);
+        int64_t most = refused - first_sequence < count ? refused - first_sequence : count;
+        taken += run(matcher, slots + taken, most - taken, INT64_MAX, &work_done);
+        if (taken < most || most == count || !matcher_idle(matcher))
+            return taken;
+        int64_t some = refuse_at(matcher, slots + taken, count - taken);
+        if (some == 0)
+            return taken;
+        taken += some;
+    }
 }
 
 int64_t matcher_poll(void *state, int64_t limit)

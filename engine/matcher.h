@@ -58,6 +58,11 @@ int64_t matcher_poll(void *matcher, int64_t limit);
  * report ring has no room. A consumed record may still be unfinished (see matcher_idle); count 0 only continues it. */
 int64_t matcher_feed(matcher_t *matcher, const log_slot_t *slots, int64_t first_sequence, int64_t count);
 
+/* Records that two operators have taken out of the log's effect, ascending, for matcher_feed(): each is answered with
+ * Quarantined instead of being done (R10). At most QUARANTINED_MAX; later calls add. */
+#define QUARANTINED_MAX 64
+void matcher_quarantine(matcher_t *matcher, const int64_t *sequences, int64_t count);
+
 /* Next log sequence to take. */
 int64_t matcher_position(const matcher_t *matcher);
 /* Before the first record of a replay that does not start at 0. */

@@ -1,5 +1,6 @@
 """A matcher's shell: one partition, one thread, one or more pairs."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from engine._engine import ffi, lib
@@ -35,6 +36,7 @@ class Matcher:
         self._instruments_max = config.instruments_max
         self._pointer = ffi.gc(pointer, lib.matcher_free)
         self._rings: list[Ring] = []
+        self._quarantined = -1  # the newest one known
 
     def attach(self, *, log: Ring, reports: Ring, market: Ring) -> None:
         """Give the rings; the matcher is the producer of `reports` and `market`, an observer of `log`."""
@@ -53,6 +55,16 @@ class Matcher:
         if done < 0:
             raise StageFailed(f"matcher {self.partition} failed ({done})")
         return done
+
+    def quarantine(self, sequences: Sequence[int]) -> None:
+        """Have `feed` answer these records with Quarantined instead of doing them; ascending, at most 64 in all.
+
+        Those known already may be named again.
+        """
+        new = [sequence for sequence in sequences if sequence > self._quarantined]
+        if new:
+            lib.matcher_quarantine(self._pointer, new, len(new))
+            self._quarantined = new[-1]
 
     @property
     def position(self) -> int:

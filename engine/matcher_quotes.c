@@ -153,6 +153,19 @@ static void replace_old(matcher_t *matcher, quote_work_t *work)
     answer(matcher, work, kept);
 }
 
+void matcher_refuse_quote(matcher_t *matcher, const log_slot_t *slots)
+{
+    quote_work_t *work = &matcher->state->work.quote;
+    order_t *kept[2];
+    matcher_quote(matcher, slots);
+    work_pop(matcher);
+    for (int side = 0; side < 2; side++) {
+        kept[side] = standing(matcher, work, side);
+        work->code[side] = REJECT_CODE_QUARANTINED;
+    }
+    answer(matcher, work, kept);
+}
+
 /* The side goes in like a limit order, good till canceled. */
 static void place(matcher_t *matcher, const quote_work_t *work, int side)
 {

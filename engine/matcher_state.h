@@ -192,6 +192,8 @@ struct matcher {
     int64_t reports_published;
     int64_t market_published;
     matcher_config_t config;
+    int64_t quarantined[QUARANTINED_MAX]; /* ascending; from the log, so no state */
+    uint32_t quarantined_count;
     uint64_t arena_size;
     uint8_t *arena;
     log_slot_t batch[MATCHER_BATCH];
@@ -245,6 +247,10 @@ static inline bool record_is_ours(const matcher_t *matcher, const log_slot_t *sl
 }
 /* Money that covers `quantity` at `price` at worst, in units of the asset paid. */
 int64_t cover_of(const book_t *book, int side, int64_t price, int64_t quantity);
+
+/* Instead of doing it: all is answered with Quarantined. */
+void matcher_refuse_group(matcher_t *matcher, const log_slot_t *slots, uint32_t count);
+void matcher_refuse_quote(matcher_t *matcher, const log_slot_t *slots);
 
 /* ---- matcher_match.c: takers --------------------------------------------------------------------------------------------- */
 

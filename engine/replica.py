@@ -20,7 +20,7 @@ MARKET_SLOTS = 1 << 17
 REPLICA = 2  # our place among the gating consumers of report rings, beside journaler and sequencer
 MODULUS = 1 << 128
 
-Outputs = Callable[[int, int, bytes], None]  # partition, first report sequence, slots
+Outputs = Callable[[int, int, bytes], None]  # partition, first sequence, slots
 
 
 @dataclass(frozen=True)
@@ -117,13 +117,14 @@ class Replica:
         records: bytes | memoryview,
         *,
         outputs: Outputs | None = None,
+        market: Outputs | None = None,
         watch: Watch | None = None,
     ) -> None:
         """Apply records (n x 128 bytes, whole groups) to all owners until none has anything left to do.
 
-        `outputs` is given every report of it; `watch` is told of every record that changed its account's balances,
-        after the reports that the record names. Raises ReplayError when the log does not fit or state differs from a
-        hash mark.
+        `outputs` is given every report of it, `market` every market-data slot; `watch` is told of every record that
+        changed its account's balances, after the reports that the record names. Raises ReplayError when the log does
+        not fit or state differs from a hash mark.
         """
         if first_sequence != self.position:
             raise ReplayError(f"record {self.position} is missing: the next one is {first_sequence}")
@@ -132,7 +133,7 @@ class Replica:
         while True:
             step, changed = self._step(buffer + done, first_sequence + done, count - done, watch)
             done += step
-            drained = self._drain(outputs)
+            drained = self._drain(outputs, market)
             if watch is not None and changed:
                 watch.changed(self.position - 1)
             if done == count and all(matcher.idle for matcher in self.matchers):
@@ -152,7 +153,7 @@ class Replica:
             raise ReplayError(self.sequencer.error or "a matcher refused a record")
         return int(step), bool(self._changed[0])
 
-    def _drain(self, outputs: Outputs | None) -> int:
+    def _drain(self, outputs: Outputs | None, market: Outputs | None) -> int:
         drained = 0
         for partition, ring in enumerate(self.reports):
             first, end = self._seen_reports[partition], ring.published
@@ -167,6 +168,8 @@ class Replica:
             first, end = self._seen_market[partition], ring.published
             if first < end:
                 drained += self._add(ring, first, end)
+                if market is not None:
+                    market(partition, first, ring.read(first, end - first))
                 self._seen_market[partition] = end
         return drained
 

@@ -223,6 +223,27 @@ void sequencer_lead(sequencer_t *sequencer, uint64_t epoch, uint32_t node)
     log_publish(sequencer);
 }
 
+void sequencer_resume(sequencer_t *sequencer)
+{
+    INVARIANT(!sequencer->leading);
+    INVARIANT(sequencer->log->claimed == sequencer->position);
+    INVARIANT(sequencer->reports0->claimed == sequencer->next_report0);
+    for (uint32_t source = 1; source < sequencer->sources_attached; source++) {
+        ring_t *ring = sequencer->ingress[source];
+        if (ring == NULL)
+            continue;
+        /* The log may know more than the cursor, which is stored after it, and the cursor of queries and duplicates that no log
+         * knows: slots below either have been dealt with. */
+        int64_t logged = sequencer->registry.sources[source].next;
+        int64_t stored = ring_cursor(ring, 0);
+        sequencer->ingress_next[source] = logged > stored ? logged : stored;
+        sequencer->ingress_noted[source] = sequencer->ingress_next[source];
+        ring_advance(ring, 0, sequencer->ingress_next[source]);
+    }
+    sequencer->leading = true;
+    answers_release(sequencer);
+}
+
 void sequencer_follow(sequencer_t *sequencer)
 {
     INVARIANT(!sequencer->leading);

@@ -47,6 +47,10 @@ int64_t sequencer_feed(sequencer_t *sequencer, const log_slot_t *slots, int64_t 
 /* Become the leader: writes Genesis if the log is empty, EPOCH_START, and SOURCE_OPEN for every ingress ring attached. */
 void sequencer_lead(sequencer_t *sequencer, uint64_t epoch, uint32_t node);
 
+/* Take over from a leader that died, in the same epoch and on the same rings, to which this sequencer has been attached having
+ * applied all that is published in the log; its own answers above those that ring 0 shows are claimed there, not published. */
+void sequencer_resume(sequencer_t *sequencer);
+
 /* Follow the log of another node: sequencer_poll() applies what is committed in the ring, whose producer is somebody else. Ends
  * with sequencer_lead(), once this process is the producer and everything is applied. */
 void sequencer_follow(sequencer_t *sequencer);

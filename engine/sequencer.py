@@ -76,6 +76,10 @@ class Sequencer:
         """Write the records that open an epoch; from now on `stage` takes commands."""
         lib.sequencer_lead(self._pointer, epoch, node)
 
+    def resume(self) -> None:
+        """Go on where a leader died: same epoch, same rings, all of the log applied, no record of its own."""
+        lib.sequencer_resume(self._pointer)
+
     def follow(self) -> None:
         """Apply the log of another node as it comes through the ring: `stage` does. Ends with `lead`."""
         lib.sequencer_follow(self._pointer)

@@ -64,6 +64,7 @@ struct sequencer {
     uint64_t last_tick_ts;
     uint64_t last_hash_ts;
     int64_t last_hash_position;
+    uint64_t paused; /* bit p: new orders of partition p are refused, its matcher is away */
     disconnects_t disconnects;
     uint32_t timed; /* dated orders, schedules and volatility bands: ticks come closely while there are any */
 
@@ -87,6 +88,7 @@ struct sequencer {
     int64_t busy_position; /* log position after the last record that is not lazy */
     uint64_t fixed_time;
     const char *error;
+    report_slot_t *report0_open; /* between report0_begin() and report0_commit() */
     int64_t counters[SEQUENCER_COUNTERS];
     log_slot_t batch[FOLLOW_BATCH]; /* a follower's copies: the ring's producer does not wait for it */
 };
@@ -94,6 +96,11 @@ struct sequencer {
 static inline uint8_t partition_of(const sequencer_t *sequencer, uint32_t instrument)
 {
     return sequencer->registry.instruments[instrument].partition;
+}
+
+static inline bool partition_is_paused(const sequencer_t *sequencer, uint8_t partition)
+{
+    return (sequencer->paused >> partition & 1) != 0;
 }
 
 #define ADMITTED ((verdict_t){.code = REJECT_CODE_NONE})

@@ -190,6 +190,9 @@ class Journaler:
             )
         recovery = recover(directory)
         cut(recovery)
+        # A process that was killed may have left records that were written and never synced: from now on they count.
+        for path in recovery.segments[-1:]:
+            _sync(path)
         remove_leftovers(directory, self.config.segments_ahead)
         return recovery
 
@@ -282,6 +285,14 @@ class Journaler:
         path = self.config.directory / folder / str(partition)
         there = path.stat().st_size // ring.slot_size if path.exists() else 0
         return int(max(view.base, view.claim - view.capacity, min(there, view.published)))
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fdatasync(fd)
+    finally:
+        os.close(fd)
 
 
 def _view(ring: Ring) -> Any:

@@ -148,6 +148,8 @@ void ring_publish(ring_t *ring, int64_t sequence);
 int64_t ring_published(const ring_t *ring);
 int64_t ring_commit(const ring_t *ring);
 int64_t ring_visible(const ring_t *ring);
+bool ring_away(const ring_t *ring);
+void ring_set_away(ring_t *ring, bool away);
 void ring_store_commit(ring_t *ring, int64_t sequence);
 void ring_advance(ring_t *ring, int consumer, int64_t sequence);
 int64_t ring_gating_minimum(const ring_t *ring);
@@ -169,6 +171,7 @@ typedef struct ring_consumer_view {
 } ring_consumer_view_t;
 
 int64_t ring_publish_copy(ring_t *ring, const void *slots, int64_t count);
+int64_t ring_claim_copy(ring_t *ring, const void *slots, int64_t count);
 int64_t ring_claim_cursor(const ring_t *ring);
 uint64_t ring_epoch(const ring_t *ring);
 int64_t ring_replicated(const ring_t *ring);

@@ -4,15 +4,21 @@
 
 #include "ring.h"
 
-int64_t ring_publish_copy(ring_t *ring, const void *slots, int64_t count)
+int64_t ring_claim_copy(ring_t *ring, const void *slots, int64_t count)
 {
     int64_t first = ring_claim(ring, count);
 
-    if (first < 0)
-        return first;
-    for (int64_t i = 0; i < count; i++)
+    for (int64_t i = 0; first >= 0 && i < count; i++)
         memcpy(ring_slot(ring, first + i), (const uint8_t *)slots + (uint64_t)i * ring->slot_size, ring->slot_size);
-    ring_publish(ring, first + count);
+    return first;
+}
+
+int64_t ring_publish_copy(ring_t *ring, const void *slots, int64_t count)
+{
+    int64_t first = ring_claim_copy(ring, slots, count);
+
+    if (first >= 0)
+        ring_publish(ring, first + count);
     return first;
 }
 

@@ -241,6 +241,15 @@ class Ring:
         found = (self.consumer(index) for index in range(CONSUMERS_MAX))
         return {consumer.index: consumer for consumer in found if consumer.gating}
 
+    @property
+    def away(self) -> bool:
+        """Whether the producer is known to be dead or stuck; report rings only."""
+        return bool(lib.ring_away(self._alive))
+
+    def set_away(self, away: bool) -> None:
+        """The supervisor's word that the producer is gone, the producer's that it is back."""
+        lib.ring_set_away(self._writable, away)
+
     def consumer(self, index: int) -> Consumer:
         view = ffi.new("ring_consumer_view_t *")
         lib.ring_consumer_view(self._alive, _consumer(index), view)
@@ -305,6 +314,17 @@ class Ring:
         if first == lib.RING_FULL:
             raise RingFull(self.name, wanted=len(records), room=self.room())
         return first
+
+    def claim_copy(self, records: list[bytes]) -> None:
+        """Write whole slots behind what is published, without publishing them: a successor's unreleased answers.
+
+        Raises RingFull when gating consumers leave no room.
+        """
+        if any(len(record) != self.slot_size for record in records):
+            raise ValueError(f"records must be whole slots of {self.slot_size} bytes")
+        slots = b"".join(records)
+        if records and lib.ring_claim_copy(self._writable, slots, len(records)) == lib.RING_FULL:
+            raise RingFull(self.name, wanted=len(records), room=self.room())
 
     # --- consumers --------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,8 @@ typedef struct ring_consumer_view {
 
 /* Publish `count` whole slots at once: a linked group stays together. Returns the first sequence or RING_FULL. */
 int64_t ring_publish_copy(ring_t *ring, const void *slots, int64_t count);
+/* The same without publishing. */
+int64_t ring_claim_copy(ring_t *ring, const void *slots, int64_t count);
 int64_t ring_claim_cursor(const ring_t *ring);
 uint64_t ring_epoch(const ring_t *ring);
 int64_t ring_replicated(const ring_t *ring);

@@ -160,6 +160,7 @@ class SupervisorConfig(Section):
     restarts_max: int = _number(0, 1000)
     restart_window_s: int = _number(1, 3600)
     ready_timeout_s: int = _number(1, 86400)
+    stuck_ms: int = _number(200, 600_000)
     stop_timeout_s: int = _number(1, 600)
 
 
@@ -204,7 +205,7 @@ class BinaryGatewayConfig(Section):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_port(self.listen, "listen")
-        _check_port(self.tls_listen, "tls_listen")
+        _check_port(self.tls_listen, "tls_listen", low=1)
         if self.tls_listen and not (self.tls_certificate and self.tls_key):
             raise ConfigError("tls_listen needs tls_certificate and tls_key")
 
@@ -236,6 +237,11 @@ class WebGatewayConfig(Section):
     listen_keys: bool = field()
     body_bytes_max: int = _number(1024, 16_777_216)
     connections_max: int = _number(1, 1_000_000)
+    stream_attempts: int = _number(0, 1_000_000_000)
+    stream_messages_per_s: int = _number(0, 1_000_000)
+    streams_max: int = _number(1, 65536)
+    stream_queue_bytes: int = _number(65536, 1 << 30)
+    derived_slots: int = _number(16384, 1 << 26, power_of_two=True)
     events_max: int = _number(1000, 1_000_000_000)
     ended_orders_days: int = _number(1, 3650)
     trades_days: int = _number(1, 3650)

@@ -22,6 +22,7 @@ class ExitCode(IntEnum):
     REFUSED = 76
     NO_PERMISSION = 77
     CONFIGURATION = 78
+    DIVERGED = 79
     INTERRUPTED = 130
 
 
@@ -40,6 +41,7 @@ MEANING: dict[ExitCode, str] = {
     ExitCode.REFUSED: "the exchange refused the request; the message names code, field and limit",
     ExitCode.NO_PERMISSION: "the account of the operating system may not do this",
     ExitCode.CONFIGURATION: "the configuration is wrong; the message names key, value and limit",
+    ExitCode.DIVERGED: "a process makes other outputs of the log than were published: stop and find out why",
     ExitCode.INTERRUPTED: "ended by Ctrl-C before it was done",
 }
 

@@ -1,8 +1,9 @@
 """The processes of a node: build the objects of one kind, attach the rings, recover, run, stop cleanly.
 
-Started by the supervisor as `python -m scripts.processes RUN_DIR NAME READY_FD`. A process writes one JSON line to
-READY_FD: {"ready": true, ...} when it takes part, or {"error": sentence, "exit_code": n}. SIGTERM asks it to end. It
-also ends when its supervisor has gone.
+Started by the supervisor as `python -m scripts.processes RUN_DIR NAME READY_FD [rejoin]`; with "rejoin" it takes the
+place of one that died while the others live on (scripts/rejoin.py). A process writes one JSON line to READY_FD:
+{"ready": true, ...} when it takes part, or {"error": sentence, "exit_code": n}. SIGTERM asks it to end. It also ends
+when its supervisor has gone.
 
 Recovery is the composed replay of CORE section 9 over the real rings: each owner loads the node's snapshot, if there is
 one, and feeds itself from the journal's files up to their end; matchers write their reports again from there on, the
@@ -64,9 +65,12 @@ from scripts.node import (
     seal_key,
 )
 from scripts.placement import NOT_PINNED, Kind, ProcessPlan
+from scripts.rejoin import MatcherRejoin, WorkingOn, rejoin_sequencer
 from scripts.role import FollowerRole
+from scripts.sandbox import program_paths, read_only
 from scripts.snapshots.files import SnapshotError
 from scripts.snapshots.loading import load_owners, load_reports
+from scripts.snapshots.replaying import quarantined
 from scripts.storage import disk_full_text
 from scripts.tls import RelayProcess
 
@@ -85,7 +89,11 @@ SAMPLE_SLOTS = 256
 INGRESS_NS_OFFSET, TS_NS_OFFSET = 24, 112
 U64 = Struct("<Q")
 SLOT_SIZE = 128
+REJOIN = "rejoin"
+BACK_RECORDS = 4096  # behind the log at most, to be no longer away
 STAGE_LAPPED = -1
+# Who talks to strangers cannot write the log, whatever they make it do.
+READ_ONLY = {Kind.GATEWAY: frozenset({"log"}), Kind.ADMIN: frozenset({"log"})}
 
 
 class Owner(Protocol):
@@ -99,13 +107,14 @@ class Owner(Protocol):
 class Process:
     """What all kinds share: rings, doorbell, stop flag, the loop."""
 
-    def __init__(self, node: Node, plan: ProcessPlan, stack: ExitStack) -> None:
+    def __init__(self, node: Node, plan: ProcessPlan, stack: ExitStack, *, rejoins: bool = False) -> None:
         self.node = node
         self.config = node.config
         self.plan = plan
+        self.rejoins = rejoins
         self.stopping = False
         self._parent = os.getppid()
-        self.rings = NodeRings.attach(node)
+        self.rings = NodeRings.attach(node, read_only=READ_ONLY.get(plan.kind, frozenset()))
         stack.callback(self.rings.close)
         self._stack = stack
         self.counters = stack.enter_context(CounterFile.create(counter_path(self.config, plan.name), plan.name))
@@ -144,6 +153,10 @@ class Process:
         start = min(owner.position for owner in owners)
         end = self.node.recovered_end
         if end > start:
+            taken_out = quarantined(self.config.journal_dir, start, end)
+            for owner in owners:
+                if isinstance(owner, Matcher):
+                    owner.quarantine(taken_out)
             self.feed(owners, LogReader(self.config.journal_dir).batches(start, end))
 
     def load(self, sequencer: Sequencer | None, matchers: Sequence[Matcher]) -> None:
@@ -370,23 +383,26 @@ def raise_priority(wanted: int) -> int:
 
 def _build_sequencer(process: Process) -> Sequencer:
     rings = process.rings
-    # A follower is not the producer of its log: the replicator is, until this node leads.
-    own = (
-        (rings.reports[0], rings.reply)
-        if process.node.commit is not None
-        else (rings.log, rings.reports[0], rings.reply)
-    )
-    for ring in own:
-        ring.lock_producer()
-    sequencer = Sequencer(process.node.engine)
-    process.load(sequencer, [])
-    sequencer.attach(
-        log=rings.log,
-        report0=rings.reports[0],
-        reply=rings.reply,
-        reports={partition: ring for partition, ring in rings.reports.items() if partition},
-        ingress=rings.ingress,
-    )
+    if process.rejoins:
+        sequencer = rejoin_sequencer(process.config, process.node.engine, rings, process.check_parent)
+    else:
+        # A follower is not the producer of its log: the replicator is, until this node leads.
+        own = (
+            (rings.reports[0], rings.reply)
+            if process.node.commit is not None
+            else (rings.log, rings.reports[0], rings.reply)
+        )
+        for ring in own:
+            ring.lock_producer()
+        sequencer = Sequencer(process.node.engine)
+        process.load(sequencer, [])
+        sequencer.attach(
+            log=rings.log,
+            report0=rings.reports[0],
+            reply=rings.reply,
+            reports={partition: ring for partition, ring in rings.reports.items() if partition},
+            ingress=rings.ingress,
+        )
     process.count("sequencer", lambda: {which.name.lower(): sequencer.counter(which) for which in SequencerCounter})
     process.count("latency", LatencySample(rings.log, process.counters.histogram(INGRESS_HISTOGRAM)))
     return sequencer
@@ -394,6 +410,8 @@ def _build_sequencer(process: Process) -> Sequencer:
 
 def _build_matchers(process: Process) -> list[Matcher]:
     rings = process.rings
+    if process.rejoins:
+        return _rejoin_matchers(process)
     matchers = []
     for partition in process.plan.partitions:
         rings.reports[partition].lock_producer()
@@ -403,6 +421,27 @@ def _build_matchers(process: Process) -> list[Matcher]:
         matcher.attach(log=rings.log, reports=rings.reports[partition], market=rings.market[partition])
         matchers.append(matcher)
     return matchers
+
+
+def _rejoin_matchers(process: Process) -> list[Matcher]:
+    """Bring the matchers of this process back; only then do their pairs take orders again."""
+    working = WorkingOn(process.config.run_dir, process.plan.name)
+
+    def wait() -> None:
+        process.check_parent()
+        time.sleep(STANDSTILL_S)
+
+    found = []
+    for partition in process.plan.partitions:
+        rejoin = MatcherRejoin(process.config, process.node.engine, process.rings, partition, wait)
+        rejoin.run(working)
+        far = f"from {rejoin.began_at} to {rejoin.matcher.position}, {rejoin.compared} outputs compared"
+        print(f"{process.plan.name}: partition {partition} is back: {far}", file=sys.stderr, flush=True)
+        found.append(rejoin.matcher)
+    working.done()
+    for partition in process.plan.partitions:
+        process.rings.reports[partition].set_away(False)
+    return found
 
 
 def _build_gateway(process: Process) -> tuple[BinaryServer, int]:
@@ -500,8 +539,10 @@ def run_fused(process: Process, ready: Ready) -> None:
 def run_sequencer(process: Process, ready: Ready) -> None:
     rings = process.rings
     sequencer = _build_sequencer(process)
-    process.recover([sequencer])
-    role = _begin(process, sequencer, [], [])
+    role = None
+    if not process.rejoins:
+        process.recover([sequencer])
+        role = _begin(process, sequencer, [], [])
     watched = [(rings.log, Watch.COMMIT), (rings.log, Watch.CURSORS)]
     watched += [(ring, Watch.PUBLISHED) for ring in (*rings.ingress.values(), *rings.reports.values())]
     ready({})
@@ -517,7 +558,8 @@ def run_sequencer(process: Process, ready: Ready) -> None:
 def run_matcher(process: Process, ready: Ready) -> None:
     rings = process.rings
     matchers = _build_matchers(process)
-    process.recover(matchers)
+    if not process.rejoins:
+        process.recover(matchers)
     watched = [(rings.log, Watch.PUBLISHED if process.config.node.mode == "D0" else Watch.COMMIT)]
     watched += [(rings.reports[partition], Watch.CURSORS) for partition in process.plan.partitions]
     role = _follow(process, None, matchers, [])
@@ -525,10 +567,18 @@ def run_matcher(process: Process, ready: Ready) -> None:
     process.serve(
         [matcher.stage for matcher in matchers],
         process.doorbell(watched),
-        service=role,
+        service=_both(lambda: _say_back(rings, matchers), role),
         lapped=dict(enumerate(matchers)),
         quiet=lambda: all(matcher.position == rings.log.visible for matcher in matchers),
     )
+
+
+def _say_back(rings: NodeRings, matchers: Sequence[Matcher]) -> None:
+    """Taken for stuck, and not: our pairs are taken again as soon as we are near the end of the log."""
+    for matcher in matchers:
+        ring = rings.reports[matcher.partition]
+        if ring.away and rings.log.visible - matcher.position < BACK_RECORDS:
+            ring.set_away(False)
 
 
 def run_gateway(process: Process, ready: Ready) -> None:
@@ -545,6 +595,7 @@ def _serve_gateway(process: Process, ready: Ready, server: BinaryServer, source:
     watched = [(ring, Watch.PUBLISHED) for ring in (*rings.reports.values(), rings.reply)]
     bell = process.doorbell([*watched, (rings.ingress[source], Watch.CURSORS)], sockets=True)
     role = _follow(process, None, [], [server])
+    read_only([*program_paths(), process.config.journal_dir / "reports"])
     ready(facts)
     process.serve(
         [server.stage],
@@ -658,6 +709,7 @@ KINDS: dict[Kind, Callable[[Process, Ready], None]] = {
 
 def main(arguments: Sequence[str]) -> int:
     run_dir, name, ready_fd = Path(arguments[0]), arguments[1], int(arguments[2])
+    rejoins = arguments[3:] == [REJOIN]
 
     def tell(facts: Mapping[str, Any]) -> None:
         os.write(ready_fd, json.dumps(facts).encode() + b"\n")
@@ -672,7 +724,7 @@ def main(arguments: Sequence[str]) -> int:
         node = Node.load(run_dir)
         plan = next(plan for plan in node.plans if plan.name == name)
         with ExitStack() as stack:
-            KINDS[plan.kind](Process(node, plan, stack), ready)
+            KINDS[plan.kind](Process(node, plan, stack, rejoins=rejoins), ready)
         return ExitCode.OK
     except (CommandError, RingbufError, EngineError, JournalError, SnapshotError, OSError, ValueError) as error:
         code = _exit_code(error)

@@ -21,22 +21,26 @@ from typing import IO, Any
 from engine import Places
 from journaler import JournalError, LogReader
 from journaler.recover import recover
-from ringbuf import RingbufError, Storage, StorageLevel
+from ringbuf import CounterReader, RingbufError, Storage, StorageLevel
 from scripts.config import CHECKOUT, Config
 from scripts.exit_codes import CommandError, ExitCode
-from scripts.node import Node, NodeRings, engine_config, feed_key, seal_key
+from scripts.node import Node, NodeRings, counter_path, engine_config, feed_key, seal_key
 from scripts.placement import CORE_KINDS, FEED_KINDS, OBSERVER_KINDS, WEB_KINDS, Kind, ProcessPlan, place
+from scripts.poison import PoisonWatch
 from scripts.snapshots.keeper import SnapshotKeeper
 from scripts.snapshots.store import Snapshot, SnapshotStore
 from scripts.storage import disk_full_text, storage_text
 
 POLL_S = 0.2
+NS_PER_MS = 1_000_000
+FACTS_BYTES_MAX = 65536
 LOG_TAIL_LINES = 5
 # An observer that dies is started again after a pause, which doubles while it dies young.
 OBSERVER_PAUSE_S, OBSERVER_PAUSE_MAX_S, OBSERVER_YOUNG_S = 1.0, 30.0, 20.0
 # What a restart cannot cure.
 FATAL = {ExitCode.CANNOT_CREATE, ExitCode.BUSY, ExitCode.CONFIGURATION, ExitCode.NO_PERMISSION, ExitCode.IO_ERROR}
 LOCK_FILE = "lock"
+REJOIN = "rejoin"  # said to a process that takes the place of a dead one
 PROCESSES_FILE = "processes.json"
 
 Say = Callable[[str], None]
@@ -51,11 +55,37 @@ class Child:
     ready_pipe: IO[bytes]
     log_path: Path
     started: float
+    death_fd: int  # readable when the process has ended
+    counters: Path
     facts: dict[str, Any] = field(default_factory=dict)
+    rejoins: bool = False
 
     @property
     def ready(self) -> bool:
         return bool(self.facts.get("ready"))
+
+    def hear(self) -> bool:
+        """Take down what it has said on its pipe; False if it has neither said anything nor ended."""
+        try:
+            line = os.read(self.ready_pipe.fileno(), FACTS_BYTES_MAX)
+        except BlockingIOError:
+            return False
+        self.facts = json.loads(line) if line else {}
+        self.ready_pipe.close()
+        return True
+
+    def heartbeat_ns(self) -> int:
+        """Return when it last said that its loop goes on; 0: it has not said so yet."""
+        try:
+            with CounterReader(self.counters) as reader:
+                return reader.snapshot().gauges.get("loop.heartbeat_ns", 0)
+        except (OSError, RingbufError):
+            return 0
+
+    def close(self) -> None:
+        os.close(self.death_fd)
+        if not self.ready_pipe.closed:
+            self.ready_pipe.close()
 
 
 class DataLock:
@@ -89,6 +119,8 @@ class DataLock:
 class Supervisor:
     """A running node. `start()`, then `step()` until it returns False, then `stop()`."""
 
+    process_module = "scripts.processes"
+
     def __init__(self, config: Config, say: Say) -> None:
         self.config = config
         self.placement = place(config, sorted(os.sched_getaffinity(0)))
@@ -107,6 +139,7 @@ class Supervisor:
         # Told how many seconds a recovery may take before it begins, and 0 when it is over.
         self.on_recovery: Callable[[float], None] = lambda seconds: None
         self._snapshots = SnapshotKeeper(config)
+        self._poison = PoisonWatch(config.run_dir)
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -128,9 +161,14 @@ class Supervisor:
         """Wait a moment and restart what has died; False when asked to stop. Raises CommandError to give up."""
         if self._stopping:
             return False
-        time.sleep(POLL_S)
+        self._pause()
         self._look_at_storage()
+        self._look_at_matchers()
         self._snapshots.step(self._rings, self._say)
+        self._hear_from_new_ones()
+        for plan in self._poison.cured():
+            self._say(f"{plan.name} comes back without the record that was taken out of effect")
+            self._children.append(self._spawn(plan, rejoins=True))
         dead = [child for child in self._children if child.process.poll() is not None]
         if not self._stopping:
             self._hear_observers()
@@ -140,6 +178,48 @@ class Supervisor:
             if needed:
                 self._restart(needed)
         return not self._stopping
+
+    def _pause(self) -> None:
+        """Wait a moment, or until a process ends."""
+        with selectors.DefaultSelector() as selector:
+            for child in self._children:
+                selector.register(child.death_fd, selectors.EVENT_READ)
+            selector.select(POLL_S)
+
+    def _look_at_matchers(self) -> None:
+        """Pause the pairs of a matcher that does not move; itself says when it does again."""
+        assert self._rings is not None
+        slow_ns = self.config.supervisor.stuck_ms * NS_PER_MS
+        for child in self._children:
+            if child.plan.kind is not Kind.MATCHER or not child.ready:
+                continue
+            beat = child.heartbeat_ns()
+            if beat and time.time_ns() - beat > slow_ns:
+                self._set_away(child.plan)
+
+    def _set_away(self, plan: ProcessPlan) -> None:
+        assert self._rings is not None
+        for partition in plan.partitions:
+            ring = self._rings.reports[partition]
+            if not ring.away:
+                ring.set_away(True)
+                self._say(f"{plan.name} is away: the pairs of partition {partition} are paused")
+
+    def _hear_from_new_ones(self) -> None:
+        """Read what processes that rejoin have said since the last look."""
+        for child in self._children:
+            if child.ready or child.ready_pipe.closed or child.plan.kind in OBSERVER_KINDS:
+                continue
+            late = time.monotonic() - child.started > self.config.supervisor.ready_timeout_s
+            if late:
+                child.process.kill()
+            if child.hear() and child.facts.get("ready"):
+                self._take_facts(child)
+                self._rejoined(child)
+
+    def _rejoined(self, child: Child) -> None:
+        self._say(f"{child.plan.name} is back after {time.monotonic() - child.started:.2f} s")
+        self._write_processes()
 
     def _look_at_storage(self) -> None:
         """Say what the journaler says of its disk when that changes; give up, in order, on a full one (J9)."""
@@ -170,7 +250,7 @@ class Supervisor:
         ]
         for kinds in stages:
             self._end([child for child in self._children if child.plan.kind in kinds])
-        self._children.clear()
+        self._forget(self._children)
         self._remove_rings()
         self._write_processes()
         if self._web_socket is not None:
@@ -194,6 +274,7 @@ class Supervisor:
 
     def _start_all(self) -> None:
         self._remove_rings()
+        self._poison.start()
         end, epoch = self._journal_end()
         # A port the kernel chose is kept over restarts: clients come back to it.
         port = self.config.gateway.binary.port if self.node is None else self.node.binary_port
@@ -282,10 +363,12 @@ class Supervisor:
             self.node = replace(self.node, config=self.config, plans=self.placement.processes)
             self.restarts = {plan.name: self.restarts.get(plan.name, 0) for plan in self.placement.processes}
 
-    def _spawn(self, plan: ProcessPlan) -> Child:
+    def _spawn(self, plan: ProcessPlan, *, rejoins: bool = False) -> Child:
         read_fd, write_fd = os.pipe()
         log_path = self.config.data_dir / "logs" / f"{plan.name}.log"
-        command = [sys.executable, "-m", "scripts.processes", str(self.config.run_dir), plan.name, str(write_fd)]
+        command = [sys.executable, "-m", self.process_module, str(self.config.run_dir), plan.name, str(write_fd)]
+        if rejoins:
+            command.append(REJOIN)
         with log_path.open("ab") as log:
             process = subprocess.Popen(
                 command,
@@ -300,7 +383,11 @@ class Supervisor:
             )
         os.close(write_fd)
         os.set_blocking(read_fd, False)
-        return Child(plan, process, os.fdopen(read_fd, "rb", buffering=0), log_path, time.monotonic())
+        pipe = os.fdopen(read_fd, "rb", buffering=0)
+        counters = counter_path(self.config, plan.name)
+        counters.unlink(missing_ok=True)
+        death_fd = os.pidfd_open(process.pid)
+        return Child(plan, process, pipe, log_path, time.monotonic(), death_fd, counters, rejoins=rejoins)
 
     def _wait_ready(self, children: list[Child]) -> None:
         deadline = time.monotonic() + self.config.supervisor.ready_timeout_s
@@ -322,14 +409,13 @@ class Supervisor:
                 self._check_alive()
 
     def _read_facts(self, child: Child) -> None:
-        self._take_facts(child, child.ready_pipe.read())
+        child.hear()
+        self._take_facts(child)
         if not child.ready:
             child.process.wait()
             raise self._death(child)
 
-    def _take_facts(self, child: Child, line: bytes | None) -> None:
-        child.facts = json.loads(line) if line else {}
-        child.ready_pipe.close()
+    def _take_facts(self, child: Child) -> None:
         if child.ready and "port" in child.facts and self.node is not None:
             self.node = replace(self.node, binary_port=child.facts["port"])
             self.node.save()
@@ -364,7 +450,8 @@ class Supervisor:
             self._say(f"process died: {error}")
             if error.code in FATAL:
                 raise error
-            self._restart_times.append(now)
+            if not self._is_coming_back(child):
+                self._restart_times.append(now)
             self.restarts[child.plan.name] = self.restarts.get(child.plan.name, 0) + 1
         while self._restart_times and self._restart_times[0] < now - limits.restart_window_s:
             self._restart_times.popleft()
@@ -374,25 +461,52 @@ class Supervisor:
                 f"(supervisor.restarts_max = {limits.restarts_max})",
                 ExitCode.INTERNAL,
             )
-        if any(child.plan.kind in CORE_KINDS for child in dead):
-            # The rings of a dead owner may hold half a turn: fresh rings, and everything from the journal.
-            self._kill_all()
-            self.on_recovery(limits.ready_timeout_s)
-            self._start_all()
-            self.on_recovery(0)
-            self._say("restarted the exchange from its journal")
-        else:
-            self._children = [child for child in self._children if child not in dead]
-            self._start([child.plan for child in dead])
-            self._say(f"restarted {', '.join(child.plan.name for child in dead)}")
+        if all(self._may_rejoin(child) for child in dead):
+            self._replace(dead)
+            return
+        # One fault domain, or a start that was not complete: fresh rings, and everything from snapshot and journal.
+        self._kill_all()
+        self.on_recovery(limits.ready_timeout_s)
+        self._start_all()
+        self.on_recovery(0)
+        self._say("restarted the exchange from its journal")
+
+    @staticmethod
+    def _is_coming_back(child: Child) -> bool:
+        """A matcher that dies before it is back is judged by what it dies on, not by how often the node restarts."""
+        return child.plan.kind is Kind.MATCHER and child.rejoins and not child.ready
+
+    def _may_rejoin(self, child: Child) -> bool:
+        """Whether a successor can take the place of a process that died alone."""
+        if child.plan.kind not in CORE_KINDS:
+            return True
+        assert self.node is not None
+        # Of two nodes the replicator decides who leads: a core that has lost a process starts again under it.
+        alone = self.node.commit is None
+        return alone and child.plan.kind is not Kind.FUSED and (child.ready or child.rejoins)
+
+    def _replace(self, dead: list[Child]) -> None:
+        """Start successors for processes that died alone; the others go on, and the wait for them is `step`'s."""
+        for child in dead:
+            self._forget([child])
+            if child.plan.kind is Kind.MATCHER:
+                self._set_away(child.plan)
+            poison = self._poison.died(child.plan) if self._is_coming_back(child) else None
+            if poison is None:
+                self._children.append(self._spawn(child.plan, rejoins=child.plan.kind in CORE_KINDS))
+            else:
+                self._say(
+                    f"ALARM: {child.plan.name} dies on record {poison.sequence} each time: it stays down and its pairs "
+                    f"stay paused. See `bullring quarantine list`"
+                )
+        self._write_processes()
 
     def _hear_observers(self) -> None:
         """Read what those have to say that nobody waited for."""
         for child in self._children:
-            if child.plan.kind in OBSERVER_KINDS and not child.ready and not child.ready_pipe.closed:
-                line = child.ready_pipe.read()
-                if line is not None:
-                    self._take_facts(child, line)
+            awaited = child.plan.kind in OBSERVER_KINDS and not child.ready and not child.ready_pipe.closed
+            if awaited and child.hear():
+                self._take_facts(child)
 
     def _bury_observers(self, dead: list[Child]) -> None:
         """Note when the dead are to come back. Trading goes on without them, however often they die."""
@@ -406,9 +520,8 @@ class Supervisor:
             self._observers_due[name] = now + pause
             self.restarts[name] = self.restarts.get(name, 0) + 1
             self._say(f"process died: {self._death(child)}; trading is not affected, it comes back in {pause:g} s")
-            child.ready_pipe.close()
         if dead:
-            self._children = [child for child in self._children if child not in dead]
+            self._forget(dead)
             self._write_processes()
 
     def _revive_observers(self) -> None:
@@ -440,7 +553,12 @@ class Supervisor:
                 child.process.kill()
         for child in self._children:
             child.process.wait()
-        self._children.clear()
+        self._forget(self._children)
+
+    def _forget(self, children: list[Child]) -> None:
+        for child in children:
+            child.close()
+        self._children = [child for child in self._children if child not in children]
 
     def _remove_rings(self) -> None:
         if self._rings is not None:
@@ -457,6 +575,7 @@ class Supervisor:
                 "wait": child.plan.wait,
                 "core": child.plan.core,
                 "restarts": self.restarts.get(child.plan.name, 0),
+                "ready": child.ready,
             }
             for child in self._children
         ]

@@ -86,6 +86,7 @@ typedef struct ring_header {
     char name[32];
     _Atomic uint32_t panic; /* log ring: errno of the failed write or sync that stopped the journaler (J8), else 0 */
     _Atomic uint32_t storage; /* log ring: enum ring_storage, with RING_STORAGE_SLOW or without (J8, J9) */
+    _Atomic uint32_t away;    /* report rings: the supervisor says that the producer is dead or stuck, the producer that it is not */
     _Alignas(CACHE_LINE) _Atomic int64_t claim;
     _Alignas(CACHE_LINE) _Atomic int64_t pub;
     _Alignas(CACHE_LINE) _Atomic int64_t commit;
@@ -98,6 +99,7 @@ typedef struct ring_header {
 } ring_header_t;
 
 _Static_assert(offsetof(ring_header_t, storage) == 108, "layout v1");
+_Static_assert(offsetof(ring_header_t, away) == 112, "layout v1");
 _Static_assert(offsetof(ring_header_t, claim) == 1 * CACHE_LINE, "layout v1");
 _Static_assert(offsetof(ring_header_t, pub) == 2 * CACHE_LINE, "layout v1");
 _Static_assert(offsetof(ring_header_t, commit) == 3 * CACHE_LINE, "layout v1");
@@ -308,6 +310,17 @@ static inline uint32_t ring_storage(const ring_t *ring)
 static inline bool ring_storage_at_least(const ring_t *ring, uint32_t level)
 {
     return (ring_storage(ring) & RING_STORAGE_LEVEL) >= level;
+}
+
+/* Is the producer away? Relaxed: nothing else is read by it. */
+static inline bool ring_away(const ring_t *ring)
+{
+    return atomic_load_explicit(&ring->header->away, memory_order_relaxed) != 0;
+}
+
+static inline void ring_set_away(ring_t *ring, bool away)
+{
+    atomic_store_explicit(&ring->header->away, away, memory_order_relaxed);
 }
 
 /* The journaler's store of `commit`; wakes who sleeps on it. */

@@ -1,67 +1,32 @@
-"""A host of the cluster dies, or one of its processes; the other node takes over, and clients notice a pause.
+"""kill -9 under load: of each process of one node in turn, or, with --nodes 2, of a host of two or a process there.
 
---what: host (all processes killed and the link down), standby (the other host), or a process of the primary:
-supervisor, replicator, fused, journaler; or standby-fused, standby-journaler, standby-replicator.
+One node: --what any, or the only victim; --layout stages or fused. Two nodes: --what host (all processes of the
+primary, and its link), standby, or a process of the primary or, with standby- before it, of the other one.
 """
 
 from __future__ import annotations
 
-import signal
-import time
-from collections.abc import Callable
-
-from scripts.drills import Context, Drill, Option, Outcome
-from scripts.drills._cluster import ClusterNode, ClusterSite
-from scripts.drills._failover import Failover, play
-
-PROCESSES = ("supervisor", "replicator", "fused", "journaler")
-WHAT = ("host", "standby", *PROCESSES, *(f"standby-{name}" for name in PROCESSES[1:]))
+from scripts.drills import Context, Drill, Option, Outcome, _kill_host, _kill_process
+from scripts.drills._node import FORGED
 
 
 def run(context: Context) -> Outcome:
-    what = context.options["what"]
-    if what not in WHAT:
-        raise ValueError(f"--what {what}: must be one of {', '.join(WHAT)}")
-    takes_over = what in ("host", *PROCESSES)
-    return play(context, lambda site: _fault(site, what), takes_over=takes_over)
-
-
-def _fault(site: ClusterSite, what: str) -> Failover:
-    leader, standby = site.leader, site.standby
-    assert leader is not None
-    victim = standby if what.startswith("standby") else leader
-    if what in ("host", "standby"):
-        return _kill_host(site, victim)
-    name = what.removeprefix("standby-")
-    return _kill_process(victim, name)
-
-
-def _kill_host(site: ClusterSite, victim: ClusterNode) -> Failover:
-    site.network.unplug(victim.name)
-    at = time.monotonic()
-    victim.kill()
-
-    def undo() -> None:
-        site.network.plug(victim.name)
-        victim.start()
-
-    return Failover(at, undo)
-
-
-def _kill_process(victim: ClusterNode, name: str) -> Failover:
-    at = time.monotonic()
-    victim.signal(signal.SIGKILL, name)
-    undo: Callable[[], None] = lambda: None  # noqa: E731
-    if name == "supervisor":
-        # Its children notice and end by themselves; a service manager would start it again.
-        victim.reap()
-        undo = victim.start
-    return Failover(at, undo)
+    nodes = context.options["nodes"]
+    if nodes not in (1, 2):
+        raise ValueError(f"--nodes {nodes}: must be 1 or 2")
+    return _kill_process.run(context) if nodes == 1 else _kill_host.run(context)
 
 
 DRILL = Drill(
-    summary="a host or a process of the cluster dies under load; the other node takes over",
+    summary="kill -9 of processes of a node, or of a host of two, under load; what clients were told is judged",
     run=run,
-    faults={"forged": "a client was told of a request that no log has"},
-    options=(Option("what", "host", f"what dies: {', '.join(WHAT)}"), Option("rate", 200, "requests a second")),
+    faults={"forged": FORGED},
+    runs=8,
+    options=(
+        Option("nodes", 1, "1, or 2: network namespaces and an arbiter, as root"),
+        Option("what", "any", "the only victim"),
+        Option("layout", "stages", "of one node: stages or fused"),
+        Option("rate", 200, "requests a second"),
+        Option("observers", 0, "1, of two nodes: feed, ledger and web gateway run beside, on both"),
+    ),
 )

@@ -1,54 +1,32 @@
-"""The primary's host, or one of its processes, stands still for a while (SIGSTOP) and then goes on.
+"""SIGSTOP, then SIGCONT under load: of each process of one node in turn, or, with --nodes 2, of a host of a cluster.
 
-Longer than the standby waits, and it takes over; the old primary wakes up, finds itself deposed and follows.
+One node: --what any, or the only victim; each stop lasts 0.05 to --for seconds. Two nodes: --what host, supervisor,
+replicator, fused or journaler of the primary, for --for seconds; longer than the standby waits, and it takes over.
 """
 
 from __future__ import annotations
 
-import signal
-import time
-
-from scripts.drills import Context, Drill, Option, Outcome
-from scripts.drills._cluster import ClusterSite
-from scripts.drills._failover import Failover, play
-
-WHAT = ("host", "supervisor", "replicator", "fused", "journaler")
-TAKES_OVER_S = 0.6
+from scripts.drills import Context, Drill, Option, Outcome, _stop_host, _stop_process
+from scripts.drills._node import FORGED
 
 
 def run(context: Context) -> Outcome:
-    what, seconds = context.options["what"], context.options["for"]
-    if what not in WHAT:
-        raise ValueError(f"--what {what}: must be one of {', '.join(WHAT)}")
-    # A replicator that lives keeps the standby calm, whatever else stands still.
-    silent = what in ("host", "replicator") and seconds > 2 * TAKES_OVER_S
-    return play(context, lambda site: _fault(site, what, seconds), takes_over=silent)
-
-
-def _fault(site: ClusterSite, what: str, seconds: float) -> Failover:
-    leader = site.leader
-    assert leader is not None
-    names = () if what == "host" else (what,)
-    at = time.monotonic()
-    leader.signal(signal.SIGSTOP, *names)
-
-    def undo() -> None:
-        time.sleep(max(0.0, at + seconds - time.monotonic()))
-        leader.signal(signal.SIGCONT)
-
-    if seconds < 1.0:
-        undo()
-        return Failover(at, lambda: None)
-    return Failover(at, undo)
+    nodes = context.options["nodes"]
+    if nodes not in (1, 2):
+        raise ValueError(f"--nodes {nodes}: must be 1 or 2")
+    return _stop_process.run(context) if nodes == 1 else _stop_host.run(context)
 
 
 DRILL = Drill(
-    summary="the primary stands still for a while and then goes on (SIGSTOP, SIGCONT)",
+    summary="processes of a node, or a host of two, stand still for a while and go on (SIGSTOP, SIGCONT)",
     run=run,
-    faults={"forged": "a client was told of a request that no log has"},
+    faults={"forged": FORGED},
+    runs=6,
     options=(
-        Option("what", "host", f"what stands still: {', '.join(WHAT)}"),
-        Option("for", 3.0, "seconds it stands still"),
+        Option("nodes", 1, "1, or 2: network namespaces and an arbiter, as root"),
+        Option("what", "any", "the only victim; of two nodes: host or a process of the primary"),
+        Option("layout", "stages", "of one node: stages or fused"),
+        Option("for", 3.0, "seconds, at most"),
         Option("rate", 200, "requests a second"),
     ),
 )

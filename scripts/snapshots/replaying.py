@@ -21,6 +21,7 @@ from scripts.snapshots.loading import load_replica
 from scripts.snapshots.store import Snapshot
 
 SLOT_SIZE = 128
+BLOCK_OFFSET, FLAGS_OFFSET, FLAG_REJECT = 32, 14, 4
 SLOT = np.dtype(
     {
         "names": ["session", "template"],
@@ -51,6 +52,22 @@ def mark_ends(first: int, records: bytes) -> Iterator[int]:
     yield from (first + int(at) + 1 for at in marks)
 
 
+def quarantined(journal: Path, start: int, end: int | None = None) -> list[int]:
+    """Return the records at or above `start` that Quarantine records below `end` take out of effect, ascending.
+
+    They lie behind their targets, so they are looked for before a replay begins.
+    """
+    found = set()
+    for _, records in LogReader(journal).batches(start, end):
+        slots = np.frombuffer(records, dtype=SLOT)
+        for at in np.flatnonzero(slots["template"] == wire.Template.QUARANTINE):
+            slot = records[int(at) * SLOT_SIZE : (int(at) + 1) * SLOT_SIZE]
+            target = wire.Quarantine.unpack(slot, BLOCK_OFFSET).target_seq
+            if not slot[FLAGS_OFFSET] & FLAG_REJECT and target >= start:
+                found.add(target)
+    return sorted(found)
+
+
 def newest_ts(journal: Path, end: int) -> int:
     """Return the time stamp of the last record below `end`, 0 if there is none."""
     segments = [segment.first_sequence for segment in list_segments(journal) if segment.first_sequence < end]
@@ -75,6 +92,7 @@ def follow(
     to: int,
     *,
     outputs: Outputs | None = None,
+    market: Outputs | None = None,
     at_mark: Callable[[int], None] | None = None,
     show: Callable[[int], None] | None = None,
 ) -> None:
@@ -82,6 +100,9 @@ def follow(
 
     Raises SnapshotError if the log ends early.
     """
+    taken_out = quarantined(journal, replica.position)
+    for matcher in replica.matchers:
+        matcher.quarantine(taken_out)
     for first, records in LogReader(journal).batches(replica.position, to):
         end = first + len(records) // SLOT_SIZE
         stops = [] if at_mark is None else list(mark_ends(first, records))
@@ -89,7 +110,7 @@ def follow(
         for stop in dict.fromkeys([*stops, end]):
             part = view[(replica.position - first) * SLOT_SIZE : (stop - first) * SLOT_SIZE]
             if part:
-                replica.feed(replica.position, part, outputs=outputs)
+                replica.feed(replica.position, part, outputs=outputs, market=market)
             if at_mark is not None and stop in stops:
                 at_mark(stop)
         if show is not None:

@@ -81,10 +81,11 @@ class Snapshot:
     folder: Path
     manifest: Manifest
 
-    def check_files(self) -> None:
-        """Compare every file with the manifest. Raises SnapshotError."""
+    def check_files(self, names: Sequence[str] | None = None) -> None:
+        """Compare every file, or those named, with the manifest. Raises SnapshotError."""
         for name, fact in self.manifest.files.items():
-            check_file(self.folder / name, fact)
+            if names is None or name in names:
+                check_file(self.folder / name, fact)
 
 
 class SnapshotStore:
@@ -107,13 +108,15 @@ class SnapshotStore:
             except SnapshotError as error:
                 say(str(error))
 
-    def choose(self, journal: Path, end: int, say: Callable[[str], None]) -> Snapshot | None:
+    def choose(
+        self, journal: Path, end: int, say: Callable[[str], None], *, files: Sequence[str] | None = None
+    ) -> Snapshot | None:
         """Return the newest snapshot that this build can load and that belongs to the log up to `end`; None: none does.
 
-        `say` is told why a newer one is passed over.
+        `say` is told why a newer one is passed over. `files`: those that must be good; all by default.
         """
         for snapshot in self.readable(say):
-            reason = _unfit(snapshot, journal, end)
+            reason = _unfit(snapshot, journal, end, files)
             if not reason:
                 return snapshot
             say(f"snapshot {snapshot.manifest.sequence} is not used: {reason}")
@@ -179,7 +182,7 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def _unfit(snapshot: Snapshot, journal: Path, end: int) -> str:
+def _unfit(snapshot: Snapshot, journal: Path, end: int, files: Sequence[str] | None) -> str:
     manifest = snapshot.manifest
     if manifest.layout != image_layout():
         return "a build that lays state out otherwise has written it"
@@ -190,7 +193,7 @@ def _unfit(snapshot: Snapshot, journal: Path, end: int) -> str:
     try:
         if identity_at(journal, manifest.sequence) != manifest.log_hash:
             return "it is of another log: the log hashes differ"
-        snapshot.check_files()
+        snapshot.check_files(files)
     except (JournalError, SnapshotError) as error:
         return str(error)
     return ""

@@ -87,5 +87,13 @@ class Exchange:
         return host, int(port)
 
     def pid(self, name: str) -> int:
+        return int(self._row(name)["pid"])
+
+    def is_back(self, name: str, pid: int) -> bool:
+        """Whether another process than that one takes part under the name."""
+        row = self._row(name)
+        return row["pid"] != pid and bool(row["ready"])
+
+    def _row(self, name: str) -> dict[str, Any]:
         rows = json.loads((self.data / "run" / "processes.json").read_text())
-        return int(next(row["pid"] for row in rows if row["name"] == name))
+        return next(row for row in rows if row["name"] == name)

@@ -11,7 +11,7 @@ from tests.kit.composed_exchange import make_exchange
 from tests.kit.journals import log_ring, opened, poll_all, publish
 from tests.oracle.adapter import EngineTarget
 from tests.oracle.compare import run_random
-from tests.oracle.world import ENGINE_PROFILE, World
+from tests.oracle.world import World
 
 SLOT_SIZE = 128
 FLAG_MORE = 1
@@ -42,7 +42,6 @@ def random_log(seed: int, commands: int, *, partitions: int = 2, orders_max: int
     world = World(
         partitions=partitions,
         orders_max=orders_max,
-        profile=ENGINE_PROFILE,
         entries_max=orders_max // 2,
         lists_max=orders_max // 4,
         quotes_max=orders_max // 8,

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.clients import BullringClient, Report, load_signer
 from ringbuf.wire import messages as wire
+from scripts.sandbox import landlock_version
 from tests.kit import eventually
 from tests.kit.exchange import Exchange
 
@@ -18,13 +19,21 @@ LOG_SLOTS = 4096
 BTC_USDT, ETH_USDT = 1, 2  # on partitions 1 and 2
 ANSWER_S = 60.0
 WINDOW = 500
+ASK_AGAIN_S = 0.1
+
+
+NEVER_STUCK, SOON_STUCK = "supervisor.stuck_ms=600000", "supervisor.stuck_ms=500"
+
+
+def started(folder: Path, *more: str) -> Exchange:
+    settings = ("placement.layout=stages", "placement.wait_order_path=park", f"rings.log_slots={LOG_SLOTS}", *more)
+    arguments = [word for setting in settings for word in ("--set", setting)]
+    return Exchange(folder / "data", "--quiet-market", *arguments)
 
 
 @pytest.fixture
 def exchange(tmp_path: Path) -> Iterator[Exchange]:
-    settings = ("placement.layout=stages", "placement.wait_order_path=park", f"rings.log_slots={LOG_SLOTS}")
-    arguments = [word for setting in settings for word in ("--set", setting)]
-    with Exchange(tmp_path / "data", "--quiet-market", *arguments) as exchange:
+    with started(tmp_path, NEVER_STUCK) as exchange:
         yield exchange
 
 
@@ -68,13 +77,50 @@ def test_stopped_matcher_stalls_nobody_and_catches_up_from_the_journal(exchange:
     assert all(process["restarts"] == 0 for process in facts["processes"])
 
 
+async def order_until(client: BullringClient, kind: type[Any], numbers: Iterator[int]) -> Any:
+    """Place orders of the stopped matcher's pair until one is answered so; return that report's message."""
+
+    async def ask() -> None:
+        while True:
+            place(client, ETH_USDT, 390_000, next(numbers))
+            await asyncio.sleep(ASK_AGAIN_S)
+
+    asking = asyncio.create_task(ask())
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            async for report in client.reports():
+                if isinstance(report, Report) and isinstance(report.message, kind):
+                    return report.message
+    finally:
+        asking.cancel()
+
+
+async def be_refused_while_it_is_stuck(exchange: Exchange) -> None:
+    numbers = iter(range(1, 1 << 30))
+    async with client_of(exchange) as client:
+        os.kill(exchange.pid("matcher-2"), signal.SIGSTOP)
+        refused = await order_until(client, wire.OrderRejected, numbers)
+        assert refused.reject_code == wire.RejectCode.PAIR_PAUSED
+        place(client, BTC_USDT, 9_500_000, next(numbers))
+        await take(client, wire.OrderAccepted, 1)
+        os.kill(exchange.pid("matcher-2"), signal.SIGCONT)
+        await order_until(client, wire.OrderAccepted, numbers)
+
+
+def test_pairs_of_a_stuck_matcher_are_paused_until_it_goes_on(tmp_path: Path) -> None:
+    with started(tmp_path, SOON_STUCK) as exchange:
+        asyncio.run(be_refused_while_it_is_stuck(exchange))
+
+        assert all(process["restarts"] == 0 for process in exchange.command("stat")[0]["processes"])
+
+
 async def trade_over_a_dead_gateway(exchange: Exchange) -> None:
     pid = exchange.pid("gateway")
     async with client_of(exchange) as client:
         place(client, BTC_USDT, 9_500_000, 1)
         await take(client, wire.OrderAccepted, 1)
         os.kill(pid, signal.SIGKILL)
-        await asyncio.to_thread(eventually, lambda: exchange.pid("gateway") != pid, deadline_s=ANSWER_S)
+        await asyncio.to_thread(eventually, lambda: exchange.is_back("gateway", pid), deadline_s=ANSWER_S)
         place(client, BTC_USDT, 9_500_000, 2)
         await take(client, wire.OrderAccepted, 1)
         assert client.reconnects == 1
@@ -88,3 +134,20 @@ def test_dead_gateway_is_restarted_alone_and_its_client_carries_on(exchange: Exc
     assert {name: exchange.pid(name) for name in before} == before
     orders = {row["instrument"]: row["open_orders"] for row in exchange.command("instrument", "list")}
     assert orders["BTC-USDT"] == 2
+
+
+def test_gateway_has_no_way_to_write_the_log(exchange: Exchange) -> None:
+    """What it may not open is tested with the sandbox itself, tests/unit/scripts/test_sandbox.py."""
+    gateway, sequencer = exchange.pid("gateway"), exchange.pid("sequencer")
+
+    assert rights_to_the_log(gateway) == {"r--s"}
+    assert rights_to_the_log(sequencer) == {"rw-s"}
+    if landlock_version() > 0:
+        assert "NoNewPrivs:\t1\n" in Path(f"/proc/{gateway}/status").read_text()
+        assert "NoNewPrivs:\t0\n" in Path(f"/proc/{sequencer}/status").read_text()
+
+
+def rights_to_the_log(pid: int) -> set[str]:
+    """How a process has mapped the log ring."""
+    lines = [line.split() for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
+    return {rights for _, rights, *rest in lines if rest and rest[-1].endswith(".log") and "/dev/shm/" in rest[-1]}

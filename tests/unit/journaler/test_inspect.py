@@ -11,12 +11,12 @@ from journaler.reader import LogReader
 from journaler.recover import recover
 from journaler.segments import audit_name, list_segments
 from ringbuf.wire.messages import NewOrderSingle, OrdType, Side, Template, TimeInForce
-from scripts.journal import NoSnapshots
+from scripts.journal import snapshots_of
 from tests.kit import journals, waiting
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
-    code = commands.run([str(argument) for argument in arguments], snapshots=lambda _: NoSnapshots())
+    code = commands.run([str(argument) for argument in arguments], snapshots=snapshots_of)
     return code, capsys.readouterr().out
 
 

@@ -1,0 +1,1 @@
+"""Histories: what clients sent and were told, written down by themselves, and judged against the log afterwards."""
