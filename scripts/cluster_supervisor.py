@@ -263,7 +263,8 @@ class ClusterSupervisor(Supervisor):
         child = self._pipes.pop(descriptor)
         self._epoll.unregister(descriptor)
         if child.plan.kind in OBSERVER_KINDS:
-            self._take_facts(child, child.ready_pipe.read())
+            if child.hear():
+                self._take_facts(child)
             return
         try:
             self._read_facts(child)

@@ -122,6 +122,7 @@ class Call:
     deadline_us: int = 0
     microseconds: bool = False
     address: str = ""
+    payer: str = ""  # whose budget the weight comes from: the address, or the key once its signature is good
     headers: dict[str, str] = field(default_factory=dict)
     order_count: int = 0  # orders this request has counted
 

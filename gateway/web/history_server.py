@@ -67,7 +67,7 @@ class ReportSource:
         try:
             data = self._ring.read(self.position, count)
         except (Lapped, IndexError):
-            data = self._archive.read(self._partition, self.position, count)
+            data = self._archived(count)
         view = memoryview(data)
         slots = [view[at : at + SLOT_SIZE] for at in range(0, len(data), SLOT_SIZE)]
         fitting = 0
@@ -75,6 +75,14 @@ class ReportSource:
             fitting += 1
         self.position += fitting
         return slots[:fitting]
+
+    def _archived(self, count: int) -> bytes:
+        """Return what the archive has, up to a slot that a power loss took and that has not been made again yet."""
+        data = self._archive.read(self._partition, self.position, count)
+        for at in range(0, len(data), SLOT_SIZE):
+            if not any(data[at : at + SLOT_SIZE]):
+                return data[:at]
+        return data
 
 
 def in_seq(slot: memoryview) -> int:
@@ -176,6 +184,7 @@ class HistoryServer:
             events_max=self._config.events_max,
             ended_before_ns=time.time_ns() - self._config.ended_orders_days * day_ns,
             trades_before_ns=time.time_ns() - self._config.trades_days * day_ns,
+            instruments=list(self.builder.reference.instruments),
         )
         self._store.commit()
 

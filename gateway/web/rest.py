@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 import urllib.parse
@@ -20,6 +21,7 @@ from gateway.web.metrics import Metrics
 UTF8 = "application/json;charset=UTF-8"
 BODY_METHODS = ("POST", "PUT", "DELETE")
 COMPRESS_FROM = 1024
+BODY_S = 10.0
 PARAMS_MAX = 256
 _PLAIN = re.compile(r"^[^%+]*$")
 
@@ -79,6 +81,7 @@ class RestEndpoint:
         weight = gateway.admit(endpoint, call)
         if endpoint.security is not Security.NONE:
             await self._authenticate(request, call, query.encode(), body, fields, form)
+            gateway.charge_key(endpoint, call, weight)
         call.values = endpoint.parse(call.params)
         result = await endpoint.handler(call)
         if endpoint.free_on_success:
@@ -87,7 +90,13 @@ class RestEndpoint:
 
     async def _body(self, request: web.Request) -> bytes:
         try:
-            return await request.read()
+            if request.content.is_eof():  # all of it came with the head
+                return await request.read()
+            async with asyncio.timeout(BODY_S):
+                return await request.read()
+        except TimeoutError:
+            text = f"The body did not come within {BODY_S:g} s."
+            raise ApiError(-1104, text, status=408, details={"limit": BODY_S}) from None
         except web.HTTPRequestEntityTooLarge:
             limit = self._gateway.config.body_bytes_max
             text = f"The body is larger than {limit} bytes."

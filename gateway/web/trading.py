@@ -33,6 +33,7 @@ from gateway.web.list_view import ended_list, list_body
 from gateway.web.order_request import IDEMPOTENCY_KEY, ORDER_PARAMS, Built, build, quantity_lots, single_terms
 from gateway.web.orders import ADMITTED, LIST_NONE, OrderState, apply_report, new_order
 from gateway.web.reference import Instrument
+from gateway.web.store import Page
 from ringbuf.wire import messages as wire
 from ringbuf.wire.base import WireMessage
 
@@ -410,7 +411,8 @@ async def all_orders(call: Call) -> list[dict[str, Any]]:
         values.append(end_ns)
     await gateway.caught_up()
     newest = start_ns is None and "orderId" not in call.values
-    found = gateway.store.orders(" AND ".join(conditions), values, newest_first=newest, limit=call.get("limit", 500))
+    by = "order_id" if "symbol" in call.values else "created_ns"
+    found = gateway.store.orders(" AND ".join(conditions), values, page=Page(by, call.get("limit", 500), newest))
     view = gateway.view(call)
     return [view.query(order) for order in found]
 

@@ -153,6 +153,7 @@ class Connection:
         weight = gateway.admit(endpoint, call)
         if endpoint.security is not Security.NONE:
             await self._authenticate(call, endpoint.security)
+            gateway.charge_key(endpoint, call, weight)
         call.values = endpoint.parse(call.params)
         result = await endpoint.handler(call)
         if endpoint.free_on_success:
