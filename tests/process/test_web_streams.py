@@ -10,6 +10,7 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from struct import Struct
 from typing import Any
 
@@ -135,7 +136,7 @@ def test_local_book_equals_rest_under_churn(site: Site) -> None:
             site.order(0, "BUY", 90_000)
             final = await asyncio.to_thread(site.depth)
             events += await until(connection, lambda event: event["u"] >= final["lastUpdateId"])
-            for before, event in zip(events, events[1:], strict=False):
+            for before, event in pairwise(events):
                 assert event["U"] == before["u"] + 1
             for event in events:
                 if event["u"] > book.last:
@@ -317,7 +318,8 @@ def test_reader_that_stops_reading_is_ended_and_the_others_miss_nothing(site: Si
 
 def test_ping_is_answered(site: Site) -> None:
     async def scenario() -> None:
-        async with aiohttp.ClientSession() as session, session.ws_connect(f"{site.socket}/ws", autoping=False) as client:
+        url = f"{site.socket}/ws"
+        async with aiohttp.ClientSession() as session, session.ws_connect(url, autoping=False) as client:
             await client.ping(b"hello")
             message = await client.receive(timeout=DEADLINE_S)
             assert (message.type, message.data) == (aiohttp.WSMsgType.PONG, b"hello")
