@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "invariant.h"
+#include "ringbuf/include/report_account.h"
 
 #define REPORT0_WORST_CASE GROUP_SLOTS_MAX
 #define REPLY_WORST_CASE (QUERY_ROWS_MAX + 1)
@@ -40,6 +41,7 @@ void *report0_begin(sequencer_t *sequencer, uint32_t session_id, uint16_t templa
     slot->partition = PARTITION_SEQUENCER;
     slot->flags = REPORT_FLAG_LAST_OF_INPUT;
     slot->in_seq = (uint64_t)in_seq;
+    sequencer->report0_open = slot;
     if (number && session != NULL) {
         session->reports++;
         slot->seq_num = (uint32_t)session->reports;
@@ -54,6 +56,12 @@ void *report0_begin(sequencer_t *sequencer, uint32_t session_id, uint16_t templa
 
 void report0_commit(sequencer_t *sequencer)
 {
+    report_slot_t *slot = sequencer->report0_open;
+    uint32_t id = slot->seq_num == 0 ? 0 : report_account(slot);
+    account_t *account = registry_account(&sequencer->registry, id);
+
+    if (account != NULL) /* a refused request may name one that is none */
+        slot->account_seq = (uint32_t)++account->reports;
     sequencer->next_report0++;
 }
 

@@ -196,7 +196,7 @@ static uint128_t lists_hash(const lists_t *lists)
 static uint128_t account_hash(uint32_t id, const account_t *account)
 {
     uint128_t hash = state_hash_mix(id, (uint64_t)account->open_orders << 32 | account->open_orders_max, account->firm,
-                                    (uint64_t)account->fee_tier << 16 | (uint64_t)account->killed << 8 | account->locked);
+                                    account->reports << 32 | (uint64_t)account->fee_tier << 16 | (uint64_t)account->killed << 8 | account->locked);
 
     for (uint64_t rate = 0; rate < RATES; rate++)
         hash += state_hash_mix(id | rate << 32, account->rate_max[rate], account->rate_count[rate],

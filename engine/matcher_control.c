@@ -280,10 +280,14 @@ void matcher_session_bind(matcher_t *matcher, const log_slot_t *slot)
     const session_bind_t *block = (const session_bind_t *)slot->block;
     INVARIANT(block->session_id <= matcher->config.sessions_max);
     const matcher_session_t *session = matcher->sessions + block->session_id;
-    void *bound = report_unnumbered(matcher, TEMPLATE_SESSION_BOUND, block->session_id);
+    bool drop_copy = slot->aux != 0;
+    INVARIANT(slot->aux <= matcher->config.accounts_max);
+    uint64_t last = drop_copy ? matcher->store.accounts[slot->aux].sequence : session->sequence;
+    void *bound = report_begin(matcher, TEMPLATE_SESSION_BOUND, block->session_id, 0,
+                               drop_copy ? REPORT_FLAG_DROP_COPY : 0, 0, 0, MAYBE_LAST);
     REPORT_WRITE(bound, session_bound_t,
                  {.session_ver_id = block->session_ver_id,
-                  .next_seq_no = session->sequence + 1,
+                  .next_seq_no = last + 1,
                   .last_report_seq = session->last_report,
                   .transact_time = matcher->input.ts_ns,
                   .request_timestamp = block->timestamp,

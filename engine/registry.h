@@ -88,6 +88,7 @@ typedef struct account {
     uint32_t rate_max[RATES]; /* a window, 0 = no limit */
     uint32_t rate_count[RATES]; /* in the window that `rate_window` names */
     uint32_t rate_window[RATES];
+    uint64_t reports; /* of the account on partition 0 so far: what a drop copy counts */
     uint8_t exists;
     uint8_t fee_tier;
     uint8_t killed;

@@ -88,6 +88,7 @@ struct sequencer {
     int64_t busy_position; /* log position after the last record that is not lazy */
     uint64_t fixed_time;
     const char *error;
+    report_slot_t *report0_open; /* between report0_begin() and report0_commit() */
     int64_t counters[SEQUENCER_COUNTERS];
     log_slot_t batch[FOLLOW_BATCH]; /* a follower's copies: the ring's producer does not wait for it */
 };

@@ -84,8 +84,11 @@ verdict_t session_admit(const sequencer_t *sequencer, log_slot_t *slot)
     /* Matchers number per session too: they restart with a Negotiate and answer a Bind. They index by the slot's session, which
      * nobody has checked: the record's own was. */
     if (!verdict.rejected) {
+        const session_t *session = &sequencer->registry.sessions[named];
         slot->partition = PARTITION_ALL;
         slot->session = named;
+        if (slot->template_id == TEMPLATE_SESSION_BIND && session->kind == SESSION_KIND_DROP_COPY)
+            slot->aux = session->account;
     }
     return verdict;
 }
@@ -142,6 +145,10 @@ static void apply_bind(sequencer_t *sequencer, const log_slot_t *slot, int64_t s
     report->connection_id = request->connection_id;
     report->code = rejected ? (uint8_t)slot->aux : (uint8_t)ESTABLISH_REJECT_CODE_NONE;
     report->partition = PARTITION_SEQUENCER;
+    if (!rejected && session->kind == SESSION_KIND_DROP_COPY) {
+        sequencer->report0_open->flags |= REPORT_FLAG_DROP_COPY;
+        report->next_seq_no = sequencer->registry.accounts[session->account].reports + 1;
+    }
     report0_commit(sequencer);
     if (rejected)
         return;

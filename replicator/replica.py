@@ -221,8 +221,11 @@ class Replica:
     # --- the state machine --------------------------------------------------------------------------------------------
 
     def _step(self, event: ev.Event) -> None:
+        led = self.machine.state in LEADING
         for action in self.machine.step(event, self._now):
             self._perform(action)
+        if self.machine.state in LEADING and not led:
+            self._heartbeat()  # whoever led before closes its clients' connections as soon as it hears of us
 
     def _perform(self, action: ev.Action) -> None:
         match action:

@@ -205,7 +205,7 @@ class BinaryGatewayConfig(Section):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_port(self.listen, "listen")
-        _check_port(self.tls_listen, "tls_listen")
+        _check_port(self.tls_listen, "tls_listen", low=1)
         if self.tls_listen and not (self.tls_certificate and self.tls_key):
             raise ConfigError("tls_listen needs tls_certificate and tls_key")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.arguments import progress
+from scripts.drill_report import record, report
 from scripts.drills import Context, Drill, DrillSkipped, Outcome, load, names
 from scripts.exit_codes import CommandError, ExitCode
 
@@ -25,6 +26,8 @@ def run(arguments: Sequence[str]) -> int:
         print(_overview())
         return ExitCode.OK if arguments else ExitCode.USAGE
     name, *rest = arguments
+    if name == "report":
+        return report(rest)
     if name not in names():
         raise CommandError(f"no drill {name!r}; there are: {', '.join(names())}", ExitCode.USAGE)
     drill = load(name)
@@ -34,6 +37,8 @@ def run(arguments: Sequence[str]) -> int:
     if options.controls:
         return _controls(name, drill, options)
     line, code = _play(name, drill, options, options.plant)
+    if options.record is not None:
+        record(options.record, line)
     _print(line, as_json=options.json)
     return code
 
@@ -53,6 +58,7 @@ def _parser(name: str, drill: Drill) -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, help="the same seed draws the same faults; printed with the verdict")
     parser.add_argument("--directory", type=Path, metavar="DIR", help="where to work: on the disk to be drilled")
     parser.add_argument("--plant", metavar="FAULT", help="plant a fault: the drill has to fail")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="append the verdict for `bullring drill report`")
     parser.add_argument("--controls", action="store_true", help="plant each fault in turn; passes if each is noticed")
     for option in drill.options:
         parser.add_argument(
@@ -64,7 +70,7 @@ def _parser(name: str, drill: Drill) -> argparse.ArgumentParser:
 def _play(name: str, drill: Drill, options: argparse.Namespace, planted: str | None) -> tuple[dict[str, Any], ExitCode]:
     seed = options.seed if options.seed is not None else secrets.randbits(32)
     own = {option.name: getattr(options, option.name.replace("-", "_")) for option in drill.options}
-    line: dict[str, Any] = {"drill": name, "verdict": "", "planted": planted, "seed": seed}
+    line: dict[str, Any] = {"drill": name, "verdict": "", "planted": planted, "seed": seed, "options": own}
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix=f"bullring-drill-{name}-", dir=options.directory) as folder:
         # Mount points, locks and the like compare paths: no symbolic link on the way.
@@ -117,6 +123,7 @@ def _print(line: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def _overview() -> str:
-    lines = ["usage: bullring drill NAME [--json] [--runs N | --seconds N] [--plant FAULT | --controls]", ""]
+    lines = ["usage: bullring drill NAME [--json] [--runs N | --seconds N] [--plant FAULT | --controls]"]
+    lines += ["       bullring drill report FILE [--json]: what was recorded with --record FILE", ""]
     lines += [f"  {name:<14}{load(name).summary}" for name in names()]
     return "\n".join(lines)

@@ -65,7 +65,7 @@ class Bookkeeper:
     def step(self) -> bool:
         """Do a piece of work; False when there was none."""
         worked = self._consumer.step()
-        self._watch_marks()
+        self._watch()
         self._answer_requests()
         self._reconcile_if_due()
         return worked
@@ -95,7 +95,10 @@ class Bookkeeper:
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
-    def _watch_marks(self) -> None:
+    def _watch(self) -> None:
+        unbooked = self._consumer.status.unbooked
+        if unbooked:
+            self._tell("record", unbooked)
         counts = self._consumer.counts
         if counts.marks_differing:
             self._tell(

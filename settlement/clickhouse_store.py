@@ -79,7 +79,8 @@ class ClickhouseStore:
         return self._version
 
     def execute(self, sql: str) -> None:
-        self._ask(lambda client: client.execute(sql))
+        # Tables are made server by server: when the first one notes that it has them there is no quorum yet.
+        self._ask(lambda client: client.execute(sql, settings={"insert_quorum": 0}))
 
     def select(self, sql: str) -> Columns:
         columns, types = self._ask(lambda client: client.execute(sql, columnar=True, with_column_types=True))

@@ -69,6 +69,7 @@ class Status:
     retries: int = 0
     state: str = "starting"  # starting, replaying, running, waiting, halted
     trouble: str = ""  # a sentence, empty when all is well
+    unbooked: str = ""  # why a record cannot be booked: ledger and exchange have parted there
 
 
 class Consumer:
@@ -122,7 +123,7 @@ class Consumer:
         return self._derivation
 
     def step(self) -> bool:
-        """Do a piece of work; False when there was none. Trouble is told by `status`, never raised."""
+        """Do a piece of work; False when there was none. Trouble is told by `status`; what is raised is a fault."""
         if self._status.state == "halted":
             return False
         try:
@@ -132,7 +133,8 @@ class Consumer:
         except DerivationHalted as error:
             # What came before the record is good, and is stored.
             self.flush()
-            self._status = replace(self._status, state="halted", trouble=f"the ledger has stopped: {error}")
+            stopped = f"the ledger has stopped: {error}"
+            self._status = replace(self._status, state="halted", trouble=stopped, unbooked=stopped)
         except BooksDiffer as error:
             self._status = replace(self._status, state="halted", trouble=str(error))
         return False
@@ -152,6 +154,8 @@ class Consumer:
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _step(self) -> bool:
+        if self._writer.fault is not None:
+            raise self._writer.fault
         if not self._writer.ready:
             # Only the writer talks to the store. Until it has opened the books nobody knows where to go on.
             self._wait(QUEUE_POLL_S)
@@ -287,6 +291,7 @@ class Writer:
         self.blocks = 0
         self.retries = 0
         self.trouble = ""
+        self.fault: Exception | None = None  # what ended the thread and should not have
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._thread.start()
 
@@ -322,6 +327,12 @@ class Writer:
         self._insist(lambda: self._ledger.check_last_record(record))
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except Exception as error:
+            self.fault = error
+
+    def _serve(self) -> None:
         if not self._insist(self._open):
             return
         self.first = self.stored = self._ledger.position

@@ -31,7 +31,7 @@ from settlement.order_terms import (
     Order,
     order_of_leg,
     order_of_request,
-    reason_name,
+    value_name,
 )
 from settlement.reader import NS_MAX
 from settlement.source import Source
@@ -97,7 +97,7 @@ class OrderRecords:
         self._counts: dict[str, int] = {}
         self._orders_seen: set[tuple[int, str]] = set()
         self._fills = self._transfers = 0
-        self._records_in_window = 0
+        self._records_in_window = self._unknown_pairs = 0
 
     def records(self, progress: Callable[[int], None]) -> Iterator[Record]:
         """Yield the records of the window in order of the log. Raises DerivationHalted, SourceNotReady, LookupError."""
@@ -142,6 +142,7 @@ class OrderRecords:
             "orderRecords": sum(self._counts.values()),
             "orders": len(self._orders_seen),
             "events": dict(sorted(self._counts.items())),
+            "refusedForUnknownPairs": self._unknown_pairs,
             "reportsRead": counts.reports,
             "fillsRead": self._fills,
             "tradesBooked": counts.trades,
@@ -213,11 +214,12 @@ class OrderRecords:
         self._details = None
         pair = self._pairs.get(order.instrument)
         if pair is None:
-            return  # refused: there is no such pair
+            self._unknown_pairs += 1  # refused: there is nothing to say in which units it was
+            return
         now, code = int(head["ts_ns"]), int(head["aux"])
         order = replace(order, session=int(head["session"]), created_ns=now, priority_ns=now)
         if refused:
-            reason = reason_name(wire.RejectCode, message.reject_code if isinstance(message, wire.QuoteLeg) else code)
+            reason = value_name(wire.RejectCode, message.reject_code if isinstance(message, wire.QuoteLeg) else code)
             yield Event("REMO", now, replace(order, order_id=f"R{self._sequence}"), reason=reason)
         elif placed:
             self._orders[pair.partition, code] = replace(order, order_id=str(code))
@@ -327,7 +329,7 @@ def _event_of(report: Any, order: Order) -> Event:
             )
             return Event("NEWO", now, kept)
         case wire.OrderRejected():
-            return Event("REMO", now, order, reason=reason_name(wire.RejectCode, report.reject_code))
+            return Event("REMO", now, order, reason=value_name(wire.RejectCode, report.reject_code))
         case wire.OrderExecuted():
             kept = replace(order, remaining=report.leaves_qty, filled=report.cum_qty, status=report.ord_status)
             name = "FILL" if report.ord_status == wire.OrdStatus.FILLED else "PARF"
@@ -344,7 +346,7 @@ def _event_of(report: Any, order: Order) -> Event:
         case wire.OrderCanceled():
             name = CANCELED_BY.get(report.cancel_reason, "CAMO")
             kept = replace(order, remaining=0, status=report.ord_status)
-            return Event(name, now, kept, reason_name(wire.CancelReason, report.cancel_reason))
+            return Event(name, now, kept, value_name(wire.CancelReason, report.cancel_reason))
         case wire.OrderReplaced():
             kept = replace(
                 order,
@@ -355,7 +357,7 @@ def _event_of(report: Any, order: Order) -> Event:
                 priority_ns=order.priority_ns if report.priority_retained else now,
             )
             name = RESTATED_BY[report.restate_reason]
-            return Event(name, now, kept, reason_name(wire.RestateReason, report.restate_reason))
+            return Event(name, now, kept, value_name(wire.RestateReason, report.restate_reason))
         case wire.OrderTriggered():
             return Event("TRIG", now, replace(order, status=wire.OrdStatus.NEW, priority_ns=now))
         case _:

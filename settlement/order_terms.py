@@ -40,13 +40,14 @@ RESTATED_BY: dict[int, str] = {
     wire.RestateReason.ICEBERG_REFRESH: "REMA",
 }
 ENDED = frozenset({"FILL", "REMO", "CAME", "CAMO", "EXPI"})
-_VALIDITY = {
+_VALIDITY: dict[int, str] = {
     wire.TimeInForce.DAY: "DAVY",
     wire.TimeInForce.GTC: "GTCV",
     wire.TimeInForce.IOC: "IOCV",
     wire.TimeInForce.FOK: "FOKV",
     wire.TimeInForce.GTD: "GTDV",
 }
+_SIDES: dict[int, str] = {wire.Side.BUY: "BUYI", wire.Side.SELL: "SELL"}
 _PRICELESS = (wire.OrdType.MARKET, wire.OrdType.STOP, wire.OrdType.TAKE_PROFIT)
 _NOT_STOPS = (wire.OrdType.MARKET, wire.OrdType.LIMIT)
 
@@ -87,10 +88,11 @@ class Order:
         hidden = bool(self.exec_inst & wire.ExecInst.HIDDEN)
         shown = 0 if hidden else remaining if self.display is None else min(self.display, remaining)
         return {
-            "buySellIndicator": "BUYI" if self.side == wire.Side.BUY else "SELL",
+            "buySellIndicator": _SIDES.get(self.side, str(self.side)),
             "orderType": "LMTO" if self.order_type in _NOT_STOPS else "STOP",
-            "orderTypeOfVenue": wire.OrdType(self.order_type).name,
-            "validityPeriod": _VALIDITY[wire.TimeInForce(self.time_in_force)],
+            # A refused order may have had anything there.
+            "orderTypeOfVenue": value_name(wire.OrdType, self.order_type),
+            "validityPeriod": _VALIDITY.get(self.time_in_force, str(self.time_in_force)),
             "validityUntilSeconds": self.expire_s,
             # Of these the price is the venue's protection price, not a limit of the client.
             "limitPrice": None if self.order_type in _PRICELESS else price(self.price),
@@ -164,7 +166,8 @@ def order_of_leg(leg: wire.QuoteLeg) -> Order:
     )
 
 
-def reason_name(kind: type[IntEnum], code: int) -> str:
+def value_name(kind: type[IntEnum], code: int) -> str:
+    """Return the name of a number, or the number where it has none."""
     try:
         return kind(code).name
     except ValueError:

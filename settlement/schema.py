@@ -200,9 +200,11 @@ def migrate(store: Store, replication: Replication | None, *, now_ns: int) -> in
                 f"{known[number].checksum}): rebuild the books"
             )
     missing = [migration for migration in MIGRATIONS if migration.number not in applied]
-    for migration in missing:
+    # The list of a cluster is on all its servers, the tables only where they were made.
+    for migration in MIGRATIONS if replication is not None else missing:
         for table in migration.tables:
             store.execute(create_statement(table, replication))
+    for migration in missing:
         for statement in migration.statements:
             store.execute(statement)
         store.execute(

@@ -3,6 +3,7 @@
 #define BULLRING_SERVER_INTERNAL_H
 
 #include "framing.h"
+#include "report_account.h"
 #include "server.h"
 #include "slots.h"
 
@@ -51,6 +52,7 @@ typedef struct connection {
     bool half_closed; /* our side is shut down */
     bool stalled;
     bool key_to_check; /* it may have been revoked */
+    bool drop_copy;    /* reads what its account is told; asks nothing */
     int fd;
     uint32_t id;
     uint32_t session;
@@ -120,10 +122,10 @@ typedef struct server {
     int epoll_fd, listen_fd;
     int port;
     bool listen_tcp, stopping;
-    bool idle;        /* the node does not lead */
-    bool cancel_only;
     bool announced; /* that connections of an earlier process are gone */
     bool keys_changed;
+    bool idle;        /* the node does not lead */
+    bool cancel_only;
     bool log_looked_at, log_busy; /* of this turn */
     ring_t *ingress, *log;
     int64_t ingress_published;
@@ -132,6 +134,7 @@ typedef struct server {
     connection_t *connections;
     account_bucket_t *account_buckets;
     uint32_t *free_list, free_count;
+    uint32_t drop_copies; /* established ones */
     uint32_t *by_session; /* connection index + 1, 0 = none here */
     uint32_t *binding;    /* by session: connection whose SessionBind is under way, 0 = none; others' frames wait for its end */
     uint64_t *bind_seq;   /* by session: log sequence of the newest accepted bind or negotiate seen */
@@ -205,9 +208,10 @@ void logon_key_reply(server_t *server, const report_slot_t *slot);
 void logon_answers(server_t *server);
 void logon_check_keys(server_t *server);
 void logon_negotiated(server_t *server, const report_slot_t *slot);
-void logon_bound(server_t *server, uint32_t partition, const report_slot_t *slot);
+void logon_bound(server_t *server, uint32_t partition, int64_t index, const report_slot_t *slot);
 
 /* reports.c: report slots to frames */
+void drop_copy_deliver(server_t *server, uint32_t partition, int64_t index, const report_slot_t *slot);
 int64_t reports_poll(server_t *server, int64_t limit);
 int report_read(server_t *server, observed_t *source, uint32_t partition, int64_t index, int64_t count, void *target);
 bool report_send(server_t *server, connection_t *connection, uint32_t partition, uint16_t flags, uint64_t seq_num,

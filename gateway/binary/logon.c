@@ -433,7 +433,7 @@ static bool hold_output(server_t *server, connection_t *connection)
 }
 
 /* SessionBound ends the history of one partition: from here on its reports belong to this connection. */
-void logon_bound(server_t *server, uint32_t partition, const report_slot_t *slot)
+void logon_bound(server_t *server, uint32_t partition, int64_t index, const report_slot_t *slot)
 {
     session_bound_t bound;
 
@@ -462,9 +462,17 @@ void logon_bound(server_t *server, uint32_t partition, const report_slot_t *slot
         logon_refuse(server, connection, ESTABLISH_REJECT_CODE_RECOVER_OUT_OF_RANGE, bound.last_incoming_seq_no + 1);
         return;
     }
+    bool drop_copy = (slot->flags & REPORT_FLAG_DROP_COPY) != 0;
+    if (drop_copy && (connection->permissions & (PERMISSIONS_DROP_COPY | PERMISSIONS_ADMIN)) == 0) {
+        logon_refuse(server, connection, ESTABLISH_REJECT_CODE_CREDENTIALS, 0);
+        return;
+    }
+    server->drop_copies += drop_copy && !connection->drop_copy;
+    connection->drop_copy = drop_copy;
     server->by_session[bound.session_id] = connection_index(server, connection) + 1;
     connection->chains[partition].next_seq = bound.next_seq_no;
-    connection->chains[partition].last_index = (int64_t)bound.last_report_seq;
+    /* An account's reports are not chained: they are looked for from here backwards. */
+    connection->chains[partition].last_index = drop_copy ? index + 1 : (int64_t)bound.last_report_seq;
     connection->bound_mask |= UINT64_C(1) << partition;
     if (partition == 0)
         logon_established(server, connection, &bound);

@@ -76,6 +76,26 @@ static void report_deliver(server_t *server, connection_t *connection, uint32_t 
     report_send(server, connection, partition, 0, seq_num, slot);
 }
 
+/* To those who read the account's reports, numbered for the account. */
+void drop_copy_deliver(server_t *server, uint32_t partition, int64_t index, const report_slot_t *slot)
+{
+    uint32_t account = report_account(slot), left = server->drop_copies;
+
+    for (uint32_t i = 0; account != 0 && left > 0 && i < server->config.connections_max; i++) {
+        connection_t *connection = &server->connections[i];
+        if (!connection->drop_copy || !connection_alive(connection))
+            continue;
+        left--;
+        if (connection->account != account || (connection->bound_mask >> partition & 1) == 0)
+            continue;
+        report_chain_t *chain = &connection->chains[partition];
+        uint64_t seq_num = widen(chain->next_seq, slot->account_seq);
+        chain->next_seq = seq_num + 1;
+        chain->last_index = index + 1;
+        report_send(server, connection, partition, 0, seq_num, slot);
+    }
+}
+
 /* ---- the admin session: many connections, numbers given here ----------------------------------------------------- */
 
 static bool admin_own_reply(server_t *server, const report_slot_t *slot)
@@ -154,18 +174,20 @@ static void route_report(server_t *server, uint32_t partition, int64_t index, co
     if (slot->template_id == TEMPLATE_ADMIN_ACK)
         note_key_revoked(server, slot);
     if (slot->template_id == TEMPLATE_SESSION_BOUND) {
-        logon_bound(server, partition, slot);
+        logon_bound(server, partition, index, slot);
         return;
     }
     if (slot->template_id == TEMPLATE_SESSION_NEGOTIATED) {
         logon_negotiated(server, slot);
         return;
     }
+    if (server->drop_copies > 0)
+        drop_copy_deliver(server, partition, index, slot);
     uint32_t entry = server->by_session[slot->session];
     if (entry == 0)
         return;
     connection_t *connection = &server->connections[entry - 1];
-    if ((connection->bound_mask >> partition & 1) != 0)
+    if (!connection->drop_copy && (connection->bound_mask >> partition & 1) != 0)
         report_deliver(server, connection, partition, index, slot);
 }
 

@@ -294,8 +294,22 @@ void admin_ask_number(server_t *server)
     ingress_publish(server);
 }
 
+/* A drop copy has no flow of requests: nothing of it is logged, so the answer has no number. */
+static enum parse_verdict drop_copy_refuse(server_t *server, connection_t *connection, const frame_t *frames, uint32_t count)
+{
+    for (uint32_t i = 0; i < count && connection_alive(connection); i++) {
+        business_reject_t block = {.ref_seq_num = frames[i].header.seq_num,
+                                   .ref_template_id = frames[i].header.template_id,
+                                   .reject_code = REJECT_CODE_PERMISSION_DENIED};
+        connection_send(server, connection, TEMPLATE_BUSINESS_REJECT, 0, 0, &block);
+    }
+    return connection_alive(connection) ? PARSE_DONE : PARSE_DEAD;
+}
+
 static enum parse_verdict request_frames(server_t *server, connection_t *connection, const frame_t *frames, uint32_t count)
 {
+    if (connection->drop_copy)
+        return drop_copy_refuse(server, connection, frames, count);
     if (server->idle) {
         connection_terminate(server, connection, TERMINATE_CODE_NOT_ESTABLISHED, DOWN_CAUSE_SERVER_TERMINATE);
         return PARSE_DEAD;

@@ -128,6 +128,12 @@ static bool job_read(server_t *server, const retransmit_job_t *job, uint32_t ses
     return slot->session == session && slot->seq_num == (uint32_t)seq_num;
 }
 
+/* Likewise of an account, numbered for it. */
+static bool is_of_account(const report_slot_t *slot, uint32_t account, uint64_t number)
+{
+    return report_account(slot) == account && slot->account_seq == (uint32_t)number;
+}
+
 static void job_fail(server_t *server, retransmit_job_t *job, connection_t *connection)
 {
     uint32_t partition = job->partition;
@@ -153,9 +159,38 @@ static void job_announce(server_t *server, const retransmit_job_t *job, connecti
                         (uint16_t)(job->partition << FRAME_FLAG_PARTITION_SHIFT), 0, &block);
 }
 
+/* Report by report, since those of an account are not chained. */
+static void job_search(server_t *server, retransmit_job_t *job, connection_t *connection)
+{
+    observed_t *source = &server->reports[job->partition];
+    report_slot_t slot;
+
+    for (int i = 0; i < WALK_STEPS; i++, job->cursor--) {
+        if (job->cursor < 0 || report_read(server, source, job->partition, job->cursor, 1, &slot) != RING_OK) {
+            job_fail(server, job, connection);
+            return;
+        }
+        if (!is_of_account(&slot, connection->account, job->cursor_seq))
+            continue;
+        if (job->cursor_seq - job->from < job->count)
+            job->positions[job->cursor_seq - job->from] = job->cursor;
+        if (job->cursor_seq == job->from) {
+            job->walked = true;
+            job_announce(server, job, connection);
+            return;
+        }
+        job->cursor_seq--;
+    }
+}
+
 static void job_walk(server_t *server, retransmit_job_t *job, connection_t *connection)
 {
     report_slot_t slot;
+
+    if (connection->drop_copy) {
+        job_search(server, job, connection);
+        return;
+    }
 
     for (int i = 0; i < WALK_STEPS; i++) {
         if (!job_read(server, job, connection->session, job->cursor, job->cursor_seq, &slot)) {
@@ -191,7 +226,11 @@ static void job_send(server_t *server, retransmit_job_t *job, connection_t *conn
 
     for (int i = 0; i < SEND_STEPS && job->sent < job->count && output_has_room(server, connection); i++) {
         uint64_t seq_num = job->from + job->sent;
-        if (!job_read(server, job, connection->session, job->positions[job->sent], seq_num, &slot)) {
+        int64_t position = job->positions[job->sent];
+        bool found = connection->drop_copy
+                         ? report_read(server, &server->reports[job->partition], job->partition, position, 1, &slot) == RING_OK
+                         : job_read(server, job, connection->session, position, seq_num, &slot);
+        if (!found) {
             connection_terminate(server, connection, TERMINATE_CODE_UNSPECIFIED, DOWN_CAUSE_SERVER_TERMINATE);
             return; /* promised and gone: the archive has lost it */
         }

@@ -358,6 +358,8 @@ void connection_finish(server_t *server, connection_t *connection, uint8_t down_
         connection->out_head = connection->out_tail = 0;
     }
     retransmit_forget(server, connection);
+    server->drop_copies -= connection->drop_copy;
+    connection->drop_copy = false;
     if (connection->session != 0 && server->by_session[connection->session] == connection_index(server, connection) + 1)
         server->by_session[connection->session] = 0;
     connection->state = CONNECTION_CLOSING;
@@ -660,17 +662,6 @@ void server_shutdown(server_t *server)
             connection_terminate(server, &server->connections[i], TERMINATE_CODE_SERVER_SHUTDOWN, DOWN_CAUSE_SHUTDOWN);
 }
 
-void server_set_ready(server_t *server, int ready)
-{
-    server->idle = ready == 0;
-    server->admin_next = 0; /* where session 1 stands may have changed while another node led */
-}
-
-void server_set_cancel_only(server_t *server, int on)
-{
-    server->cancel_only = on != 0;
-}
-
 /* Tell the log that the connections of an earlier process on this ring are gone. */
 static void announce(server_t *server)
 {
@@ -682,6 +673,17 @@ static void announce(server_t *server)
         return;
     memcpy(slot->block, &block, sizeof(block));
     ingress_publish(server);
+}
+
+void server_set_ready(server_t *server, int ready)
+{
+    server->idle = ready == 0;
+    server->admin_next = 0; /* where session 1 stands may have changed while another node led */
+}
+
+void server_set_cancel_only(server_t *server, int on)
+{
+    server->cancel_only = on != 0;
 }
 
 int64_t server_poll(void *state, int64_t limit)

@@ -27,6 +27,7 @@ enum report_flag {
     REPORT_FLAG_LAST_OF_INPUT = 1u << 1, /* last output of its input */
     REPORT_FLAG_FINAL = 1u << 2,         /* the order of this report is done: its line is freed when this is settled */
     REPORT_FLAG_COVERED = 1u << 3,       /* OrderAccepted whose hold its predecessor's money completes */
+    REPORT_FLAG_DROP_COPY = 1u << 4,     /* SessionBound of a drop copy: the next number is the account's */
 };
 
 typedef struct log_slot {
@@ -41,7 +42,7 @@ typedef struct log_slot {
     uint64_t ingress_ns;
     uint8_t block[LOG_BLOCK_MAX];
     uint64_t ts_ns;      /* the sequencer's stamp */
-    uint64_t aux;        /* accepted new order: order id; rejected: code; linked cancel: extra cover */
+    uint64_t aux;        /* accepted new order: order id; rejected: code; linked cancel: extra cover; bind of a drop copy: its account */
 } log_slot_t;
 
 typedef struct report_slot {

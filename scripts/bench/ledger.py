@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,21 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Time on the wall, and of processors: how much of a shared machine it had."""
+
+    wall_s: float
+    cpu_s: float
+
+    @classmethod
+    def now(cls) -> Cost:
+        return cls(time.perf_counter(), time.process_time())
+
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(self.wall_s - other.wall_s, self.cpu_s - other.cpu_s)
+
+
 def _print(part: str, line: Json) -> None:
     print(json.dumps({"bench": "ledger", "part": part, **line}), flush=True)
 
@@ -163,15 +178,17 @@ def _ingest(options: argparse.Namespace, root: Path, stores: list[Stores]) -> No
     trades = sum(len(block.trades["trade_id"]) for block in blocks)
     rows = sum(len(next(iter(part.values()))) for block in blocks for part in _parts(block).values())
     end = blocks[-1].end
-    ours: dict[str, list[float]] = {each.kind: [] for each in stores}
-    bare: dict[str, list[float]] = {each.kind: [] for each in stores}
+    ours: dict[str, list[Cost]] = {each.kind: [] for each in stores}
+    bare: dict[str, list[Cost]] = {each.kind: [] for each in stores}
     for number in range(options.rounds):
         for each in stores:
             progress(f"round {number + 1} of {options.rounds}: {each.kind}")
             bare[each.kind].append(_bare(each, blocks))
             ours[each.kind].append(_consume(each, journal, end))
     for each in stores:
-        seconds, alone = statistics.median(ours[each.kind]), statistics.median(bare[each.kind])
+        mine, plain = ours[each.kind], bare[each.kind]
+        seconds, alone = (statistics.median(cost.wall_s for cost in costs) for costs in (mine, plain))
+        cpu_s = statistics.median(cost.cpu_s for cost in mine)
         line: Json = {
             "store": each.kind,
             "trades": trades,
@@ -179,7 +196,10 @@ def _ingest(options: argparse.Namespace, root: Path, stores: list[Stores]) -> No
             "rows": rows,
             "rounds": options.rounds,
             "trades_per_s": round(trades / seconds),
-            "trades_per_s_best": round(trades / min(ours[each.kind])),
+            "trades_per_s_best": round(trades / min(cost.wall_s for cost in mine)),
+            # Of this process: all of the work with the embedded store, without the server's own with a server.
+            "trades_per_cpu_s": round(trades / cpu_s),
+            "cores_used": round(cpu_s / seconds, 2),
             "rows_per_s": round(rows / seconds),
             "bare_rows_per_s": round(rows / alone),
             "bare_trades_per_s": round(trades / alone),
@@ -219,28 +239,28 @@ def journal_end(journal: Path) -> int:
     return end
 
 
-def _bare(stores: Stores, blocks: list[Block]) -> float:
+def _bare(stores: Stores, blocks: list[Block]) -> Cost:
     """Insert the blocks' columns into plain tables of the same columns, nothing else."""
     with stores.fresh() as store:
         for table in MIGRATIONS[0].tables:
             if table.name in ROWS_OF:
                 store.execute(create_statement(replace(table, newest=""), None))
-        began = time.perf_counter()
+        began = Cost.now()
         for block in blocks:
             for name, columns in _parts(block).items():
                 store.insert(name, columns)
-        return time.perf_counter() - began
+        return Cost.now() - began
 
 
-def _consume(stores: Stores, journal: Path, end: int) -> float:
-    """Run a consumer over the journal into an empty store; return the time until everything is stored."""
+def _consume(stores: Stores, journal: Path, end: int) -> Cost:
+    """Run a consumer over the journal into an empty store; return what it took until everything is stored."""
     with stores.fresh() as store:
         ended = threading.Event()
         config = ConsumerConfig(block_rows=BLOCK_ROWS // 4, flush_ms=1000, retry_ms=1000, insurance_account=0)
         ledger = Ledger(store, Owner(1, "bench", 1), time.time_ns)
         # A clock far ahead: this is a consumer that catches up.
         ahead_ns = time.time_ns() + 3600 * 10**9
-        began = time.perf_counter()
+        began = Cost.now()
         consumer = Consumer(lambda: FileSource(journal), ledger, config, clock_ns=lambda: ahead_ns, wait=ended.wait)
         while consumer.status.stored < end:
             if not consumer.step():
@@ -250,11 +270,11 @@ def _consume(stores: Stores, journal: Path, end: int) -> float:
                 raise CommandError(f"the consumer stopped: {status.trouble}", ExitCode.NEGATIVE)
             if status.derived == end:
                 consumer.flush()
-        seconds = time.perf_counter() - began
+        cost = Cost.now() - began
         if consumer.counts.marks_differing:
             raise CommandError("ledger and exchange differ at a hash mark", ExitCode.NEGATIVE)
         consumer.stop()
-        return seconds
+        return cost
 
 
 # --- statement --------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from typing import Any
 from ringbuf.wire import messages as wire
 from scripts.admin.key import create_hmac_key
 from scripts.admin.link import AdminLink
-from scripts.config import load
+from scripts.config import Config, load
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.native import binary
 
@@ -160,9 +160,8 @@ def _wait_ready(process: subprocess.Popen[str]) -> str:
     raise CommandError("the exchange of a bench case did not start", ExitCode.UNAVAILABLE)
 
 
-def _populate(config_file: Path, sessions: int) -> tuple[int, list[tuple[int, str, str]]]:
+def populate(config: Config, sessions: int) -> tuple[int, list[tuple[int, str, str]]]:
     """Create a pair and funded accounts; returns (instrument, [(session, key id, secret in hex)])."""
-    config = load(config_file)
     logons: list[tuple[int, str, str]] = []
     with AdminLink.open(config) as link:
         base = link.command(wire.AssetAdd(exponent=-8, symbol="BASE"), "asset BASE")
@@ -195,7 +194,7 @@ def _populate(config_file: Path, sessions: int) -> tuple[int, list[tuple[int, st
 
 def _measure(case: Case, root: Path, options: argparse.Namespace) -> dict[str, Any]:
     with _exchange(case, root) as (address, config_file):
-        instrument, logons = _populate(config_file, case.sessions)
+        instrument, logons = populate(load(config_file), case.sessions)
         command = [str(binary("loadgen")), "--address", address, "--instrument", str(instrument), "--sessions", "-"]
         command += ["--seconds", str(options.seconds), "--window", str(case.window), "--orders", str(options.orders)]
         # In D1 the journaler works beside the load generator: a spinning generator would take its turn away.

@@ -59,19 +59,22 @@ class ClusterNode:
     config: Config
     network: Network
     environment: Mapping[str, str] = field(default_factory=dict)
+    checkout: Path = CHECKOUT  # whose program runs there
     process: subprocess.Popen[str] | None = None
     states: list[State] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    ready: bool = False
 
     def start(self) -> None:
         log = self.config.data_dir.parent / f"{self.name}.stderr"
-        command = [sys.executable, "-m", "scripts.cli", "run", "--json"]
+        python = sys.executable if self.checkout == CHECKOUT else str(self.checkout / ".venv" / "bin" / "python")
+        command = [python, "-m", "scripts.cli", "run", "--json"]
         for key, value in self.settings.items():
             command += ["--set", f"{key}={json.dumps(value)}"]
         with log.open("a") as errors:
             self.process = subprocess.Popen(
                 self.network.command(self.name, *command),
-                cwd=CHECKOUT,
+                cwd=self.checkout,
                 env=os.environ | dict(self.environment),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -89,6 +92,8 @@ class ClusterNode:
                 if facts.get("event") == "state":
                     said = State(time.monotonic(), *(facts[key] for key in ("state", "epoch", "in_sync", "hot")))
                     self.states.append(said)
+                elif facts.get("event") == "ready":
+                    self.ready = True
                 elif facts.get("event") == "note":
                     self.notes.append(facts["text"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -78,6 +79,9 @@ def _round(
     outcome.facts.setdefault("t_fault", context.now)
     made = fault(site)
     changed = context.wait(lambda: site.epoch() > epoch, deadline_s=RECOVERS_S if takes_over else 0)
+    detected = [said.at for node in site.nodes.values() for said in list(node.states) if said.at >= made.at]
+    if takes_over and detected:
+        outcome.facts.setdefault("t_detect", round(min(detected) - context.began, 6))
     outcome.check(changed or not takes_over, f"epoch {epoch} was not followed by another: {site.describe()}")
     if not _answers_again(context, load):
         outcome.problem(f"no answer within {RECOVERS_S} s of the fault: {site.describe()}")
@@ -87,7 +91,8 @@ def _round(
     last, first = _longest_pause(load, made.at - 0.5)
     outcome.facts["rto_ms"].append(round((first - last) * 1000, 1))
     outcome.facts.setdefault("t_first_ack", round(first - context.began, 6))
-    outcome.add(runs=1, acked_before=before)
+    outcome.facts["acked_before"] = before  # since the drill began
+    outcome.add(runs=1, unknown_resolved=_resolved(load, made.at, first))
     made.undo()
     return True
 
@@ -114,6 +119,16 @@ def _longest_pause(load: Load, since: float) -> tuple[float, float]:
     return last, first
 
 
+def _resolved(load: Load, fault: float, first: float) -> int:
+    """Requests that were under way at the fault, and whose outcome their clients learned afterwards."""
+    resolved = 0
+    for history in load.histories.values():
+        answers = dict(history.answers)  # first: the clients go on, and what is answered was sent
+        sent = dict(history.sent)
+        resolved += sum(sent[number] < fault and answers[number].at >= max(fault, first) for number in answers)
+    return resolved
+
+
 def _forge(histories: Mapping[str, SessionHistory]) -> None:
     history = next(iter(histories.values()))
     history.sent[10**9] = 0.0
@@ -127,4 +142,4 @@ def _summarize(outcome: Outcome) -> None:
 
 
 def _at(times: list[float], share: float) -> float:
-    return times[min(len(times) - 1, int(share * len(times)))]
+    return times[max(0, math.ceil(share * len(times)) - 1)]

@@ -31,12 +31,13 @@ def _fault(site: ClusterSite, what: str) -> Failover:
     assert leader is not None
     victim = standby if what.startswith("standby") else leader
     if what in ("host", "standby"):
-        return _kill_host(site, victim)
+        return kill_host(site, victim)
     name = what.removeprefix("standby-")
     return _kill_process(victim, name)
 
 
-def _kill_host(site: ClusterSite, victim: ClusterNode) -> Failover:
+def kill_host(site: ClusterSite, victim: ClusterNode) -> Failover:
+    """Take a host away at once, network first."""
     site.network.unplug(victim.name)
     at = time.monotonic()
     victim.kill()

@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,6 +72,7 @@ class Load:
         self._ended = threading.Event()
         self._ready = threading.Event()
         self._error: BaseException | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._main, daemon=True)
 
     def start(self, deadline_s: float = 60.0) -> None:
@@ -90,6 +92,7 @@ class Load:
     def finish(self, deadline_s: float = ANSWERS_S) -> bool:
         """Send nothing more, wait for every answer, disconnect; False if some did not come."""
         self._trading.clear()
+        self._let_senders_see()
         deadline = time.monotonic() + deadline_s
         while any(history.unanswered for history in self.histories.values()) and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -97,6 +100,19 @@ class Load:
         self._ended.set()
         self._thread.join(30)
         return answered
+
+    def _let_senders_see(self) -> None:
+        """Once the loop has taken a turn, nobody is about to send who had not seen that it is over."""
+        seen = threading.Event()
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(seen.set)
+        seen.wait(LOGON_S)
+
+    def abandon(self) -> None:
+        """Stop without waiting for answers: nobody is left who could give them."""
+        self._trading.clear()
+        self._ended.set()
+        self._thread.join(30)
 
     @property
     def last_answer(self) -> float:
@@ -118,6 +134,7 @@ class Load:
             self._ready.set()
 
     async def _trade_all(self) -> None:
+        self._loop = asyncio.get_running_loop()
         clients = []
         for name, history in self.histories.items():
             account = self._accounts[name]
@@ -142,7 +159,8 @@ class Load:
         await asyncio.gather(*jobs, return_exceptions=True)
         for client, history in clients:
             history.reconnects = client.reconnects
-            await client.close()
+            with suppress(OSError):  # nobody may be left to say goodbye to
+                await client.close()
 
     async def _trade(self, at: int, client: BullringClient, history: SessionHistory) -> None:
         rng = random.Random(f"{self._seed} {at}")

@@ -17,6 +17,7 @@ from scripts.exit_codes import ExitCode
 
 HOSTS = {"a": 11, "b": 12, "etcd": 13}
 CLIENT_HOST = 1
+CLIENTS = "clients"
 
 
 def needs_namespaces() -> None:
@@ -67,7 +68,7 @@ class Network:
         return f"bullring-{self._tag}-{host}"
 
     def address(self, host: str) -> str:
-        return f"{self._subnet}.{HOSTS[host]}"
+        return f"{self._subnet}.{CLIENT_HOST if host == CLIENTS else HOSTS[host]}"
 
     def command(self, host: str, *command: str) -> list[str]:
         """The command line that runs a program on a host."""

@@ -7,10 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from engine import EngineError
 from journaler import JournalError
@@ -59,6 +60,7 @@ class DrillNode:
         self._options = [word for key, value in keys.items() for word in ("--set", f"{key}={_text(value)}")]
         self.config: Config = load(None, {"node.data_dir": str(self.data)} | keys)
         self.errors = folder / "node.stderr"
+        self.notes: list[str] = []
         self.process: subprocess.Popen[str] | None = None
         self.ready: dict[str, Any] = {}
 
@@ -84,18 +86,26 @@ class DrillNode:
             facts = json.loads(line)
             if facts.get("event") == "ready":
                 self.ready = facts
+                threading.Thread(target=self._listen, args=(self.process.stdout,), daemon=True).start()
                 return
         raise RuntimeError(f"the node did not start: {self.errors.read_text()[-2000:]}")
+
+    def _listen(self, lines: IO[str]) -> None:
+        """Nobody else reads the pipe, and its writer must not wait."""
+        for line in lines:
+            facts = json.loads(line)
+            if facts.get("event") == "note":
+                self.notes.append(facts["text"])
 
     def stop(self) -> int:
         """Stop it in order; return its exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGINT)
         try:
-            self.process.communicate(timeout=STOP_S)
+            self.process.wait(timeout=STOP_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.communicate()
+            self.process.wait()
         return int(self.process.returncode)
 
     @property
@@ -126,7 +136,8 @@ class DrillNode:
         return row is not None and row["pid"] != pid and bool(row["ready"])
 
     def said(self) -> str:
-        return self.errors.read_text()
+        """Return the supervisor's notes and what anybody wrote to standard error."""
+        return "\n".join([*self.notes, self.errors.read_text()])
 
     def _end_strays(self) -> None:
         """Children of a killed supervisor end by themselves; a stopped one cannot."""

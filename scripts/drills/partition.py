@@ -13,10 +13,12 @@ from collections.abc import Callable
 from scripts.drills import Context, Drill, Option, Outcome
 from scripts.drills._cluster import ClusterSite
 from scripts.drills._failover import Failover, play
+from scripts.drills._net import CLIENTS
 
-LINKS = ("ab", "one-way", "back-way", "flap", "a-etcd", "b-etcd", "isolated")
+LINKS = ("ab", "one-way", "back-way", "flap", "a-etcd", "b-etcd", "isolated", "client")
 FLAPS = 10
 FLAP_S = 0.25
+CLIENTS_CUT_S = 2.0
 
 
 def run(context: Context) -> Outcome:
@@ -48,6 +50,12 @@ def _fault(site: ClusterSite, link: str) -> Failover:
                 time.sleep(FLAP_S)
                 network.mend(a, b)
                 time.sleep(FLAP_S)
+            undo = lambda: None  # noqa: E731
+        case "client":
+            # Nobody fails over: for as long as it lasts clients have to wait.
+            network.block(a, CLIENTS)
+            time.sleep(CLIENTS_CUT_S)
+            network.unblock(a, CLIENTS)
             undo = lambda: None  # noqa: E731
         case "isolated":
             network.unplug(a)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,12 @@ from scripts.ledger.asking import books_of, command_error
 from scripts.ledger.changing import changing_parsers
 from scripts.ledger.checking import order_records, reconcile
 from scripts.ledger.show import Names, account_text, day_text, moment, period, time_text
-from scripts.ledger.store import make_store
+from scripts.ledger.store import make_replication, make_store
 from scripts.supervisor import DataLock
 from settlement.chart import Book
 from settlement.errors import SettlementError
 from settlement.export import FORMATS, TABLES
-from settlement.schema import drop_tables
+from settlement.schema import NEWEST, drop_tables, migrate
 from settlement.service import Row
 
 Action = Callable[[Config, argparse.Namespace], int]
@@ -88,6 +89,8 @@ def _checking_parsers(actions: Any) -> None:
     orders.add_argument("--mic", default="XXXX", metavar="CODE", help="the venue's market identifier code (ISO 10383)")
     _add_period(orders)
     orders.set_defaults(handler=order_records)
+    migrating = actions.add_parser("migrate", help="make the tables of the configured server; for each of a cluster")
+    migrating.set_defaults(handler=migrate_store)
     rebuild = actions.add_parser("rebuild", help="forget the store; the next start derives it from the journal again")
     rebuild.add_argument("--yes", action="store_true", help="really")
     rebuild.set_defaults(handler=rebuild_books)
@@ -310,6 +313,20 @@ def export_books(config: Config, options: argparse.Namespace) -> int:
     with books_of(config) as books:
         facts = next(books.call("export", **given))
     emit_one(facts, as_json=options.json)
+    return ExitCode.OK
+
+
+def migrate_store(config: Config, options: argparse.Namespace) -> int:
+    """The ledger does it by itself on the server it writes to; the others of a cluster need it before that."""
+    try:
+        store = make_store(config)
+        try:
+            done = migrate(store, make_replication(config), now_ns=time.time_ns())
+            emit_one({"store": store.place, "schema": NEWEST, "migrations": done}, as_json=options.json)
+        finally:
+            store.close()
+    except SettlementError as error:
+        raise command_error(error) from error
     return ExitCode.OK
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from journaler.cursors import store_cursor
 from ringbuf.wire import messages as wire
 from scripts.admin.link import AdminLink
 from scripts.config import Config
@@ -32,6 +33,7 @@ from settlement.source import LiveSource
 if TYPE_CHECKING:
     from scripts.processes import Process
 
+CONSUMER = "ledger"
 IDLE_S = 0.02
 FACTS_S = 0.5
 STOP_SHARE = 0.7  # of the time the supervisor gives for stopping; what is not stored by then is derived again
@@ -58,6 +60,8 @@ class LedgerLoop:
         self._config = config = process.config
         self._ended = threading.Event()
         self._said = ""
+        # Each start derives the state before the books' end from record 0 on: no file of the log may go.
+        store_cursor(config.journal_dir, CONSUMER, 0)
         store = LateStore(lambda: make_store(config), f"{config.ledger.store} store of {config.data_dir}")
         stack.callback(store.close)
         self._consumer = _consumer(process, store, self._ended)

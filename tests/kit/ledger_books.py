@@ -11,6 +11,7 @@ from settlement.chdb_store import ChdbConfig, ChdbStore
 from settlement.consumer import Consumer, ConsumerConfig
 from settlement.derivation import Columns, Reports
 from settlement.ledger import Ledger, Owner
+from settlement.schema import Replication
 from settlement.source import Batch
 from settlement.store import Store, Version
 from tests.kit.ledger_run import SLOT_SIZE, Recording
@@ -93,10 +94,19 @@ class FaultyStore:
 class Books:
     """A consumer over a recording and a store, driven by hand."""
 
-    def __init__(self, store: Store, recording: Recording, *, token: int = 1, now_ns: int = 0, batch: int = 64) -> None:
+    def __init__(
+        self,
+        store: Store,
+        recording: Recording,
+        *,
+        token: int = 1,
+        now_ns: int = 0,
+        batch: int = 64,
+        replication: Replication | None = None,
+    ) -> None:
         self.now_ns = now_ns
         self.ended = threading.Event()
-        self.ledger = Ledger(store, Owner(token, "host", 1), self._clock)
+        self.ledger = Ledger(store, Owner(token, "host", 1), self._clock, replication)
         config = ConsumerConfig(block_rows=40, flush_ms=1, retry_ms=1, insurance_account=0)
         self.consumer = Consumer(
             lambda: RecordingSource(recording, batch), self.ledger, config, clock_ns=self._clock, wait=self.ended.wait

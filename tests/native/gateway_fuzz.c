@@ -15,12 +15,15 @@
 
 #include "gateway/binary/framing.h"
 #include "gateway/binary/server.h"
+#include "report_account.h"
 #include "slots.h"
 
 #define TURNS_DEFAULT 60000
 #define TURNS_QUICK 10000
 #define SOURCE 2
 #define SESSIONS 6
+#define DROP_COPY_SESSION SESSIONS
+#define ACCOUNT 7
 #define RINGS 3
 #define CLIENTS 8
 #define INGRESS_SLOTS 32
@@ -41,9 +44,10 @@ static struct {
     client_t clients[CLIENTS];
     uint64_t numbers[SESSIONS + 1][RINGS];
     uint64_t last_report[SESSIONS + 1][RINGS];
+    uint64_t account_numbers[RINGS];
     uint64_t in_seq, random, frames_seen, logons, version;
     int64_t cursor;
-    bool asleep;
+    bool asleep, announced;
 } fuzz;
 
 static uint64_t random_below(uint64_t bound)
@@ -94,13 +98,17 @@ static void put_report(ring_t *ring, uint32_t partition, uint32_t session, uint1
     }
     if (block != NULL)
         memcpy(slot->block, block, orders_block_length(template_id));
+    if (template_id == TEMPLATE_SESSION_BOUND && session == DROP_COPY_SESSION)
+        slot->flags = REPORT_FLAG_DROP_COPY;
+    if (numbered && report_account(slot) == ACCOUNT)
+        slot->account_seq = (uint32_t)++fuzz.account_numbers[partition];
     ring_publish(ring, ring->claimed);
 }
 
 static void answer_key(const log_slot_t *slot)
 {
     const key_query_t *query = (const key_query_t *)slot->block;
-    key_reply_t reply = {.request_id = query->request_id, .account_id = 7, .permissions = (uint16_t)random_below(16)};
+    key_reply_t reply = {.request_id = query->request_id, .account_id = ACCOUNT, .permissions = (uint16_t)random_below(32)};
     query_end_t end = {.request_id = query->request_id, .ref_template_id = TEMPLATE_KEY_QUERY};
 
     if (random_below(8) != 0)
@@ -135,7 +143,9 @@ static void answer_bind(const log_slot_t *slot)
     for (uint32_t i = 0; i < (accepted ? RINGS : 1); i++) {
         uint32_t partition = accepted ? (first + i) % RINGS : 0;
         session_bound_t answer = {.session_ver_id = request->session_ver_id,
-                                  .next_seq_no = fuzz.numbers[request->session_id][partition] + 1,
+                                  .next_seq_no = request->session_id == DROP_COPY_SESSION
+                                                     ? fuzz.account_numbers[partition] + 1
+                                                     : fuzz.numbers[request->session_id][partition] + 1,
                                   .last_report_seq = fuzz.last_report[request->session_id][partition],
                                   .request_timestamp = request->timestamp,
                                   .session_id = request->session_id,
@@ -151,7 +161,13 @@ static void check_request(const log_slot_t *slot)
 {
     enum frame_kind kind = framing_kind(slot->template_id);
 
+    if (slot->template_id == TEMPLATE_SESSION_DOWN && slot->session == 0) {
+        INVARIANT(!fuzz.announced); /* the server's first word, and only that */
+        fuzz.announced = true;
+        return;
+    }
     INVARIANT(slot->session > 1 && slot->session <= SESSIONS);
+    INVARIANT(slot->session != DROP_COPY_SESSION || slot->seq_num == 0);
     if (slot->template_id == TEMPLATE_SEQUENCE || slot->template_id == TEMPLATE_SESSION_DOWN) {
         INVARIANT(slot->seq_num == 0);
         return;
@@ -210,7 +226,14 @@ static void random_reports(void)
     fuzz.in_seq++;
     for (uint64_t i = 0; i < count; i++) {
         uint32_t partition = (uint32_t)random_below(RINGS), session = (uint32_t)random_below(SESSIONS) + 1;
-        put_report(&fuzz.reports[partition], partition, session, templates[random_below(7)], random_below(4) != 0, NULL);
+        const order_executed_t executed = {.account_id = ACCOUNT + (uint32_t)random_below(2)};
+        const admin_ack_t revoked = {.ref_template_id = TEMPLATE_KEY_REVOKE};
+        if (random_below(2) == 0)
+            put_report(&fuzz.reports[partition], partition, session, TEMPLATE_ORDER_EXECUTED, true, &executed);
+        else if (random_below(40) == 0)
+            put_report(&fuzz.reports[0], 0, 1, TEMPLATE_ADMIN_ACK, true, &revoked);
+        else
+            put_report(&fuzz.reports[partition], partition, session, templates[random_below(7)], random_below(4) != 0, NULL);
     }
 }
 
@@ -335,7 +358,7 @@ static void check_frame(client_t *client, const frame_header_t *header)
     INVARIANT(header->schema_id == ORDERS_SCHEMA_ID);
     INVARIANT(header->block_length == orders_block_length(header->template_id));
     INVARIANT(header->message_length == FRAME_HEADER_SIZE + (uint32_t)header->block_length);
-    INVARIANT(partition <= RINGS); /* RINGS itself: the answer to a request for a partition that is not there */
+    INVARIANT(partition < RINGS || header->template_id == TEMPLATE_RETRANSMIT_REJECT); /* which repeats what was asked */
     if (header->template_id == TEMPLATE_ESTABLISH_ACK)
         memset(client->last, 0, sizeof(client->last));
     if (header->seq_num == 0 || (header->flags & FRAME_FLAG_POSS_RETRANS) != 0)
@@ -412,6 +435,9 @@ static void start(void)
                               .keep_alive_max_ms = 60000,
                               .logon_deadline_ms = 500,
                               .timestamp_window_ms = 5000,
+                              .throttle_count = 8,
+                              .account_throttle_count = 12,
+                              .throttle_interval_ms = 20,
                               .retransmit_max = 300,
                               .retransmit_jobs = 2};
     make_ring(&fuzz.ingress, INGRESS_SLOTS, true);
@@ -492,8 +518,9 @@ int main(int count, char **arguments)
     for (long i = 0; i < turns; i++)
         turn();
     const server_counters_t *counters = server_counters(fuzz.server);
-    printf("%llu connections, %llu logons, %llu requests, %llu rejected, %llu malformed, %llu frames out, %llu slow, %llu full, "
+    printf("%llu revoked, %llu floods, %llu connections, %llu logons, %llu requests, %llu rejected, %llu malformed, %llu frames out, %llu slow, %llu full, "
            "%llu superseded, %llu retransmissions, %llu refused, %llu laps\n",
+           (unsigned long long)counters->keys_revoked, (unsigned long long)counters->floods,
            (unsigned long long)counters->accepted, (unsigned long long)counters->logons,
            (unsigned long long)counters->requests, (unsigned long long)counters->rejected,
            (unsigned long long)counters->malformed, (unsigned long long)counters->frames_out,
@@ -504,6 +531,7 @@ int main(int count, char **arguments)
     INVARIANT(counters->requests > 0);
     INVARIANT(counters->malformed > 0);
     INVARIANT(fuzz.frames_seen > 0);
+    INVARIANT(fuzz.announced);
     check_places_are_free();
     stop();
     return 0;

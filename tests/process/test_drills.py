@@ -1,6 +1,7 @@
 """Every drill passes in a short version, and fails with each of the faults it has to notice."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,22 +9,35 @@ from pathlib import Path
 import pytest
 
 from scripts import drill
+from scripts.drill_report import record
 from scripts.drills import COMMON_FIELDS, Context, Drill, Outcome, load, names
 from scripts.exit_codes import CommandError, ExitCode
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT: dict[str, tuple[str, ...]] = {
-    "clock": ("--who", "standby"),
     "diskfull": (),
+    "diverge": (),
     "fsyncfail": ("--runs", "3"),
     "kill": ("--runs", "5"),
-    "stop": ("--runs", "3", "--for", "2"),
+    "restore": (),
     "slowdisk": (),
     "switchover": ("--runs", "2"),
     "torture": ("--stride", "11", "--batches", "3"),
 }
-# One course plays and judges every drill of two nodes, another those of one node's processes: one control each.
-CONTROLS = {name: SHORT[name] for name in SHORT if name not in ("clock", "stop")} | {
+# BULLRING_DRILLS=all plays these, too: half a minute each.
+LONG: dict[str, tuple[str, ...]] = {
+    "blackout": (),
+    "clock": ("--who", "standby"),
+    "double": (),
+    "etcdloss": ("--how", "with-standby"),
+    "link": (),
+    "partition": ("--link", "isolated"),
+    "stop": ("--runs", "3", "--for", "2"),
+    "storm": (),
+    "upgrade": (),
+}
+PLAYED = SHORT | (LONG if os.environ.get("BULLRING_DRILLS") == "all" else {})
+CONTROLS = SHORT | {
     "kill": ("--runs", "1"),
     "switchover": ("--runs", "1"),
     "fsyncfail": ("--runs", "1"),
@@ -46,16 +60,30 @@ def play(name: str, *options: str) -> tuple[int, dict[str, object]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize("name", PLAYED)
 def test_drill_passes(name: str) -> None:
-    code, line = play(name, *SHORT[name])
+    code, line = play(name, *PLAYED[name])
 
     assert (code, line["verdict"], line["problems"]) == (ExitCode.OK, "pass", []), line
-    assert line["acked_lost"] == 0
+    # What was acknowledged after the last pass of the shipping is lost with both hosts: the drill judges how much.
+    assert line["acked_lost"] == 0 or name == "restore"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "fault"), [(name, fault) for name in CONTROLS for fault in load(name).faults])
+def test_host_of_two_may_die() -> None:
+    code, line = play("kill", "--nodes", "2", "--what", "host", "--runs", "1")
+
+    assert (code, line["verdict"], line["problems"]) == (ExitCode.OK, "pass", []), line
+
+
+def planted() -> list[tuple[str, str]]:
+    """Every fault of every drill; those of one node and of two are each judged by one code: controlled once."""
+    pairs = [(name, fault) for name in CONTROLS for fault in load(name).faults]
+    return [pair for pair in pairs if pair[1] != "forged" or pair[0] in ("kill", "switchover")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "fault"), planted())
 def test_drill_fails_with_a_planted_fault(name: str, fault: str) -> None:
     code, line = play(name, "--plant", fault, *CONTROLS[name])
 
@@ -136,3 +164,45 @@ def test_seconds_bound_the_rounds_instead_of_their_number(
 ) -> None:
     assert drill.run(["torture", "--json", "--seconds", "0"]) == ExitCode.OK
     assert last_line(capsys)["runs"] == 1
+
+
+# --- the runbook ------------------------------------------------------------------------------------------------------
+
+
+def test_report_shows_the_newest_verdict_of_each_kind(
+    toy: list[Context], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "drills.jsonl"
+    for name, *options in (["torture"], ["kill", "--plant", "seen"], ["kill"]):
+        drill.run([name, "--json", "--record", str(file), *options])
+    capsys.readouterr()
+
+    assert drill.run(["report", str(file), "--json"]) == ExitCode.OK
+
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["drill"], row["verdict"], row["acked_lost"]) for row in rows] == [
+        ("kill", "pass", 0),
+        ("torture", "pass", 0),
+    ]
+    assert all(row["date"].endswith("Z") and row["version"] for row in rows)
+
+
+def test_report_of_a_failed_drill_is_negative_and_names_the_problem(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "drills.jsonl"
+    for verdict, problems in (("pass", []), ("fail", ["two were lost"])):
+        record(file, {"drill": "kill", "verdict": verdict, "problems": problems, "options": {"what": "host"}})
+
+    assert drill.run(["report", str(file)]) == ExitCode.NEGATIVE
+    assert "two were lost" in capsys.readouterr().out
+    assert drill.run(["report", str(file), "--all"]) == ExitCode.NEGATIVE
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_report_names_what_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="cannot read"):
+        drill.run(["report", str(tmp_path / "none")])
+    (tmp_path / "bad").write_text("{}\nnot json\n")
+    with pytest.raises(CommandError, match="line 2: not a recorded drill"):
+        drill.run(["report", str(tmp_path / "bad")])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gateway.clients import AdminClient, BullringClient, Ed25519Signer, Order, Report
+from gateway.clients import AdminClient, BullringClient, Ed25519Signer, LogonRefused, Order, Report
 from ringbuf.wire import messages as wire
 from ringbuf.wire.base import WireMessage
 from tests.kit.engine_site import EngineSite
@@ -82,15 +82,22 @@ def market(admin: AdminClient) -> int:
 
 
 def trader(
-    site: EngineSite, admin: AdminClient, *, kind: wire.SessionKind = wire.SessionKind.ORDER_ENTRY, account: int = 0
+    site: EngineSite,
+    admin: AdminClient,
+    *,
+    kind: wire.SessionKind = wire.SessionKind.ORDER_ENTRY,
+    account: int = 0,
+    name: str = "KEY",
+    permissions: wire.Permissions = wire.Permissions.READ | wire.Permissions.TRADE | wire.Permissions.DROP_COPY,
 ) -> BullringClient:
     private = Ed25519PrivateKey.generate()
     if account == 0:
         account = admin.account_create()
         for asset in (1, 2):
             admin.balance_adjust(account_id=account, asset_id=asset, amount=MONEY)
-    key_id = f"{account}-{kind.name}"
-    admin.key_create(key_id, account_id=account, material=private.public_key().public_bytes_raw())
+    key_id = f"{account}-{name}"
+    public = private.public_key().public_bytes_raw()
+    admin.key_create(key_id, account_id=account, material=public, permissions=permissions)
     session = admin.session_create(account_id=account, kind=kind)
     return BullringClient([("127.0.0.1", site.port)], session_id=session, signer=Ed25519Signer(key_id, private))
 
@@ -280,3 +287,69 @@ def test_auction_states_and_schedule_reach_the_trader(site: EngineSite) -> None:
         assert (fill.liquidity, fill.last_qty) == (wire.Liquidity.AUCTION, 2)
 
     on_desk(site, work)
+
+
+def test_a_drop_copy_sees_all_reports_of_its_account_and_asks_nothing(site: EngineSite) -> None:
+    async def copied(copy: BullringClient, count: int) -> list[Report]:
+        found: list[Report] = []
+        async with asyncio.timeout(DEADLINE_S):
+            async for item in copy.reports():
+                assert isinstance(item, Report), item
+                if item.seq_num:
+                    found.append(item)
+                if len(found) == count:
+                    break
+        return found
+
+    async def trade() -> None:
+        with AdminClient(site.admin_path) as admin:
+            instrument = market(admin)
+            account = admin.account_create()
+            for asset in (1, 2):
+                admin.balance_adjust(account_id=account, asset_id=asset, amount=MONEY)
+            first, other = (trader(site, admin, account=account, name=name) for name in ("FIRST", "OTHER"))
+            stranger = trader(site, admin)
+            early = trader(site, admin, account=account, name="EARLY", kind=wire.SessionKind.DROP_COPY)
+            async with first, other, stranger, early:
+                first.new_order(instrument_id=instrument, side=SELL, quantity=2, price=500)
+                first.new_order(instrument_id=instrument, side=SELL, quantity=MONEY, price=500)  # refused: partition 0
+                other.new_order(instrument_id=instrument, side=SELL, quantity=2, price=501)
+                stranger.new_order(instrument_id=instrument, side=BUY, quantity=3, price=501)
+                live = await copied(early, 5)
+                kinds = sorted(type(report.message).__name__ for report in live)
+                assert kinds == ["OrderAccepted"] * 2 + ["OrderExecuted"] * 2 + ["OrderRejected"]
+                assert {report.message.account_id for report in live} == {account}  # type: ignore[attr-defined]
+
+                refused = early.new_order(instrument_id=instrument, side=BUY, quantity=1, price=1)
+                async for item in early.reports():
+                    if isinstance(item, Report) and isinstance(item.message, wire.BusinessReject):
+                        assert (item.message.ref_seq_num, item.seq_num) == (refused, 0)
+                        assert item.message.reject_code == wire.RejectCode.PERMISSION_DENIED
+                        break
+
+                # Who comes later asks for what was before: the same reports under the same numbers.
+                late = trader(site, admin, account=account, name="LATE", kind=wire.SessionKind.DROP_COPY)
+                async with late:
+                    again = await copied(late, 5)
+                    by_number = {(report.partition, report.seq_num): report.message for report in live}
+                    assert {(report.partition, report.seq_num): report.message for report in again} == by_number
+                    assert all(report.retransmitted for report in again)
+                    other.mass_cancel(scope=wire.MassCancelScope.ACCOUNT)
+                    canceled = await copied(late, 3)
+                    assert sum(isinstance(report.message, wire.OrderCanceled) for report in canceled) == 1
+
+    asyncio.run(asyncio.wait_for(trade(), 3 * DEADLINE_S))
+
+
+def test_a_drop_copy_needs_a_key_that_may(site: EngineSite) -> None:
+    async def log_on() -> None:
+        with AdminClient(site.admin_path) as admin:
+            market(admin)
+            client = trader(
+                site, admin, kind=wire.SessionKind.DROP_COPY, permissions=wire.Permissions.READ | wire.Permissions.TRADE
+            )
+            with pytest.raises(LogonRefused, match="CREDENTIALS"):
+                await client.start()
+            await client.close()
+
+    asyncio.run(asyncio.wait_for(log_on(), DEADLINE_S))

@@ -13,6 +13,7 @@ import pytest
 from scripts.exit_codes import ExitCode
 from settlement.schema import NEWEST
 from tests.kit import eventually
+from tests.kit.clickhouse_server import DATABASE, ClickhouseServer
 from tests.kit.exchange import Exchange, bullring
 from tests.kit.ledger_books import chdb_store
 
@@ -126,6 +127,53 @@ def test_export_of_a_running_exchange(exchange: Exchange, tmp_path: Path) -> Non
     assert "exists already" in again.stderr
 
 
+def test_overview_has_what_the_operators_page_shows(exchange: Exchange) -> None:
+    caught_up(exchange)
+
+    page = ledger(exchange, "overview")[0]
+
+    assert page["balanced"] is True
+    assert page["status"]["state"] == "running"
+    assert set(page["sums"]) == {"BTC", "ETH", "SOL", "USDT"}
+    assert {row["book"] for row in page["trial_balance"]} >= {"client", "treasury"}
+
+
+def test_withdrawal_is_pending_then_posted_and_a_deposit_is_reversed(exchange: Exchange) -> None:
+    account = str(exchange.command("account", "create", "--fund", "BTC=2")[0]["account"])
+    ledger(exchange, "transfer", "withdrawal", "pending", account, "BTC", "--amount", "0.5", "--reference", "4711")
+    eventually(lambda: [row["amount"] for row in ledger(exchange, "transit")] == ["0.50000000"], deadline_s=60)
+
+    ledger(exchange, "transfer", "withdrawal", "posted", account, "BTC", "--reference", "4711")
+    eventually(lambda: ledger(exchange, "transit") == [], deadline_s=60)
+    lines = ledger(exchange, "statement", account, "--asset", "BTC")[1:]
+    assert [line["what"] for line in lines] == ["deposit", "withdrawal_pending"]
+    assert lines[1]["reference"] == 4711
+
+    record = str(lines[1]["record"])
+    assert [row["account"] for row in ledger(exchange, "entry", record)] == [f"client:{account}", "withdrawals"]
+    unsure = bullring("ledger", "reverse", record, "--data", str(exchange.data))
+    assert unsure.returncode == ExitCode.USAGE
+    ledger(exchange, "reverse", record, "--yes")
+    eventually(lambda: ledger(exchange, "statement", account)[0]["closing_available"] == "2.00000000", deadline_s=60)
+    assert bullring("ledger", "reverse", "0", "--yes", "--data", str(exchange.data)).returncode == ExitCode.BAD_INPUT
+
+
+def test_order_records_of_a_running_exchange(exchange: Exchange, tmp_path: Path) -> None:
+    path = tmp_path / "orders.json"
+    caught_up(exchange)
+
+    told = ledger(exchange, "order-records", str(path), "--pair", "BTC-USDT", "--mic", "XBUL")[0]
+
+    content = json.loads(path.read_text())
+    assert len(content["orderRecords"]) == told["orderRecords"] > 0
+    assert {record["segmentMic"] for record in content["orderRecords"]} == {"XBUL"}
+    assert told["complete"] is told["wholeWindow"] is True
+    wrong = bullring(
+        "ledger", "order-records", str(tmp_path / "none.json"), "--pair", "A-B", "--data", str(exchange.data)
+    )
+    assert (wrong.returncode, "unknown pair" in wrong.stderr) == (ExitCode.BAD_INPUT, True)
+
+
 def test_stat_tells_how_the_books_are(exchange: Exchange) -> None:
     caught_up(exchange)
 
@@ -163,10 +211,7 @@ def test_killed_ledger_comes_back_and_trading_does_not_notice(exchange: Exchange
         eventually(lambda was=pid: "ledger" in restarts(exchange) and exchange.pid("ledger") != was, deadline_s=60)  # type: ignore[misc]
         caught_up(exchange, before)
 
-    assert {name: count for name, count in restarts(exchange).items() if name != "ledger"} == {
-        "journaler": 0,
-        "fused": 0,
-    }
+    assert {count for name, count in restarts(exchange).items() if name != "ledger"} == {0}
     assert restarts(exchange)["ledger"] >= 3
     assert [row["differences"] for row in ledger(exchange, "reconcile", "--recount")] == [0, 0]
 
@@ -239,6 +284,35 @@ def test_store_that_is_refused_does_not_touch_trading(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("reaction", ["alarm", "cancel-only"])
+def test_difference_alarms_and_stops_trading_only_if_told_to(tmp_path: Path, reaction: str) -> None:
+    data = tmp_path / "data"
+    with Exchange(data) as exchange:
+        eventually(lambda: facts(exchange)["trades"] > 10, deadline_s=CATCH_UP_S)
+        assert exchange.stop() == ExitCode.OK
+    store = chdb_store(data / "ledger")
+    store.execute("ALTER TABLE postings UPDATE available = available + 1 WHERE book = 1 AND account = 2 AND code = 1")
+    store.close()
+
+    settings = ("--set", f"ledger.on_difference={reaction}", "--set", "ledger.reconcile_s=1")
+    with Exchange(data, *settings) as exchange:
+        eventually(lambda: bool(facts(exchange).get("differences")), deadline_s=CATCH_UP_S)
+        done = bullring("ledger", "status", "--data", str(data))
+        assert done.returncode == ExitCode.NEGATIVE
+        assert "the store differs from the log" in done.stdout
+        if reaction == "alarm":
+            goes_on(exchange)
+        else:
+            eventually(lambda: states(exchange) == {"cancel_only"}, deadline_s=60)
+        assert restarts(exchange)["fused"] == 0
+        assert "ALARM: " in (data / "logs" / "ledger.log").read_text()
+
+
+def states(exchange: Exchange) -> set[str]:
+    return {row["state"] for row in exchange.command("instrument", "list")}
+
+
+@pytest.mark.slow
 def test_store_that_somebody_else_has_is_waited_for(tmp_path: Path) -> None:
     data = tmp_path / "data"
     (data / "ledger").mkdir(parents=True)
@@ -263,3 +337,30 @@ def test_disk_with_too_little_space_is_left_alone(tmp_path: Path) -> None:
         assert exchange.stop() == ExitCode.OK
     with Exchange(data) as exchange:
         caught_up(exchange, 1)
+
+
+@pytest.mark.slow
+def test_server_by_configuration_that_goes_away_and_comes_back(tmp_path: Path) -> None:
+    server = ClickhouseServer(tmp_path / "server")
+    server.start()
+    server.query(f"CREATE DATABASE {DATABASE}")
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        f'[ledger]\nstore = "clickhouse"\n[ledger.clickhouse]\nport = {server.port}\ndatabase = "{DATABASE}"\n',
+        encoding="utf-8",
+    )
+    try:
+        with Exchange(tmp_path / "data", "--config", str(file)) as exchange:
+            caught_up(exchange, 1)
+            server.kill()
+            eventually(lambda: "the store does not answer" in facts(exchange)["trouble"], deadline_s=60)
+            goes_on(exchange)
+            eventually(lambda: facts(exchange)["lag"] > 500, deadline_s=60)
+            behind = facts(exchange)["stored"]
+            server.start()
+            caught_up(exchange, behind)
+            rows = exchange.command("ledger", "reconcile", "--recount", "--config", str(file))
+            assert [row["differences"] for row in rows] == [0, 0]
+            assert restarts(exchange)["ledger"] == 0
+    finally:
+        server.stop()

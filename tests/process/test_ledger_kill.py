@@ -118,6 +118,9 @@ class Reconnecting:
     def insert(self, table: str, columns: Columns) -> None:
         self._opened().insert(table, columns)
 
+    def hold_merges(self, *, held: bool) -> None:
+        self._opened().hold_merges(held=held)
+
     def close(self) -> None:
         if self._store is not None:
             self._store.close()

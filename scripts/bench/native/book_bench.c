@@ -205,11 +205,6 @@ static uint32_t make_plan(bench_t *bench, uint32_t capacity)
         bench->plan.order_ids[i] = planner.order_id[bench->stream.operations[i].id];
         INVARIANT(planner.open < capacity);
     }
-    if (bench->stream.header.fills == 0) { /* a flow of our own */
-        bench->stream.header.fills = planner.book.sums.fills;
-        bench->stream.header.quantity = planner.book.sums.quantity;
-        bench->stream.header.notional = planner.book.sums.notional;
-    }
     munmap(memory, size);
     free(planner.order_id);
     free(planner.total);

@@ -1,7 +1,7 @@
 /* What book_bench feeds to both books: a file of recorded operations, or a flow of its own around a given number of resting orders.
  *
- * A file (OBSTRM01: 64-byte header, 16-byte records) states the fills, quantity and notional that any right book makes of it. Of a
- * flow of its own the array says what they are, and the matcher has to agree. */
+ * A file (OBSTRM01: 64-byte header, 16-byte records) states the fills, quantity and notional that any right book makes of it. Its own
+ * flows say it, too. */
 #ifndef BULLRING_BOOK_STREAM_H
 #define BULLRING_BOOK_STREAM_H
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from gateway.binary import BinaryServer, ServerConfig
+from ringbuf.wire.codec import encode_frame
 from ringbuf.wire.messages import (
     EstablishAck,
     FrameFlag,
@@ -170,8 +171,9 @@ def test_one_replay_of_a_partition_at_a_time(make_site: MakeSite) -> None:
     for _ in range(3000):
         client.receive()
 
-    ask(client, first=1, count=3000)
-    ask(client, first=1, count=1)
+    # In one segment: sent apart, the first replay may be over before the second request is there.
+    requests = [RetransmitRequest(session_id=SESSION, from_seq_no=1, count=count) for count in (3000, 1)]
+    client.raw(b"".join(encode_frame(request, partition=1) for request in requests))
 
     frames = [client.receive() for _ in range(3002)]
     rejects = [message for _, message in frames if isinstance(message, RetransmitReject)]

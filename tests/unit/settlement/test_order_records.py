@@ -111,6 +111,26 @@ def test_one_orders_life_with_its_terms() -> None:
     assert of_buyer[1]["transactionId"] == next(r for r in found if r["event"] == "FILL")["transactionId"]
 
 
+def test_refused_order_may_have_had_any_value() -> None:
+    exchange = make_exchange(maker_rate=0, taker_rate=0)
+    run = LedgerRun(exchange.engine)
+    account = exchange.account(base=10**9, quote=10**12)
+    session = exchange.sessions[account]
+    nonsense = {"order_qty": -5, "price": None, "instrument_id": 1, "account_id": account}
+    for wrong in ({"time_in_force": 7}, {"ord_type": 0}, {"side": 9}, {"ord_type": 2, "instrument_id": 77}):
+        order = {"side": 1, "ord_type": 2, "time_in_force": 1} | nonsense | wrong
+        exchange.engine.submit(session, wire.NewOrderSingle(cl_ord_id=5, **order))
+    run.tick()
+    exchange.engine.close()
+
+    found, statement = records_of(run.recording)
+
+    assert [record["event"] for record in found] == ["REMO"] * 3
+    assert statement["refusedForUnknownPairs"] == 1
+    assert (found[0]["validityPeriod"], found[1]["orderTypeOfVenue"], found[2]["buySellIndicator"]) == ("7", "0", "9")
+    assert statement["complete"] is True
+
+
 def test_pair_that_is_not_traded_is_refused(market: Recording) -> None:
     with pytest.raises(LookupError, match="unknown pair 'A-B'"):
         records_of(market, Window(pair="A-B"))
