@@ -44,6 +44,9 @@ SETTINGS = {
     "rings.market_slots": 16384,
     "journal.segment_size_bytes": 8 << 20,
     "placement.wait_order_path": "park",
+    # Neither on the order path nor part of what is judged here.
+    "gateway.web.workers": 0,
+    "ledger.enabled": False,
     "supervisor.restarts_max": 1000,
     "supervisor.ready_timeout_s": 120,
     # A loaded machine lets processes wait; the drills stop them for longer where that is the point.
@@ -54,7 +57,11 @@ SETTINGS = {
 class DrillNode:
     """A node below `folder`, started like an operator would. Use as a context manager; `kill` and `stop_process`."""
 
-    def __init__(self, folder: Path, *, layout: str, settings: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, layout: str, settings: Mapping[str, Any] | None = None, module: str = ""
+    ) -> None:
+        # Another module than the command's own, given "node" and the command.
+        self._command = [sys.executable, "-m", *([module, "node"] if module else ["scripts.cli"])]
         self.data = folder / "data"
         keys = SETTINGS | {"placement.layout": layout, "gateway.binary.listen": "127.0.0.1:0"} | dict(settings or {})
         self._options = [word for key, value in keys.items() for word in ("--set", f"{key}={_text(value)}")]
@@ -75,7 +82,7 @@ class DrillNode:
 
     def start(self, environment: Mapping[str, str] | None = None) -> None:
         """Start it and wait until it trades. Raises RuntimeError with its last words."""
-        command = [sys.executable, "-m", "scripts.cli", "demo", "--quiet-market", "--json", "--data", str(self.data)]
+        command = [*self._command, "demo", "--quiet-market", "--json", "--data", str(self.data)]
         with self.errors.open("a") as errors:
             self.process = subprocess.Popen(
                 [*command, *self._options], cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=errors, text=True,
