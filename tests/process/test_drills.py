@@ -19,8 +19,10 @@ SHORT: dict[str, tuple[str, ...]] = {
     "diverge": (),
     "fsyncfail": ("--runs", "3"),
     "kill": ("--runs", "5"),
+    "poison": (),
     "restore": (),
     "slowdisk": (),
+    "snapkill": ("--runs", "2"),
     "switchover": ("--runs", "2"),
     "torture": ("--stride", "11", "--batches", "3"),
 }
@@ -31,6 +33,7 @@ LONG: dict[str, tuple[str, ...]] = {
     "double": (),
     "etcdloss": ("--how", "with-standby"),
     "link": (),
+    "overload": ("--runs", "1"),
     "partition": ("--link", "isolated"),
     "stop": ("--runs", "3", "--for", "2"),
     "storm": (),
@@ -39,6 +42,7 @@ LONG: dict[str, tuple[str, ...]] = {
 PLAYED = SHORT | (LONG if os.environ.get("BULLRING_DRILLS") == "all" else {})
 CONTROLS = SHORT | {
     "kill": ("--runs", "1"),
+    "snapkill": ("--runs", "1"),
     "switchover": ("--runs", "1"),
     "fsyncfail": ("--runs", "1"),
     "torture": ("--stride", "61", "--batches", "2"),
