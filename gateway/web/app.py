@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from typing import Any
 
@@ -12,6 +13,7 @@ from gateway.web.config import WebConfig
 from gateway.web.core_link import CoreLink, InputReader
 from gateway.web.endpoints import ENDPOINTS
 from gateway.web.gateway import Gateway
+from gateway.web.guard import HeadGuard
 from gateway.web.listen_keys import PATTERN as LISTEN_KEY
 from gateway.web.listen_keys import ListenKeys, ListenKeySockets
 from gateway.web.listen_keys import endpoints as listen_key_endpoints
@@ -38,6 +40,8 @@ class WebGateway:
         self._config = config
         self.gateway = Gateway(config, core=core, inputs=inputs)
         self.metrics = Metrics(config.number)
+        self._guard = HeadGuard()
+        self._guard_task: asyncio.Task[None] | None = None
         self.streams = UserStreams(self.gateway)
         path = config.store_path.with_name("listen_keys.db")
         self._listen_keys = ListenKeys(path) if config.listen_keys else None
@@ -90,8 +94,11 @@ class WebGateway:
             ssl_context=self._tls(),
         )
         await site.start()
+        self._guard_task = asyncio.create_task(self._guard.run(self._runner.server))
 
     async def stop(self) -> None:
+        if self._guard_task is not None:
+            self._guard_task.cancel()
         await self.sockets.shutdown()
         if self.market is not None:
             await self.market.shutdown()
@@ -109,6 +116,7 @@ class WebGateway:
         return {
             **self.gateway.numbers(),
             **market,
+            "silent_closed": self._guard.closed,
             "socket_connections": self.sockets.count,
             "socket_slow_closed": self.sockets.slow,
             "user_subscriptions": self.streams.count,

@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.kit import eventually
 from tests.kit.exchange import Exchange
 from tests.kit.web_client import WebClient
 from tests.process.test_web_rest import QUIET, Site, limit, make_site
@@ -261,6 +262,26 @@ def test_times_and_limits_follow_the_url(site: Site) -> None:
         assert "rateLimits" not in answer
 
     session(site, act, "?timeUnit=MICROSECOND&returnRateLimits=false")
+
+
+def test_orders_of_a_connection_end_with_it_where_asked_for(site: Site) -> None:
+    placed = []
+
+    async def act(socket: Socket) -> None:
+        await socket.result("session.logon", site.anna.socket_params(cancelOnDisconnect="true"))
+        for price in ("50000", "50001"):
+            placed.append((await socket.result("order.place", limit("BUY", price, "0.01")))["orderId"])
+
+    other = site.anna.call("POST", "/api/v3/order", **limit("BUY", "50002", "0.01")).body["orderId"]
+    session(site, act)
+
+    def open_ids() -> set[int]:
+        return {row["orderId"] for row in site.anna.call("GET", "/api/v3/openOrders", symbol="BTCUSDT").body}
+
+    assert len(placed) == 2
+    assert eventually(lambda: not open_ids() & set(placed), deadline_s=30)
+    assert other in open_ids()
+    site.anna.call("DELETE", "/api/v3/allOpenOrders")
 
 
 def test_listen_key_streams_bare_events(site: Site) -> None:
