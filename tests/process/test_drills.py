@@ -20,7 +20,7 @@ SHORT: dict[str, tuple[str, ...]] = {
     "diverge": (),
     "fsyncfail": ("--runs", "3"),
     "kill": ("--runs", "5"),
-    "kill of a host": ("--nodes", "2"),
+    "kill of a host": ("--nodes", "2", "--runs", "2"),
     "restore": (),
     "stop": ("--runs", "3", "--for", "2"),
     "slowdisk": (),
@@ -35,7 +35,7 @@ LONG: dict[str, tuple[str, ...]] = {
     "etcdloss": ("--how", "with-standby"),
     "link": (),
     "partition": ("--link", "isolated"),
-    "stop of a host": ("--nodes", "2"),
+    "stop of a host": ("--nodes", "2", "--runs", "1"),
     "storm": (),
     "upgrade": (),
 }

@@ -91,6 +91,9 @@ def test_books_of_a_running_exchange_can_be_asked(exchange: Exchange) -> None:
     assert [line["what"] for line in statement[1:]] == ["deposit"]
     fees = ledger(exchange, "fees", "--by", "instrument,account")
     assert {row["pair"] for row in fees} <= {"BTC-USDT", "ETH-USDT", "SOL-USDT", "ETH-BTC"}
+    tiers = ledger(exchange, "fees", "--by", "tier")
+    assert {row["tier"] for row in tiers} == {0}
+    assert all(float(row["turnover"]["USDT"]) > 0 for row in tiers if row["asset"] == "USDT")
 
 
 def test_balances_are_the_exchanges_own(exchange: Exchange) -> None:
