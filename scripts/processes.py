@@ -51,8 +51,6 @@ from ringbuf.wire import messages as wire
 from scripts.addresses import listen_error, numeric
 from scripts.config import split_address
 from scripts.exit_codes import CommandError, ExitCode
-from scripts.feed_process import run_feed
-from scripts.feed_web import run_feed_web
 from scripts.node import (
     ADMIN_SOURCE,
     GATEWAY_SOURCE,
@@ -692,6 +690,19 @@ def _run_web(process: Process, ready: Ready) -> None:
     web.run_web(process, ready)
 
 
+def _run_feed(process: Process, ready: Ready) -> None:
+    # Late, as the next one: what only observers need, nobody who comes back under load should have to load.
+    from scripts.feed_process import run_feed
+
+    run_feed(process, ready)
+
+
+def _run_feed_web(process: Process, ready: Ready) -> None:
+    from scripts.feed_web import run_feed_web
+
+    run_feed_web(process, ready)
+
+
 KINDS: dict[Kind, Callable[[Process, Ready], None]] = {
     Kind.JOURNALER: run_journaler,
     Kind.SEQUENCER: run_sequencer,
@@ -701,8 +712,8 @@ KINDS: dict[Kind, Callable[[Process, Ready], None]] = {
     Kind.FUSED: run_fused,
     Kind.HISTORY: _run_history,
     Kind.WEB: _run_web,
-    Kind.FEED: run_feed,
-    Kind.FEED_WEB: run_feed_web,
+    Kind.FEED: _run_feed,
+    Kind.FEED_WEB: _run_feed_web,
     Kind.LEDGER: run_ledger,
 }
 

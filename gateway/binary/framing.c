@@ -71,7 +71,7 @@ enum frame_kind framing_kind(uint16_t template_id)
     }
     if (template_id >= 100 && template_id < 200)
         return FRAME_REQUEST;
-    if (template_id >= TEMPLATE_ASSET_ADD && template_id < 400)
+    if ((template_id >= TEMPLATE_ASSET_ADD && template_id < 400) || template_id == TEMPLATE_QUARANTINE)
         return FRAME_ADMIN;
     if (template_id >= 400 && template_id < 500)
         return FRAME_QUERY;

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import random
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -22,6 +23,7 @@ KEEP_ALIVE_MS = 500
 LOGON_S = 60.0
 OPEN_MAX = 30
 CANCEL_SHARE, REPLACE_SHARE = 0.3, 0.1
+DEAF_S = 0.05
 CROSS_TICKS, SPREAD_TICKS = 20, 200
 
 
@@ -50,7 +52,6 @@ class SessionState:
     name: str
     session: int
     writer: HistoryWriter
-    sent: dict[int, float] = field(default_factory=dict)
     unanswered: dict[int, float] = field(default_factory=dict)
     last_answer_to: float = 0.0  # when the newest request that is answered was sent
     answered: int = 0
@@ -58,6 +59,10 @@ class SessionState:
         default_factory=dict
     )  # matcher -> when the newest request it answered was sent
     refused: int = 0
+    shed: int = 0  # refused because of load
+    cancels: dict[int, float] = field(default_factory=dict)  # not answered yet
+    cancel_waits: list[float] = field(default_factory=list)
+    refused_cancels: list[int] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
@@ -82,6 +87,8 @@ class Clients:
         }
         self.rate_per_s = rate_per_s
         self.paused = False
+        self._injected: queue.SimpleQueue[WireMessage] = queue.SimpleQueue()
+        self._deaf: set[str] = set()
         self._accounts, self._address, self._seed, self._markets = accounts, address, seed, markets
         self._ending = threading.Event()
         self._ready = threading.Event()
@@ -93,6 +100,19 @@ class Clients:
         self._thread.start()
         if not self._ready.wait(deadline_s) or self._error is not None:
             raise RuntimeError(f"the clients could not log on: {self._error}")
+
+    def inject(self, message: WireMessage) -> None:
+        """Have one of the sessions send this, too."""
+        self._injected.put(message)
+
+    @contextmanager
+    def not_reading(self, count: int) -> Iterator[None]:
+        """Meanwhile, that many sessions read nothing that they are sent."""
+        self._deaf = set(list(self.sessions)[:count])
+        try:
+            yield
+        finally:
+            self._deaf = set()
 
     @property
     def unanswered(self) -> int:
@@ -190,11 +210,18 @@ class Clients:
             if self.paused:
                 continue
             ids += 1
-            message = self._request(rng, open_orders, ids)
-            moment = time.monotonic()
-            number = client.send(message)
-            state.writer.sending(message, number)
-            state.sent[number] = state.unanswered[number] = moment
+            self._send(client, state, self._request(rng, open_orders, ids))
+            with suppress(queue.Empty):
+                self._send(client, state, self._injected.get_nowait())
+
+    @staticmethod
+    def _send(client: BullringClient, state: SessionState, message: WireMessage) -> None:
+        moment = time.monotonic()
+        number = client.send(message)
+        state.writer.sending(message, number)
+        state.unanswered[number] = moment
+        if isinstance(message, wire.OrderCancelRequest):
+            state.cancels[number] = moment
 
     def _request(self, rng: random.Random, open_orders: list[tuple[int, int]], ids: int) -> WireMessage:
         chance = rng.random()
@@ -229,6 +256,8 @@ class Clients:
     async def _read(self, client: BullringClient, state: SessionState) -> None:
         try:
             async for report in client.reports():
+                while state.name in self._deaf:
+                    await asyncio.sleep(DEAF_S)
                 if isinstance(report, ReportGap):
                     state.problems.append(f"{state.name}: reports {report} are missing for good")
                 elif report.seq_num:
@@ -247,4 +276,12 @@ class Clients:
         state.last_answer_to = max(state.last_answer_to, moment)
         if report.partition:
             state.partitions[report.partition] = max(moment, state.partitions.get(report.partition, 0.0))
-        state.refused += int(bool(getattr(report.message, "reject_code", 0)))
+        code = int(getattr(report.message, "reject_code", 0) or 0)
+        state.refused += code != 0
+        canceled = state.cancels.pop(number, None)
+        if canceled is not None:
+            state.cancel_waits.append(time.monotonic() - canceled)
+            if code:
+                state.refused_cancels.append(code)
+        else:
+            state.shed += code == wire.RejectCode.SYSTEM_BUSY

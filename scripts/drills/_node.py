@@ -7,10 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from engine import EngineError
 from journaler import JournalError
@@ -43,6 +44,9 @@ SETTINGS = {
     "rings.market_slots": 16384,
     "journal.segment_size_bytes": 8 << 20,
     "placement.wait_order_path": "park",
+    # Neither on the order path nor part of what is judged here.
+    "gateway.web.workers": 0,
+    "ledger.enabled": False,
     "supervisor.restarts_max": 1000,
     "supervisor.ready_timeout_s": 120,
     # A loaded machine lets processes wait; the drills stop them for longer where that is the point.
@@ -53,12 +57,17 @@ SETTINGS = {
 class DrillNode:
     """A node below `folder`, started like an operator would. Use as a context manager; `kill` and `stop_process`."""
 
-    def __init__(self, folder: Path, *, layout: str, settings: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, layout: str, settings: Mapping[str, Any] | None = None, module: str = ""
+    ) -> None:
+        # Another module than the command's own, given "node" and the command.
+        self._command = [sys.executable, "-m", *([module, "node"] if module else ["scripts.cli"])]
         self.data = folder / "data"
         keys = SETTINGS | {"placement.layout": layout, "gateway.binary.listen": "127.0.0.1:0"} | dict(settings or {})
         self._options = [word for key, value in keys.items() for word in ("--set", f"{key}={_text(value)}")]
         self.config: Config = load(None, {"node.data_dir": str(self.data)} | keys)
         self.errors = folder / "node.stderr"
+        self.notes: list[str] = []
         self.process: subprocess.Popen[str] | None = None
         self.ready: dict[str, Any] = {}
 
@@ -73,7 +82,7 @@ class DrillNode:
 
     def start(self, environment: Mapping[str, str] | None = None) -> None:
         """Start it and wait until it trades. Raises RuntimeError with its last words."""
-        command = [sys.executable, "-m", "scripts.cli", "demo", "--quiet-market", "--json", "--data", str(self.data)]
+        command = [*self._command, "demo", "--quiet-market", "--json", "--data", str(self.data)]
         with self.errors.open("a") as errors:
             self.process = subprocess.Popen(
                 [*command, *self._options], cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=errors, text=True,
@@ -84,18 +93,26 @@ class DrillNode:
             facts = json.loads(line)
             if facts.get("event") == "ready":
                 self.ready = facts
+                threading.Thread(target=self._listen, args=(self.process.stdout,), daemon=True).start()
                 return
         raise RuntimeError(f"the node did not start: {self.errors.read_text()[-2000:]}")
+
+    def _listen(self, lines: IO[str]) -> None:
+        """Nobody else reads the pipe, and its writer must not wait."""
+        for line in lines:
+            facts = json.loads(line)
+            if facts.get("event") == "note":
+                self.notes.append(facts["text"])
 
     def stop(self) -> int:
         """Stop it in order; return its exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGINT)
         try:
-            self.process.communicate(timeout=STOP_S)
+            self.process.wait(timeout=STOP_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.communicate()
+            self.process.wait()
         return int(self.process.returncode)
 
     @property
@@ -126,7 +143,8 @@ class DrillNode:
         return row is not None and row["pid"] != pid and bool(row["ready"])
 
     def said(self) -> str:
-        return self.errors.read_text()
+        """Return the supervisor's notes and what anybody wrote to standard error."""
+        return "\n".join([*self.notes, self.errors.read_text()])
 
     def _end_strays(self) -> None:
         """Children of a killed supervisor end by themselves; a stopped one cannot."""

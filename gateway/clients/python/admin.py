@@ -39,6 +39,7 @@ from ringbuf.wire.messages import (
     OpenOrdersQuery,
     OrderReply,
     Permissions,
+    Quarantine,
     QueryEnd,
     RejectCode,
     SessionCreate,
@@ -100,10 +101,12 @@ class AdminClient:
 
     def command(self, message: WireMessage) -> AdminAck:
         """Send an administration command and return its answer; `result_id` is the id it made."""
-        request = self._numbered(message)
+        # A quarantine has no number of its own: it is answered with the record it names.
+        request = message if isinstance(message, Quarantine) else self._numbered(message)
+        number = request.target_seq if isinstance(request, Quarantine) else request.request_id  # type: ignore[attr-defined]
         self._send(request)
         for received in self._received():
-            if isinstance(received, AdminAck) and received.request_id == request.request_id:  # type: ignore[attr-defined]
+            if isinstance(received, AdminAck) and received.request_id == number:
                 if received.code != RejectCode.NONE:
                     raise AdminError(received.code, received.limit)
                 return received
