@@ -173,6 +173,11 @@ class ComposedEngine:
         self._run()
         return self._new_outputs()
 
+    def feed_ingress(self, slots: bytes) -> None:
+        """Put whole ingress slots (n x 128 bytes, at most the ring) in at once and run; what comes out is not kept."""
+        self.ingress.publish(*[slots[at : at + SLOT_SIZE] for at in range(0, len(slots), SLOT_SIZE)])
+        self._run()
+
     def submit(self, session: int, message: Any, *, seq_num: int | None = None, flags: int = 0) -> list[Output]:
         """Submit one message of a bound session, run until idle, return the new reports in order.
 

@@ -1,15 +1,17 @@
-"""`bullring audit account`: what an account held at a time, and why."""
+"""`bullring audit account|dump`: what an account held at a time, and why; what a broken invariant came from."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from engine import EngineError
 from journaler import JournalError
 from scripts.arguments import add_common, config_of, emit, emit_one, progress
 from scripts.auditing.account import AccountAudit, parse_time, time_text
+from scripts.auditing.dump import FOLDER, Dump, explain
 from scripts.config import Config
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.progress import Progress
@@ -34,7 +36,7 @@ def run(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bullring audit", description="Explain the past by the log.")
     add_common(parser)
-    actions = parser.add_subparsers(required=True, metavar="account")
+    actions = parser.add_subparsers(required=True, metavar="account|dump")
     account = actions.add_parser("account", help="what an account held at a time, and why")
     account.add_argument("account", type=int, help="account id")
     when = account.add_mutually_exclusive_group()
@@ -48,7 +50,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     account.add_argument("--rows", type=int, default=ROWS, metavar="N", help=f"changes shown; the last {ROWS}")
     account.set_defaults(action=_account)
-    add_common(account, nested=True)
+    dump = actions.add_parser(
+        "dump", help="replay the log to where a process broke an invariant: is it the log's doing?"
+    )
+    dump.add_argument("file", nargs="?", type=Path, help="in DATA/dumps; the newest one by default")
+    dump.set_defaults(action=_dump)
+    for action in (account, dump):
+        add_common(action, nested=True)
     return parser
 
 
@@ -94,6 +102,21 @@ def _account(options: argparse.Namespace, config: Config) -> int:
     if open_orders:
         print("\nopen orders, with what they hold (units):")
         emit(open_orders, as_json=False)
+    return ExitCode.OK
+
+
+def _dump(options: argparse.Namespace, config: Config) -> int:
+    there = sorted((config.data_dir / FOLDER).glob("*.json"))
+    path = options.file or (there[-1] if there else None)
+    if path is None:
+        raise CommandError(f"{config.data_dir / FOLDER}: no dump there", ExitCode.NO_INPUT)
+    try:
+        dump = Dump.load(path)
+    except (OSError, ValueError) as error:
+        raise CommandError(f"{path}: not a dump that can be read: {error}", ExitCode.BAD_INPUT) from error
+    base = _newest_before(SnapshotStore(config.data_dir), dump.log_visible, None)
+    row = explain(dump, config.journal_dir, base, 0 if base is None else base.manifest.sequence)
+    emit_one(row, as_json=options.json)
     return ExitCode.OK
 
 

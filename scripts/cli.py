@@ -26,7 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "journal": ("scripts.journal", "verify, show, export, repair, trim journal files"),
     "snapshot": ("scripts.snapshot", "list, take, verify snapshots of the state"),
     "replay": ("scripts.replay", "apply the log again: state and output hash, comparison of two logs or builds"),
-    "audit": ("scripts.audit", "what an account held at a time, and why"),
+    "audit": ("scripts.audit", "what an account held at a time, and why; what a broken invariant came from"),
     "history": ("scripts.history_command", "check what clients wrote down against the log"),
     "ship": ("scripts.ship", "copy the log to another site as it grows"),
     "restore": ("scripts.restore", "make a data folder from a shipped log, or show that it can be made"),

@@ -237,6 +237,7 @@ class WebGatewayConfig(Section):
     listen_keys: bool = field()
     body_bytes_max: int = _number(1024, 16_777_216)
     connections_max: int = _number(1, 1_000_000)
+    operator_token_file: str = _text(r".*", "a path or empty")
     stream_attempts: int = _number(0, 1_000_000_000)
     stream_messages_per_s: int = _number(0, 1_000_000)
     streams_max: int = _number(1, 65536)

@@ -54,6 +54,7 @@ class Node:
     commit: int | None = None
     snapshot: str = ""
     places: Places = field(default_factory=Places)
+    quarantined: tuple[int, ...] | None = None  # behind the snapshot; None: owners look for them themselves
 
     def save(self) -> None:
         """Write node.json, whole or not at all."""
@@ -72,6 +73,7 @@ class Node:
             "feed_ports": dict(self.feed_ports),
             "commit": self.commit,
             "snapshot": self.snapshot,
+            "quarantined": self.quarantined,
             "places": {"settled": dict(self.places.settled), "market": dict(self.places.market)},
         }
         temporary.write_text(json.dumps(facts))
@@ -97,6 +99,7 @@ class Node:
             feed_ports=facts["feed_ports"],
             commit=facts["commit"],
             snapshot=facts["snapshot"],
+            quarantined=None if facts["quarantined"] is None else tuple(facts["quarantined"]),
             places=Places(**{name: _numbered(table) for name, table in facts["places"].items()}),
         )
 

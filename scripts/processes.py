@@ -151,7 +151,8 @@ class Process:
         start = min(owner.position for owner in owners)
         end = self.node.recovered_end
         if end > start:
-            taken_out = quarantined(self.config.journal_dir, start, end)
+            known = self.node.quarantined
+            taken_out = quarantined(self.config.journal_dir, start, end) if known is None else known
             for owner in owners:
                 if isinstance(owner, Matcher):
                     owner.quarantine(taken_out)

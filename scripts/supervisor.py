@@ -22,12 +22,14 @@ from engine import Places
 from journaler import JournalError, LogReader
 from journaler.recover import recover
 from ringbuf import CounterReader, RingbufError, Storage, StorageLevel
+from scripts.auditing.dump import Dump, broken_invariant
 from scripts.config import CHECKOUT, Config
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.node import Node, NodeRings, counter_path, engine_config, feed_key, seal_key
 from scripts.placement import CORE_KINDS, FEED_KINDS, OBSERVER_KINDS, WEB_KINDS, Kind, ProcessPlan, place
 from scripts.poison import PoisonWatch
 from scripts.snapshots.keeper import SnapshotKeeper
+from scripts.snapshots.replaying import quarantined
 from scripts.snapshots.store import Snapshot, SnapshotStore
 from scripts.storage import disk_full_text, storage_text
 
@@ -35,6 +37,7 @@ POLL_S = 0.2
 NS_PER_MS = 1_000_000
 FACTS_BYTES_MAX = 65536
 LOG_TAIL_LINES = 5
+LOG_TAIL_BYTES = 4096
 # An observer that dies is started again after a pause, which doubles while it dies young.
 OBSERVER_PAUSE_S, OBSERVER_PAUSE_MAX_S, OBSERVER_YOUNG_S = 1.0, 30.0, 20.0
 # What a restart cannot cure.
@@ -279,6 +282,7 @@ class Supervisor:
         # A port the kernel chose is kept over restarts: clients come back to it.
         port = self.config.gateway.binary.port if self.node is None else self.node.binary_port
         snapshot = self._choose_snapshot(end)
+        begin = 0 if snapshot is None else snapshot.manifest.sequence
         self.node = Node(
             config=self.config,
             plans=self.placement.processes,
@@ -290,6 +294,7 @@ class Supervisor:
             feed_ports=self.node.feed_ports if self.node is not None else {},
             snapshot="" if snapshot is None else str(snapshot.folder),
             places=Places() if snapshot is None else snapshot.manifest.places,
+            quarantined=tuple(quarantined(self.config.journal_dir, begin, end)) if end else (),
         )
         self._warn_of_fixed_capacities()
         self.node.save()
@@ -448,6 +453,7 @@ class Supervisor:
         for child in dead:
             error = self._death(child)
             self._say(f"process died: {error}")
+            self._dump(child)
             if error.code in FATAL:
                 raise error
             if not self._is_coming_back(child):
@@ -470,6 +476,27 @@ class Supervisor:
         self._start_all()
         self.on_recovery(0)
         self._say("restarted the exchange from its journal")
+
+    def _dump(self, child: Child) -> None:
+        """Write down what a process broke, and how far everybody was (`bullring audit dump` explains it)."""
+        if child.process.returncode != -signal.SIGABRT or self._rings is None:
+            return
+        broken = broken_invariant(child.log_path.read_text(errors="replace")[-LOG_TAIL_BYTES:])
+        if broken is None:
+            return
+        reports = {str(partition): ring.published for partition, ring in self._rings.reports.items()}
+        log = self._rings.log
+        dump = Dump(
+            process=child.plan.name,
+            ts_ns=time.time_ns(),
+            place=broken["place"],
+            function=broken["function"],
+            condition=broken["condition"],
+            log_published=log.published,
+            log_visible=log.visible,
+            reports=reports,
+        )
+        self._say(f"wrote {dump.save(self.config.data_dir)}: see `bullring audit dump`")
 
     @staticmethod
     def _is_coming_back(child: Child) -> bool:

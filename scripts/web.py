@@ -33,13 +33,16 @@ from scripts.admin.session import create_session
 from scripts.config import Config
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.feed_process import STAGE_LAPPED, cure, feed_config
-from scripts.node import seal_key
+from scripts.node import Node, seal_key
 from scripts.processes import HOUSEKEEPING_S, Process, Ready
+from scripts.stat import observe
 
 HISTORY_SOCKET = "history.sock"
 SHARED_FILE = "web-shared"
 SESSIONS_FILE = "sessions.json"
 IDLE_S = 0.05
+OBSERVED_S = 0.3
+TOKEN_LENGTH_MIN = 16
 PERMISSIONS = wire.Permissions.READ | wire.Permissions.TRADE | wire.Permissions.ADMIN
 
 
@@ -93,7 +96,10 @@ async def _serve(process: Process, ready: Ready) -> None:
         partitions=node.engine.partitions,
     )
     inputs = InputReader(process.rings.reports, archive)
-    gateway = WebGateway(web_config(process, number), core=core, inputs=inputs, live=live_market(process, number))
+    gateway = WebGateway(
+        web_config(process, number), core=core, inputs=inputs, live=live_market(process, number),
+        observe=lambda: observe(Node.load(config.run_dir), OBSERVED_S),
+    )  # fmt: skip
     # A node that follows another one cannot bind a session before it leads; it answers 503 until then.
     await gateway.start(wait_for_core=not config.replicated)
     process.count("web", gateway.numbers)
@@ -136,6 +142,7 @@ def web_config(process: Process, number: int) -> WebConfig:
         listen_keys=web.listen_keys,
         body_bytes_max=web.body_bytes_max,
         connections_max=web.connections_max,
+        operator_token=operator_token(web.operator_token_file),
         stream_attempts=web.stream_attempts,
         stream_messages_per_s=web.stream_messages_per_s,
         streams_max=web.streams_max,
@@ -144,6 +151,20 @@ def web_config(process: Process, number: int) -> WebConfig:
         hash_seed=node.engine.hash_seed,
         seal_key=seal_key(config),
     )
+
+
+def operator_token(path: str) -> str:
+    """Return the token in the file. Raises CommandError when there is none."""
+    if not path:
+        return ""
+    try:
+        token = Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise CommandError(f"gateway.web.operator_token_file = {path!r}: {error}", ExitCode.CONFIGURATION) from error
+    if len(token) < TOKEN_LENGTH_MIN:
+        text = f"gateway.web.operator_token_file: a token must have at least {TOKEN_LENGTH_MIN} characters"
+        raise CommandError(text, ExitCode.CONFIGURATION)
+    return token
 
 
 def live_market(process: Process, number: int) -> LiveMarket:

@@ -20,6 +20,8 @@ from gateway.web.listen_keys import endpoints as listen_key_endpoints
 from gateway.web.metrics import Metrics
 from gateway.web.openapi import document
 from gateway.web.rest import RestEndpoint, errors_as_json, json_bytes, json_response
+from gateway.web.site import Observe, OperatorData, Pages
+from gateway.web.streams import asyncapi
 from gateway.web.streams.live import LiveMarket, LiveMarketView
 from gateway.web.streams.sockets import StreamLimits, StreamSockets
 from gateway.web.user_streams import UserStreams
@@ -34,9 +36,10 @@ class WebGateway:
     """`start()` listens, `stop()` ends."""
 
     def __init__(
-        self, config: WebConfig, *, core: CoreLink, inputs: InputReader, live: LiveMarket | None = None
+        self, config: WebConfig, *, core: CoreLink, inputs: InputReader, live: LiveMarket | None = None,
+        observe: Observe | None = None,
     ) -> None:
-        """`live`: books of the markets; without them there are no public streams."""
+        """`live`: books of the markets, for public streams. `observe`: what the operator's page shows."""
         self._config = config
         self.gateway = Gateway(config, core=core, inputs=inputs)
         self.metrics = Metrics(config.number)
@@ -48,6 +51,7 @@ class WebGateway:
         if self._listen_keys is not None:
             self._listen_sockets = ListenKeySockets(self.gateway, self._listen_keys, self.streams)
         self._document = b""
+        self._observe = observe
         self.sockets = SocketApi(self.gateway, self.streams, self.metrics, web_logger)
         self.market: StreamSockets | None = None
         if live is not None:
@@ -68,6 +72,11 @@ class WebGateway:
             app.router.add_route(endpoint.method, endpoint.path, handler.__call__)
         app.router.add_get("/openapi.json", self._openapi)
         app.router.add_get("/ws-api/v3", self.sockets.handle)
+        app.router.add_routes(Pages().routes())
+        if self._observe is not None:
+            operator = OperatorData(self.gateway, self._observe, self._config.operator_token)
+            app.router.add_get("/operator/data", operator.handle)
+        app.router.add_get("/asyncapi.json", self._asyncapi)
         if self.market is not None:
             for path in ("/ws", "/ws/{names:.*}", "/stream"):
                 app.router.add_get(path, self.market.handle)
@@ -150,6 +159,9 @@ class WebGateway:
 
     async def _openapi(self, _: web.Request) -> web.StreamResponse:
         return web.Response(body=self._document, content_type="application/json", charset="utf-8")
+
+    async def _asyncapi(self, _: web.Request) -> web.StreamResponse:
+        return json_response(asyncapi.document(self._url().replace("http", "ws", 1)))
 
     async def _metrics_text(self, _: web.Request) -> web.StreamResponse:
         for name, value in self.numbers().items():

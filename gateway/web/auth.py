@@ -98,8 +98,10 @@ class Verifier:
 
     def verify(self, key: Key, signature: str, payloads: tuple[bytes, ...]) -> None:
         """Raise ApiError -1022 unless the signature is the key's over one of the payloads."""
-        if not any(self._matches(key, signature, each) for each in payloads):
-            raise bad_signature()
+        for each in payloads:
+            if self._matches(key, signature, each):
+                return
+        raise bad_signature()
 
     def _matches(self, key: Key, signature: str, message: bytes) -> bool:
         if key.credential == wire.CredentialType.HMAC_SHA256:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 PORT_MAX = 65535
@@ -52,6 +52,7 @@ class WebConfig:
     stream_attempts: int  # connections to streams of one address in 5 minutes; 0 = no limit
     stream_messages_per_s: int  # from a client of streams; 0 = no limit
     streams_max: int  # of one connection
+    operator_token: str = field(repr=False)  # opens the operator's page to other machines; "" = this machine only
     stream_queue_bytes: int  # kept for one connection that does not keep up
     open_orders_max: int  # of an account, unless the operator set another
     hash_seed: int  # keys the hashes of text order ids

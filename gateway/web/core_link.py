@@ -31,7 +31,6 @@ READ_AHEAD = 64
 RETRY_S = 0.0005
 RECONNECT_S = 0.1
 SWEEP_S = 0.5
-FIRST_LOOK = 4
 CREDENTIALS_S = 1.0
 NO_SIGNER = HmacSigner("", b"")  # until there are credentials
 ANSWER_TIMEOUT_S = 10.0
@@ -216,10 +215,15 @@ class InputReader:
         """Return how many reports of each partition there are now."""
         return {partition: ring.published for partition, ring in self._reports.items()}
 
-    async def after(self, partition: int, report_seq: int) -> list[WireMessage]:
-        """Return the reports of the input of `report_seq` from there to its end; waits until it has ended."""
-        found: list[WireMessage] = []
-        at, cause, ended = self._scan(partition, report_seq, FIRST_LOOK, None, found)
+    async def after(self, answer: Answer) -> list[WireMessage]:
+        """Return an answer and the reports of the same input behind it; waits until the input has ended."""
+        partition, at = answer.partition, answer.report_seq
+        found: list[WireMessage] = [answer.report]
+        cause: int | None = None
+        ended = False
+        for slot in self._slots(partition, at, 1):  # mostly the only one: it need not be decoded again
+            _, flags, cause = _head(slot)
+            at, ended = at + 1, bool(flags & FLAG_LAST_OF_INPUT)
         end = asyncio.get_running_loop().time() + ANSWER_TIMEOUT_S
         while not ended and asyncio.get_running_loop().time() < end:
             if at >= self._reports[partition].published:

@@ -195,7 +195,7 @@ async def placed_list(call: Call, instrument: Instrument, built: list[Built], an
         raise refusal(call, instrument, (telling or refused)[0])
     for answer in first:
         if answer.partition:  # what the matcher did with it, up to the end of the input
-            await gateway.inputs.after(answer.partition, answer.report_seq)
+            await gateway.inputs.after(answer)
             break
     await gateway.caught_up()
     entry = by_id(call, status.list_id)

@@ -8,7 +8,7 @@ from gateway.web.api import CLIENT_ID, Call, Kind, Param
 from gateway.web.auth import to_us
 from gateway.web.decimals import DECIMALS, TooFine, parse, places, to_units
 from gateway.web.errors import ApiError, filter_failure, illegal, missing, not_wanted, too_precise
-from gateway.web.orders import STP_MODES, STRATEGY_ID_MAX, STRATEGY_TYPE_MAX, strategy_tag
+from gateway.web.orders import POST_ONLY, QUOTE_AMOUNT, STP_MODES, STRATEGY_ID_MAX, STRATEGY_TYPE_MAX, strategy_tag
 from gateway.web.reference import Instrument
 from ringbuf.wire import messages as wire
 
@@ -149,8 +149,7 @@ def build(
         client_tag=strategy_tag(terms.strategy_id, terms.strategy_type),
         instrument_id=instrument.id,
         account_id=call.account,
-        exec_inst=(wire.ExecInst.POST_ONLY if terms.type == "LIMIT_MAKER" else wire.ExecInst(0))
-        | (wire.ExecInst.QUOTE_AMOUNT if by_amount else wire.ExecInst(0)),
+        exec_inst=POST_ONLY if terms.type == "LIMIT_MAKER" else QUOTE_AMOUNT if by_amount else 0,
         max_latency_us=gateway.max_latency_us(call),
         side=SIDES[terms.side],
         ord_type=TYPES[terms.type],

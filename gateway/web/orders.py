@@ -68,6 +68,8 @@ STRATEGY_ID_BITS = 36
 STRATEGY_ID_MAX = (1 << STRATEGY_ID_BITS) - 1
 STRATEGY_TYPE_MAX = (1 << 27) - 1
 LIST_NONE = -1
+# As plain numbers: combining members of a flag costs microseconds.
+POST_ONLY, QUOTE_AMOUNT = int(wire.ExecInst.POST_ONLY), int(wire.ExecInst.QUOTE_AMOUNT)
 ADMITTED = 255  # status of an order that the log holds and no report has confirmed; readers do not show it
 
 
@@ -124,7 +126,7 @@ class OrderState:
 
     @property
     def is_limit_maker(self) -> bool:
-        return self.ord_type == wire.OrdType.LIMIT and bool(self.exec_inst & wire.ExecInst.POST_ONLY)
+        return self.ord_type == wire.OrdType.LIMIT and bool(self.exec_inst & POST_ONLY)
 
     @property
     def type_text(self) -> str:
@@ -158,7 +160,7 @@ def new_order(
     details: wire.OrderDetails | None = None,
 ) -> OrderState:  # fmt: skip
     """Return an admitted order before its first report."""
-    by_amount = bool(order.exec_inst & wire.ExecInst.QUOTE_AMOUNT)
+    by_amount = bool(int(order.exec_inst) & QUOTE_AMOUNT)
     return OrderState(
         instrument=order.instrument_id,
         order_id=order_id,

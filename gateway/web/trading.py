@@ -98,7 +98,7 @@ async def _outcome(
         ts_ns=accepted.transact_time, details=built.details,
     )  # fmt: skip
     fills = []
-    for report in await call.gateway.inputs.after(answer.partition, answer.report_seq):
+    for report in await call.gateway.inputs.after(answer):
         if concerns(report, instrument, order.order_id):
             apply_report(order, report, instrument.quote_per_tick_lot)
             if isinstance(report, wire.OrderExecuted):

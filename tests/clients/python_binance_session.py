@@ -80,12 +80,12 @@ async def socket_session(facts: dict) -> dict:
                 symbol=SYMBOL, side="BUY", type="LIMIT", timeInForce="GTC", quantity="1", price="140"
             )
             while not any(event.get("X") == "NEW" for event in events):
-                event = await asyncio.wait_for(socket.recv(), 20)
+                event = await asyncio.wait_for(socket.recv(), 60)
                 events.append(event.get("event", event))
             canceled = await client.ws_cancel_order(symbol=SYMBOL, orderId=placed["orderId"])
             assert canceled["status"] == "CANCELED"
             while not any(event.get("X") == "CANCELED" for event in events):
-                event = await asyncio.wait_for(socket.recv(), 20)
+                event = await asyncio.wait_for(socket.recv(), 60)
                 events.append(event.get("event", event))
         numbers = [event["accountSeq"] for event in events if "accountSeq" in event]
         assert numbers == sorted(set(numbers))

@@ -21,7 +21,7 @@ GIB = 1 << 30
 
 
 def chdb_store(directory: Path) -> ChdbStore:
-    return ChdbStore(ChdbConfig(directory=directory, memory_bytes=GIB, threads=2))
+    return ChdbStore(ChdbConfig(directory=directory, memory_bytes=GIB, threads=1))
 
 
 @dataclass

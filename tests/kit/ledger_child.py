@@ -47,7 +47,7 @@ def log_end(journal: Path) -> int:
 
 
 def main(journal: Path, directory: Path) -> None:
-    store = ChdbStore(ChdbConfig(directory=directory, memory_bytes=1 << 30, threads=2))
+    store = ChdbStore(ChdbConfig(directory=directory, memory_bytes=1 << 30, threads=1))
     ended = threading.Event()
     config = ConsumerConfig(block_rows=1, flush_ms=1, retry_ms=10, insurance_account=0)
     ledger = Ledger(store, Owner(time.time_ns(), "child", 1), time.time_ns)

@@ -13,7 +13,7 @@ from tests.kit.exchange import Exchange
 from tests.kit.foreign import ROOT, environment
 
 QUIET = ("--quiet-market", "--set", "gateway.feed.enabled=false", "--set", "ledger.enabled=false")
-SESSION_S = 120.0
+SESSION_S = 240.0
 CHECKS = (
     "not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance",
 )  # fmt: skip

@@ -21,8 +21,9 @@ SHORT: dict[str, tuple[str, ...]] = {
     "fsyncfail": ("--runs", "3"),
     "kill": ("--runs", "5"),
     "kill of a host": ("--nodes", "2", "--runs", "2"),
+    "poison": (),
     "restore": (),
-    "stop": ("--runs", "3", "--for", "2"),
+    "snapkill": ("--runs", "2"),
     "slowdisk": (),
     "switchover": ("--runs", "2"),
     "torture": ("--stride", "11", "--batches", "3"),
@@ -35,14 +36,17 @@ LONG: dict[str, tuple[str, ...]] = {
     "etcdloss": ("--how", "with-standby"),
     "link": (),
     "partition": ("--link", "isolated"),
+    "overload": ("--runs", "1"),
+    "stop": ("--runs", "3", "--for", "2"),
     "stop of a host": ("--nodes", "2", "--runs", "1"),
     "storm": (),
     "upgrade": (),
 }
 PLAYED = SHORT | (LONG if os.environ.get("BULLRING_DRILLS") == "all" else {})
 # One course plays and judges every drill of two nodes, another those of one node's processes: one control each.
-CONTROLS = {name: SHORT[name] for name in SHORT if name not in ("kill of a host", "stop")} | {
+CONTROLS = {name: SHORT[name] for name in SHORT if name != "kill of a host"} | {
     "kill": ("--runs", "1"),
+    "snapkill": ("--runs", "1"),
     "switchover": ("--runs", "1"),
     "fsyncfail": ("--runs", "1"),
     "torture": ("--stride", "61", "--batches", "2"),

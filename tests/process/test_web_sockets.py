@@ -14,7 +14,7 @@ from tests.kit.exchange import Exchange
 from tests.kit.web_client import WebClient
 from tests.process.test_web_rest import QUIET, Site, limit, make_site
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -279,7 +279,7 @@ def test_orders_of_a_connection_end_with_it_where_asked_for(site: Site) -> None:
         return {row["orderId"] for row in site.anna.call("GET", "/api/v3/openOrders", symbol="BTCUSDT").body}
 
     assert len(placed) == 2
-    assert eventually(lambda: not open_ids() & set(placed), deadline_s=30)
+    assert eventually(lambda: not open_ids() & set(placed), deadline_s=60)
     assert other in open_ids()
     site.anna.call("DELETE", "/api/v3/allOpenOrders")
 

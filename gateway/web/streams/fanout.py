@@ -24,6 +24,7 @@ _FINAL, _LENGTH_16, _LENGTH_64 = 0x80, 126, 127
 TLS_UNSENT_BYTES = 65536
 DESCRIPTORS_STEP = 1024
 READY_MAX = 4096
+READ_BYTES = 65536
 Make = Callable[[int], Any]
 
 
@@ -55,28 +56,34 @@ class FanOut:
         while descriptor >= len(self.clear):
             self.clear = numpy.concatenate((self.clear, numpy.zeros(len(self.clear), dtype=numpy.uint8)))
 
-    def flush(self) -> None:
-        """Give those who are behind what their sockets now take."""
-        if not self.behind:
-            return
-        for descriptor, _ in self.epoll.poll(0, READY_MAX):
+    def poll(self) -> None:
+        """Read what has come; give those who are behind what their sockets now take."""
+        for descriptor, events in self.epoll.poll(0, READY_MAX):
             outlet = self.by_socket.get(descriptor)
-            if outlet is not None:
+            if outlet is not None and events & select.EPOLLOUT:
                 outlet.flush()
+            if outlet is not None and events & ~select.EPOLLOUT and not outlet.closed:
+                outlet.receive()
         for outlet in [each for each in self.behind if each.encrypted]:
             outlet.flush()
 
 
 class Outlet:
-    """One connection's way out. `broken` is called once, with a reason, when it cannot go on."""
+    """One connection: its way out, and for plain ones the way in as well.
 
-    __slots__ = ("_backlog", "_backlog_bytes", "_fan", "_latest", "_transport", "broken", "closed", "conflated",
-                 "descriptor", "encrypted")  # fmt: skip
+    `broken` is told, with a reason, when it cannot go on; `heard` what has come, b"" at the end.
+    """
 
-    def __init__(self, fan: FanOut, transport: Any, broken: Callable[[str], None]) -> None:
-        """Everything written to the transport so far has been sent."""
+    __slots__ = ("_backlog", "_backlog_bytes", "_fan", "_heard", "_latest", "_transport", "broken", "closed",
+                 "conflated", "descriptor", "encrypted")  # fmt: skip
+
+    def __init__(
+        self, fan: FanOut, transport: Any, broken: Callable[[str], None], heard: Callable[[bytes], None]
+    ) -> None:
+        """Take a connection whose handshake has been sent. A plain one is ours from now on: the transport ends."""
         self._fan = fan
         self._transport = transport
+        self._heard = heard
         self.broken = broken
         self.encrypted = transport.get_extra_info("ssl_object") is not None
         # Ours, so that no other connection gets the number while groups hold it.
@@ -91,6 +98,20 @@ class Outlet:
         fan.clear[self.descriptor] = not self.encrypted
         if self.encrypted:
             fan.behind.add(self)
+        else:
+            fan.epoll.register(self.descriptor, select.EPOLLIN)
+            transport.abort()  # its descriptor; the connection goes on with ours
+            self._transport = None
+
+    def receive(self) -> None:
+        """Read what has come."""
+        try:
+            data = os.read(self.descriptor, READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self._heard(data)
 
     def send(self, frame: bytes) -> None:
         """Send an answer, a ping: in its turn, never left out."""
@@ -129,7 +150,7 @@ class Outlet:
         fan = self._fan
         fan.clear[self.descriptor] = 0
         fan.behind.add(self)
-        fan.epoll.register(self.descriptor, select.EPOLLOUT)
+        fan.epoll.modify(self.descriptor, select.EPOLLIN | select.EPOLLOUT)
         if taken:
             rest = memoryview(frame)[taken:]
             self._backlog.append(rest)
@@ -149,7 +170,7 @@ class Outlet:
         while not self.closed:
             frame = self._pop()
             if frame is None:
-                self._fan.epoll.unregister(self.descriptor)
+                self._fan.epoll.modify(self.descriptor, select.EPOLLIN)
                 self._fan.behind.discard(self)
                 self._fan.clear[self.descriptor] = 1
                 return
@@ -190,7 +211,7 @@ class Outlet:
         self.closed = True
         fan = self._fan
         fan.clear[self.descriptor] = 0
-        if self in fan.behind and not self.encrypted:
+        if not self.encrypted:
             fan.epoll.unregister(self.descriptor)
         fan.behind.discard(self)
         del fan.by_socket[self.descriptor]

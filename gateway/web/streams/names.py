@@ -27,7 +27,6 @@ class Kind(StrEnum):
     PARTIAL = "partial"
     DIFF = "depth"
     BOOK = "book"
-    ORDERS = "orders"
 
 
 # A newer message of these makes the older one worthless: a slow reader gets only the newest.
@@ -44,7 +43,6 @@ _FORMS = (
     (Kind.PARTIAL, r"depth(?P<levels>5|10|20)(?:@(?P<speed>100|1000)ms)?"),
     (Kind.DIFF, r"depth(?:@(?P<speed>100|1000)ms)?"),
     (Kind.BOOK, r"book(?:@(?P<speed>100|1000)ms)?"),
-    (Kind.ORDERS, r"orders"),
 )
 _ONE = [(kind, re.compile(rf"(?P<symbol>[a-z0-9]{{2,24}})@{form}")) for kind, form in _FORMS]
 _ALL = [

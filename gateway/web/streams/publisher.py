@@ -27,7 +27,7 @@ from gateway.web.streams.tape import Key, Tape
 from ringbuf.wire.messages import SideOrBoth
 
 FAST_S, SLOW_S = FAST_MS / 1000, 1.0
-POLL_S, IDLE_POLL_S = 0.001, 0.02
+POLL_S, IDLE_POLL_S = 0.001, 0.005
 AVERAGE_MINUTES = 5
 CLOSING_NS = 100_000_000  # after a candle's end, for trades that are still on their way
 ALL = ""
@@ -112,7 +112,7 @@ class MarketPublisher:
             if self.live.ready:
                 self._begin()
             self._on_time(now)
-        self.fan.flush()
+        self.fan.poll()
         return work > 0 or bool(batches)
 
     def _on_time(self, now: float) -> None:

@@ -16,7 +16,8 @@ from gateway.web.errors import LIMITED, ApiError
 from gateway.web.gateway import Gateway
 from gateway.web.rest import time_unit
 from gateway.web.streams.depth import DepthStream
-from gateway.web.streams.fanout import CLOSE, PING, PONG, FanOut, Outlet, ws_frame
+from gateway.web.streams.fanout import CLOSE, PING, PONG, TEXT, FanOut, Outlet, ws_frame
+from gateway.web.streams.incoming import FrameError, FrameReader
 from gateway.web.streams.live import LiveMarket
 from gateway.web.streams.names import Kind, Stream, StreamNameError, parse
 from gateway.web.streams.payloads import MS, US
@@ -109,19 +110,29 @@ class StreamSockets:
         socket = web.WebSocketResponse(
             autoping=False, autoclose=False, compress=False, max_msg_size=MESSAGE_BYTES_MAX, timeout=GOODBYE_S
         )
-        await socket.prepare(request)
         transport = request.transport
-        if transport is None or not await _flushed(transport):
+        if transport is None:
+            raise web.HTTPBadRequest
+        if transport.get_extra_info("ssl_object") is None:
+            transport.pause_reading()  # what comes behind the handshake is for the outlet to read
+        await socket.prepare(request)
+        if not await _flushed(transport):
             return socket
         connection = Connection(self, transport, unit_ns=unit_ns, combined=combined)
         self.connections.add(connection)
-        try:
-            connection.begin([name for name in names.split("/") if name])
-            await connection.read(socket)
-        finally:
+        connection.begin([name for name in names.split("/") if name])
+        if connection.encrypted:
+            try:
+                await connection.read(socket)
+            finally:
+                self.drop(connection)
+        return socket  # of a plain one nothing is left here: the outlet reads and writes
+
+    def drop(self, connection: Connection) -> None:
+        """It is over."""
+        if connection in self.connections:
             self.connections.discard(connection)
             connection.gone()
-        return socket
 
     def _admit(self, address: str) -> None:
         limits, now = self.limits, int(time.monotonic())
@@ -162,18 +173,19 @@ async def _flushed(transport: Any) -> bool:
 class Connection:
     """One client: what it has subscribed to."""
 
-    __slots__ = ("_began", "_closing", "_combined", "_heard", "_outlet", "_received", "_second", "_site", "_streams",
-                 "_transport", "_unit_ns")  # fmt: skip
+    __slots__ = ("_began", "_closing", "_combined", "_count", "_frames", "_heard", "_outlet", "_second", "_site",
+                 "_streams", "_transport", "_unit_ns")  # fmt: skip
 
     def __init__(self, site: StreamSockets, transport: Any, *, unit_ns: int, combined: bool) -> None:
         self._site = site
         self._transport = transport
         self._unit_ns = unit_ns
         self._combined = combined
-        self._outlet = Outlet(site.fan, transport, self._broken)
+        self._outlet = Outlet(site.fan, transport, self._broken, self._received)
+        self._frames = FrameReader(MESSAGE_BYTES_MAX)
         self._streams: dict[Stream, None] = {}
         self._began = self._heard = time.monotonic()
-        self._second = self._received = 0
+        self._second = self._count = 0
         self._closing = False
 
     def begin(self, names: Iterable[str]) -> None:
@@ -182,34 +194,56 @@ class Connection:
             with contextlib.suppress(StreamNameError):
                 self._add(parse(name), None)
 
+    @property
+    def encrypted(self) -> bool:
+        return self._outlet.encrypted
+
+    def _received(self, data: bytes) -> None:
+        """Take what has come on a plain connection, b"" at its end."""
+        try:
+            for opcode, content in self._frames.feed(data):
+                self._message(opcode, content)
+        except FrameError as error:
+            self.close(error.code, str(error))
+        if not data:
+            self._site.drop(self)
+
     async def read(self, socket: web.WebSocketResponse) -> None:
-        """Take what the client sends, until one side ends it."""
+        """Take what the client sends on an encrypted connection, until one side ends it."""
         while True:
             message: WSMessage = await socket.receive()
             if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.PING, WSMsgType.PONG):
-                if message.type is WSMsgType.CLOSE and not self._closing:
-                    code = message.data if isinstance(message.data, int) and message.data else WSCloseCode.OK
-                    self.close(code, "")
+                if message.type is WSMsgType.CLOSE:
+                    self._message(CLOSE, int(message.data or WSCloseCode.OK).to_bytes(2, "big"))
                 return
-            if not self._within_rate():
-                limit = self._site.limits.messages_per_s
-                self.close(WSCloseCode.POLICY_VIOLATION, f"more than {limit} messages a second")
-            elif message.type is WSMsgType.PONG:
-                self._heard = time.monotonic()
-            elif message.type is WSMsgType.PING:
-                self._outlet.send(ws_frame(message.data, PONG))
-            elif message.type is WSMsgType.TEXT:
-                self._outlet.send(ws_frame(orjson.dumps(self._answer(message.data))))
-            else:
-                self._outlet.send(ws_frame(orjson.dumps(_error(BAD_REQUEST, "Invalid request: requests are text"))))
+            content = message.data.encode() if isinstance(message.data, str) else bytes(message.data)
+            self._message(int(message.type), content)
+
+    def _message(self, opcode: int, content: bytes) -> None:
+        if self._closing and opcode != CLOSE:
+            return
+        if opcode == CLOSE:
+            self.close(int.from_bytes(content[:2], "big") or WSCloseCode.OK, "")
+            self._site.drop(self)
+        elif not self._within_rate():
+            limit = self._site.limits.messages_per_s
+            self.close(WSCloseCode.POLICY_VIOLATION, f"more than {limit} messages a second")
+        elif opcode == PONG:
+            self._heard = time.monotonic()
+        elif opcode == PING:
+            self._outlet.send(ws_frame(content, PONG))
+        elif opcode == TEXT:
+            self._outlet.send(ws_frame(orjson.dumps(self._answer(content))))
+        else:
+            self._outlet.send(ws_frame(orjson.dumps(_error(BAD_REQUEST, "Invalid request: requests are text"))))
 
     def _within_rate(self) -> bool:
         second = int(time.monotonic())
         if second != self._second:
-            self._second, self._received = second, 0
-        self._received += 1
+            self._second, self._count = second, 0
+        self._count += 1
         limit = self._site.limits.messages_per_s
-        return not limit or self._received <= limit
+        return not limit or self._count <= limit
 
     def housekeep(self, now: float, ping: bytes | None) -> None:
         """Ping; end what is silent or old."""
@@ -235,7 +269,12 @@ class Connection:
         for stream in list(self._streams):
             self._remove(stream)
         self._outlet.send(ws_frame(int(code).to_bytes(2, "big") + reason.encode(), CLOSE))
-        asyncio.get_running_loop().call_later(GOODBYE_S, self._transport.abort)
+        asyncio.get_running_loop().call_later(GOODBYE_S, self._end)
+
+    def _end(self) -> None:
+        if self.encrypted:
+            self._transport.abort()
+        self._site.drop(self)
 
     def gone(self) -> None:
         """It is over."""
@@ -250,9 +289,9 @@ class Connection:
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
-    def _answer(self, text: str) -> dict[str, Any]:
+    def _answer(self, content: bytes) -> dict[str, Any]:
         try:
-            request = orjson.loads(text)
+            request = orjson.loads(content)
         except ValueError as error:
             return _error(BAD_JSON, f"Invalid JSON: {error}")
         if not isinstance(request, dict):

@@ -1,0 +1,70 @@
+"""The AsyncAPI document: every kind of stream, with an example that fits its schema; checksums as documented."""
+
+import zlib
+from struct import pack
+
+import pytest
+
+from gateway.web.site import alerts
+from gateway.web.streams.asyncapi import document, examples
+from gateway.web.streams.names import Kind
+from gateway.web.streams.payloads import checksum
+
+
+def test_every_kind_has_a_channel_and_a_message() -> None:
+    made = document("ws://127.0.0.1:8080")
+
+    assert made["servers"]["streams"] == {"host": "127.0.0.1:8080", "protocol": "ws"}
+    assert set(made["channels"]) == set(made["components"]["messages"]) == {str(kind) for kind in Kind}
+    assert made["components"]["messages"]["kline"]["payload"]["properties"]["k"]["properties"]["x"] == {
+        "type": "boolean"
+    }
+
+
+def test_examples_have_the_shapes_clients_know() -> None:
+    made = examples()
+
+    assert made[Kind.TRADE]["p"] == "100050.00000000"
+    assert made[Kind.DIFF]["a"] == [["100050.00000000", "0.00000000"]]  # removed: clients compare this text
+    assert (made[Kind.TICKER]["p"], made[Kind.TICKER]["P"]) == ("50.00000000", "0.050")
+    assert made[Kind.AVERAGE]["w"] == "100050.00000000"
+
+
+def test_checksum_is_over_ten_levels_of_each_side() -> None:
+    bids, asks = [(100 - at, at + 1) for at in range(12)], [(101 + at, at + 1) for at in range(12)]
+    packed = b"".join(pack("<qq", *level) for level in bids[:10] + asks[:10])
+
+    assert checksum(bids, asks) == zlib.crc32(packed)
+    assert checksum(bids, asks) != checksum(bids, [(101, 2), *asks[1:]])
+
+
+FINE = {
+    "running": True,
+    "processes": [{"process": "web-0", "state": "running", "restarts": 0}],
+    "rings": [{"ring": "log", "slots": 100, "lags": {"journaler": 50}}],
+    "storage": {"slow": False, "level": "ok", "text": "room enough"},
+    "ledger": {"differences": [], "trouble": ""},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({}, []),
+        ({"running": False}, ["not complete"]),
+        ({"processes": [{"process": "web-0", "state": "gone", "restarts": 2}]}, ["web-0 is gone", "again 2 times"]),
+        ({"rings": [{"ring": "log", "slots": 100, "lags": {"journaler": 51}}]}, ["journaler is 51 of 100"]),
+        ({"storage": {"slow": True, "level": "ok", "text": "slow"}}, ["Storage: slow"]),
+        ({"storage": {"slow": False, "level": "low", "text": "little room"}}, ["little room"]),
+        ({"ledger": {"differences": ["a of b"], "trouble": "store away"}}, ["differs: a of b", "store away"]),
+    ],
+)
+def test_operator_is_told_what_is_wrong_and_nothing_else(change: dict[str, object], told: list[str]) -> None:
+    found = alerts({**FINE, **change}, [{"pair": "BTCUSDT", "status": "TRADING"}])
+
+    assert len(found) == len(told)
+    assert all(part in sentence for part, sentence in zip(told, found, strict=True))
+
+
+def test_market_that_does_not_trade_is_told() -> None:
+    assert alerts(FINE, [{"pair": "BTCUSDT", "status": "HALT"}]) == ["BTCUSDT is HALT."]
