@@ -12,5 +12,6 @@ ffibuilder.set_source(
     #include "ringbuf/include/ring.h"
     #include "gateway/binary/server.h"
     #include "gateway/marketdata/feed.h"
+    #include "gateway/web/streams/fanout.h"
     """,
 )

@@ -166,3 +166,7 @@ int64_t feed_levels(feed_t *feed, int partition, uint32_t instrument, uint8_t si
 void feed_shutdown(feed_t *feed);
 const char *feed_error(const feed_t *feed);
 const feed_counters_t *feed_counters(const feed_t *feed);
+
+int32_t fanout_send(const int32_t *sockets, int32_t count, const uint8_t *clear, const void *frame, uint64_t size,
+                    int32_t *failed, int64_t *sent);
+int64_t fanout_send_one(int32_t socket, const void *frame, uint64_t size);

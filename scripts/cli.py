@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "history": ("scripts.history_command", "check what clients wrote down against the log"),
     "ship": ("scripts.ship", "copy the log to another site as it grows"),
     "restore": ("scripts.restore", "make a data folder from a shipped log, or show that it can be made"),
+    "dissector": ("scripts.dissector", "install the Wireshark dissector of our protocols"),
     "install": ("scripts.install", "lay out units, users and configuration under a root folder"),
     "host": ("scripts.host", "check, and on request tune, this host"),
     "replay-flow": ("scripts.replay_flow", "send recorded order flow, compare every execution and checkpoint"),

@@ -17,13 +17,14 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from engine import Places
 from journaler.chain import end_of
 from ringbuf import RingbufError
 from scripts.cells import Cells
 from scripts.config import CHECKOUT, Config
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.node import Node, NodeRings, engine_config
-from scripts.placement import CORE_KINDS, NOT_PINNED, Kind, ProcessPlan
+from scripts.placement import CORE_KINDS, NOT_PINNED, OBSERVER_KINDS, WEB_KINDS, Kind, ProcessPlan
 from scripts.replica_process import CONFIG_FILE, NAME
 from scripts.supervisor import FATAL, Child, Say, Supervisor
 
@@ -50,17 +51,19 @@ class ClusterSupervisor(Supervisor):
         self._failed_told = False
         self._log_told = False
         self._following_told = False
+        self._waiting: list[ProcessPlan] = []  # observers that are started once they have something to observe
 
     # --- life -------------------------------------------------------------------------------------------------------
 
     def start(self) -> Node:
         """Start the replicator; the core follows when it says so. Raises CommandError."""
         self._say(self.placement.describe())
+        self._snapshots.start()
         self._prepare()
         self._journal_end()  # verified as a whole, once, before anybody is told where it ends
         (self.config.run_dir / CONFIG_FILE).write_text(json.dumps(self.config.as_tables()))
         self._start_replicator()
-        self.node = self._make_node(commit=0)
+        self.node = self._make_node(commit=None)
         return self.node
 
     def step(self) -> bool:
@@ -69,6 +72,10 @@ class ClusterSupervisor(Supervisor):
         if self._rings is not None:
             self._look_at_storage()
             self._seeded()
+            self._revive_observers()
+            if not (self.state["state"] == "primary" and self.state["in_sync"]):
+                # S1: the standby takes the snapshots, the primary only when it is alone.
+                self._snapshots.step(self._rings, self._say)
         return not self._stopping
 
     def _handle_events(self, timeout_s: float) -> None:
@@ -174,6 +181,7 @@ class ClusterSupervisor(Supervisor):
             case "state":
                 self.state = {key: message[key] for key in self.state}
                 self._on_state(self.state)
+                self._launch_observers()
             case "page":
                 self._say(f"{message['event']}: {message['text']}")
             case "halt":
@@ -204,6 +212,8 @@ class ClusterSupervisor(Supervisor):
         node = self._make_node(commit=commit)
         self._seeding = node.log_end == 0 and not leads
         self._failed_told = self._log_told = self._following_told = False
+        self._waiting = [plan for plan in self.placement.processes if plan.kind in OBSERVER_KINDS]
+        self._observers_due.clear()
         self.node = node
         node.save()
         Cells.create(self.config.run_dir).close()
@@ -214,20 +224,26 @@ class ClusterSupervisor(Supervisor):
         journaler = [plan for plan in self.placement.processes if plan.kind is Kind.JOURNALER]
         self._launch(journaler)
 
-    def _make_node(self, *, commit: int) -> Node:
+    def _make_node(self, *, commit: int | None) -> Node:
+        """`commit` None: of a node whose core is not started yet, to be looked at only."""
         directory = self.config.journal_dir
         position = end_of(directory) if directory.is_dir() else None
         end = position.sequence if position is not None else 0
         port = self.config.gateway.binary.port if self.node is None else self.node.binary_port
+        commit = end if commit is None else min(commit, end)
+        snapshot = self._choose_snapshot(commit)
         self.node = Node(
             config=self.config,
             plans=self.placement.processes,
             log_end=end,
             epoch=position.epoch if position is not None else 0,
-            engine=engine_config(self.config),
+            engine=engine_config(self.config) if snapshot is None else snapshot.manifest.engine,
             binary_port=port,
             web_port=self._web_port(),
-            commit=min(commit, end),
+            feed_ports=self.node.feed_ports if self.node is not None else {},
+            snapshot="" if snapshot is None else str(snapshot.folder),
+            places=Places() if snapshot is None else snapshot.manifest.places,
+            commit=commit,
         )
         self._warn_of_fixed_capacities()
         return self.node
@@ -246,6 +262,10 @@ class ClusterSupervisor(Supervisor):
     def _becomes_ready(self, descriptor: int) -> None:
         child = self._pipes.pop(descriptor)
         self._epoll.unregister(descriptor)
+        if child.plan.kind in OBSERVER_KINDS:
+            if child.hear():
+                self._take_facts(child)
+            return
         try:
             self._read_facts(child)
         except CommandError as error:
@@ -255,9 +275,21 @@ class ClusterSupervisor(Supervisor):
             return  # its death is about to be told
         if child.plan.kind is Kind.JOURNALER:
             self._journaler_runs()
-        elif all(each.ready for each in self._children) and not self._following_told:
+        elif self._core_ready() and not self._following_told:
             self._following_told = True
             self._tell(event="following")
+            self._launch_observers()
+
+    def _core_ready(self) -> bool:
+        return all(child.ready for child in self._children if child.plan.kind not in OBSERVER_KINDS)
+
+    def _launch_observers(self) -> None:
+        """Feed and ledger follow like all others; web gateways need a leader for their sessions."""
+        leads = self.state["state"] == "primary"
+        ready = [plan for plan in self._waiting if leads or plan.kind not in WEB_KINDS]
+        if self._following_told and ready:
+            self._waiting = [plan for plan in self._waiting if plan not in ready]
+            self._launch(ready)
 
     def _journaler_runs(self) -> None:
         if self._log_told:
@@ -265,7 +297,8 @@ class ClusterSupervisor(Supervisor):
         self._log_told = True
         self._tell(event="log")
         if not self._seeding:
-            self._launch([plan for plan in self.placement.processes if plan.kind is not Kind.JOURNALER])
+            plans = [plan for plan in self.placement.processes if plan.kind not in OBSERVER_KINDS]
+            self._launch([plan for plan in plans if plan.kind is not Kind.JOURNALER])
 
     def _seeded(self) -> None:
         """A node with an empty log gets the first records, and with them what its core is made of; then it begins."""
@@ -280,6 +313,10 @@ class ClusterSupervisor(Supervisor):
         child.process.wait()
         if child not in self._children or self._stopping:
             return
+        if child.plan.kind in OBSERVER_KINDS:
+            self._forget_pipe(child)
+            self._bury_observers([child])
+            return
         error = self._death(child)
         self._say(f"process died: {error}")
         self._count_death(child.plan.name)
@@ -292,6 +329,17 @@ class ClusterSupervisor(Supervisor):
         else:
             self._forget([child])
             self._launch([child.plan])
+
+    def _revive_observers(self) -> None:
+        for name in [name for name, at in self._observers_due.items() if time.monotonic() >= at]:
+            del self._observers_due[name]
+            self._launch([plan for plan in self.placement.processes if plan.name == name])
+
+    def _forget_pipe(self, child: Child) -> None:
+        for descriptor, each in list(self._pipes.items()):
+            if each is child:
+                self._epoll.unregister(descriptor)
+                del self._pipes[descriptor]
 
     def _count_death(self, name: str) -> None:
         limits, now = self.config.supervisor, time.monotonic()

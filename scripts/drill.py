@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import secrets
+import signal
 import tempfile
 import time
 import traceback
@@ -34,6 +35,8 @@ def run(arguments: Sequence[str]) -> int:
     options = _parser(name, drill).parse_args(rest)
     if options.plant is not None and options.plant not in drill.faults:
         raise CommandError(f"--plant {options.plant}: must be one of {', '.join(drill.faults)}", ExitCode.USAGE)
+    # Hosts, processes and mounts of a drill that is ended must go with it.
+    signal.signal(signal.SIGTERM, _interrupt)
     if options.controls:
         return _controls(name, drill, options)
     line, code = _play(name, drill, options, options.plant)
@@ -41,6 +44,10 @@ def run(arguments: Sequence[str]) -> int:
         record(options.record, line)
     _print(line, as_json=options.json)
     return code
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _parser(name: str, drill: Drill) -> argparse.ArgumentParser:

@@ -98,6 +98,10 @@ test_tools() {
     command -v strace >/dev/null || missing+=(strace)
     command -v tshark >/dev/null || missing+=(tshark)
     PATH=$PATH:/usr/sbin command -v clickhouse-server >/dev/null || missing+=(clickhouse-server)
+    # Drills of two nodes: hosts are network namespaces, etcd decides between them. The units are judged by systemd's tools.
+    command -v etcd >/dev/null || missing+=(etcd-server)
+    PATH=$PATH:/usr/sbin command -v ip >/dev/null || missing+=(iproute2)
+    command -v systemd-analyze >/dev/null || missing+=(systemd)
     ((${#missing[@]} == 0)) && return
     if is_root && command -v apt-get >/dev/null; then
         shown "tools of the tests: ${missing[*]}" tools apt_install "${missing[@]}"

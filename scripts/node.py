@@ -315,8 +315,11 @@ class NodeRings:
             return made
 
     @classmethod
-    def attach(cls, node: Node, *, writable: bool = True) -> Self:
-        """Map the rings of a running node. Not writable: a tool that must not disturb it."""
+    def attach(cls, node: Node, *, writable: bool = True, read_only: frozenset[str] = frozenset()) -> Self:
+        """Map the rings of a running node. Not writable: a tool that must not disturb it.
+
+        `read_only`: names of rings that are mapped for reading although the others are not.
+        """
         config = node.config
         prefix = config.node.ring_prefix
         with ExitStack() as stack:
@@ -328,9 +331,9 @@ class NodeRings:
                         f"{prefix}.{name}",
                         slot_size=slot_size,
                         schema_hash=wire.SCHEMA_HASH,
-                        writable=writable,
+                        writable=writable and name not in read_only,
                         run_dir=config.run_dir,
-                        doorbells=doorbells if writable else None,
+                        doorbells=doorbells if writable and name not in read_only else None,
                     )
                 )
 

@@ -65,6 +65,7 @@ from scripts.node import (
 from scripts.placement import NOT_PINNED, Kind, ProcessPlan
 from scripts.rejoin import MatcherRejoin, WorkingOn, rejoin_sequencer
 from scripts.role import FollowerRole
+from scripts.sandbox import program_paths, read_only
 from scripts.snapshots.files import SnapshotError
 from scripts.snapshots.loading import load_owners, load_reports
 from scripts.snapshots.replaying import quarantined
@@ -89,6 +90,8 @@ SLOT_SIZE = 128
 REJOIN = "rejoin"
 BACK_RECORDS = 4096  # behind the log at most, to be no longer away
 STAGE_LAPPED = -1
+# Who talks to strangers cannot write the log, whatever they make it do.
+READ_ONLY = {Kind.GATEWAY: frozenset({"log"}), Kind.ADMIN: frozenset({"log"})}
 
 
 class Owner(Protocol):
@@ -109,7 +112,7 @@ class Process:
         self.rejoins = rejoins
         self.stopping = False
         self._parent = os.getppid()
-        self.rings = NodeRings.attach(node)
+        self.rings = NodeRings.attach(node, read_only=READ_ONLY.get(plan.kind, frozenset()))
         stack.callback(self.rings.close)
         self._stack = stack
         self.counters = stack.enter_context(CounterFile.create(counter_path(self.config, plan.name), plan.name))
@@ -591,6 +594,7 @@ def _serve_gateway(process: Process, ready: Ready, server: BinaryServer, source:
     watched = [(ring, Watch.PUBLISHED) for ring in (*rings.reports.values(), rings.reply)]
     bell = process.doorbell([*watched, (rings.ingress[source], Watch.CURSORS)], sockets=True)
     role = _follow(process, None, [], [server])
+    read_only([*program_paths(), process.config.journal_dir / "reports"])
     ready(facts)
     process.serve(
         [server.stage],

@@ -11,16 +11,18 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import uvloop
 
 from gateway.clients import Signer, load_signer
+from gateway.marketdata.feed import Feed, Kind
 from gateway.web.app import WebGateway
 from gateway.web.config import LimitsConfig, WebConfig
 from gateway.web.core_link import CoreLink, InputReader
 from gateway.web.history_server import HistoryConfig, HistoryServer
+from gateway.web.streams.live import LiveMarket
 from journaler.reader import ReportArchive
 from ringbuf import Watch
 from ringbuf.wire import messages as wire
@@ -29,7 +31,8 @@ from scripts.admin.key import create_ed25519_key
 from scripts.admin.link import AdminLink
 from scripts.admin.session import create_session
 from scripts.config import Config
-from scripts.exit_codes import CommandError
+from scripts.exit_codes import CommandError, ExitCode
+from scripts.feed_process import STAGE_LAPPED, cure, feed_config
 from scripts.node import seal_key
 from scripts.processes import HOUSEKEEPING_S, Process, Ready
 
@@ -89,7 +92,8 @@ async def _serve(process: Process, ready: Ready) -> None:
         credentials=lambda: asyncio.to_thread(credentials, config, number),
         partitions=node.engine.partitions,
     )
-    gateway = WebGateway(web_config(process, number), core=core, inputs=InputReader(process.rings.reports, archive))
+    inputs = InputReader(process.rings.reports, archive)
+    gateway = WebGateway(web_config(process, number), core=core, inputs=inputs, live=live_market(process, number))
     # A node that follows another one cannot bind a session before it leads; it answers 503 until then.
     await gateway.start(wait_for_core=not config.replicated)
     process.count("web", gateway.numbers)
@@ -132,10 +136,40 @@ def web_config(process: Process, number: int) -> WebConfig:
         listen_keys=web.listen_keys,
         body_bytes_max=web.body_bytes_max,
         connections_max=web.connections_max,
+        stream_attempts=web.stream_attempts,
+        stream_messages_per_s=web.stream_messages_per_s,
+        streams_max=web.streams_max,
+        stream_queue_bytes=web.stream_queue_bytes,
         open_orders_max=node.engine.open_orders_per_account_max,
         hash_seed=node.engine.hash_seed,
         seal_key=seal_key(config),
     )
+
+
+def live_market(process: Process, number: int) -> LiveMarket:
+    """Return books of this worker's own, made from the market rings and their archive."""
+    slots = process.config.gateway.web.derived_slots
+    feed = Feed(replace(feed_config(process.node), publish=Kind(0), destinations=(), derived_slots=slots))
+    feed.attach(process.rings.market)
+    feed.start()
+    repairs = Repairs(process, feed, number)
+    return LiveMarket(feed, repairs.stalled)
+
+
+class Repairs:
+    """What to do when market data is missing: the first worker has it made again, the others wait for that."""
+
+    def __init__(self, process: Process, feed: Feed, number: int) -> None:
+        self._process, self._feed, self._number = process, feed, number
+        self._task: asyncio.Task[None] | None = None
+
+    def stalled(self, status: int) -> None:
+        """Take the status of a feed that cannot go on."""
+        if status != STAGE_LAPPED:
+            raise CommandError(f"web: {self._feed.error or 'the feed failed'} ({status})", ExitCode.INTERNAL)
+        if self._number == 0 and (self._task is None or self._task.done()):
+            cure_it = asyncio.to_thread(cure, self._process, self._feed, status)
+            self._task = asyncio.get_running_loop().create_task(cure_it)
 
 
 # --- sessions of the workers ------------------------------------------------------------------------------------------

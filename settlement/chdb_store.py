@@ -99,9 +99,12 @@ class ChdbStore:
         self._check_space()
         block = pa.table({name: _to_arrow(column) for name, column in columns.items()})
         with self._lock:
-            # Found by its name in this very frame; under the lock, since with two queries at once it may not be.
+            # Found by its name in this very frame; under the lock, since with two queries at once it may not be. In one
+            # thread: with two the engine's threads were seen waiting for each other for ever, on a loaded machine.
             try:
-                self._alive.query(f"INSERT INTO {table} ({', '.join(columns)}) SELECT * FROM Python(block)")
+                self._alive.query(
+                    f"INSERT INTO {table} ({', '.join(columns)}) SELECT * FROM Python(block) SETTINGS max_threads = 1"
+                )
             except RuntimeError as error:
                 raise _store_error(error, self.place) from error
         del block

@@ -92,7 +92,7 @@ class Consumer:
         self._wait = wait
         self._derivation = Derivation(insurance_account=config.insurance_account)
         self._definitions = Definitions()
-        self._writer = Writer(ledger, config, wait=wait)
+        self._writer = Writer(ledger, config, clock_ns=clock_ns, wait=wait)
         self._pending: Batch | None = None
         self._last_record = b""
         self._last_ts_ns = 0
@@ -112,6 +112,10 @@ class Consumer:
             retries=writer.retries,
             trouble=trouble,
         )
+
+    def busy_ns(self) -> int:
+        """Return how long the store has been at one call of the writer or of `step`; 0 = at none. From any thread."""
+        return self._writer.busy_ns()
 
     @property
     def counts(self) -> Counts:
@@ -278,10 +282,14 @@ class Consumer:
 class Writer:
     """Appends blocks in a thread of its own, again and again until the store takes them."""
 
-    def __init__(self, ledger: Ledger, config: ConsumerConfig, *, wait: Callable[[float], bool]) -> None:
+    def __init__(
+        self, ledger: Ledger, config: ConsumerConfig, *, clock_ns: Callable[[], int], wait: Callable[[float], bool]
+    ) -> None:
         self._ledger = ledger
         self._config = config
+        self._clock_ns = clock_ns
         self._wait = wait
+        self._began: dict[int, int] = {}  # thread -> when it went into the store
         self._queue: queue.Queue[Delivery | None] = queue.Queue(maxsize=1)
         self._idle = threading.Event()
         self._stopping = False
@@ -304,6 +312,10 @@ class Writer:
         """Queue a block; there is room, since nobody else puts any."""
         self._idle.clear()
         self._queue.put_nowait(delivery)
+
+    def busy_ns(self) -> int:
+        began = min(list(self._began.values()), default=0)
+        return self._clock_ns() - began if began else 0
 
     def drain(self) -> bool:
         """Wait until everything queued is stored; False if the store is in trouble."""
@@ -364,6 +376,7 @@ class Writer:
     def _insist(self, action: Callable[[], None]) -> bool:
         """Do it until it works; False when asked to end before. A BooksDiffer is for the caller."""
         while True:
+            self._began[threading.get_ident()] = self._clock_ns()
             try:
                 action()
             except StoreUnavailable as error:
@@ -377,6 +390,8 @@ class Writer:
             else:
                 self.trouble = ""
                 return True
+            finally:
+                del self._began[threading.get_ident()]
             self.retries += 1
             if self._stopping or self._wait(self._config.retry_ms / 1000) or self._stopping:
                 return False

@@ -200,7 +200,6 @@ static bool own_record(ledger_t *ledger, const log_slot_t *slot, const report_sp
     case TEMPLATE_SNAPSHOT:
     case TEMPLATE_PAIRS_PAUSED:
     case TEMPLATE_PAIRS_RESUMED:
-    case TEMPLATE_QUARANTINE: /* the refusal it causes is a report */
     case TEMPLATE_ACTIVATE:
         return true;
     default:
@@ -234,6 +233,7 @@ static bool request(ledger_t *ledger, const log_slot_t *slot)
         return add_asset(ledger, (const asset_add_t *)slot->block);
     case TEMPLATE_INSTRUMENT_ADD:
         return add_instrument(ledger, (const instrument_add_t *)slot->block);
+    case TEMPLATE_QUARANTINE: /* the refusals it causes are reports */
     case TEMPLATE_SEQUENCE:
     case TEMPLATE_MASS_CANCEL_REQUEST:
     case TEMPLATE_ORDER_STATUS_REQUEST:

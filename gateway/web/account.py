@@ -154,10 +154,11 @@ async def my_trades(call: Call) -> list[dict[str, Any]]:
         values.append(end_ns)
     await gateway.caught_up()
     newest = start_ns is None and "fromId" not in call.values
+    turn = "DESC" if newest else "ASC"
     query = (
         "SELECT instrument, trade_id, order_id, list_id, price, qty, quote, fee, fee_asset, side, maker, ts_ns"
-        f" FROM fills WHERE {' AND '.join(conditions)} ORDER BY ts_ns {'DESC' if newest else 'ASC'},"
-        f" trade_id {'DESC' if newest else 'ASC'} LIMIT {call.get('limit', 500):d}"
+        f" FROM fills WHERE {' AND '.join(conditions)} ORDER BY {'' if 'symbol' in call.values else f'ts_ns {turn},'}"
+        f" trade_id {turn} LIMIT {call.get('limit', 500):d}"
     )
     rows = gateway.store.rows(query, values)
     return [_trade(call, row) for row in (reversed(rows) if newest else rows)]
@@ -260,6 +261,28 @@ async def order_counts(call: Call) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+async def limits(call: Call) -> list[dict[str, Any]]:
+    """What this key may use, what is left, and when it begins anew."""
+    gateway = call.gateway
+    config = gateway.config.limits
+    now_s = gateway.now_us() // 1_000_000
+    orders = gateway.limits.orders(call.account, 0)
+    used = int(call.headers.get("X-MBX-USED-WEIGHT-1M", 0))
+    rows = (
+        ("REQUEST_WEIGHT", "key", 60, config.weight_per_minute, used),
+        ("ORDERS", "account", 10, config.orders_per_10_seconds, orders.ten_seconds),
+        ("ORDERS", "account", 86_400, config.orders_per_day, orders.day),
+    )
+    return [
+        {
+            "limitType": kind, "scope": scope, "windowSeconds": window, "limit": limit, "used": count,
+            "remaining": max(0, limit - count), "resetsAt": call.time((now_s // window + 1) * window * 1_000_000_000),
+        }
+        for kind, scope, window, limit, count in rows
+        if limit
+    ]  # fmt: skip
+
+
 async def allocations(call: Call) -> list[dict[str, Any]]:
     """No order here is ever routed over several books, so there are none."""
     call.instrument()
@@ -341,6 +364,10 @@ ENDPOINTS = (
     Endpoint(
         "GET", "/api/v3/rateLimit/order", "Unfilled orders counted", order_counts,
         socket="account.rateLimits.orders", security=Security.USER_DATA, weight=40, answer="array",
+    ),
+    Endpoint(
+        "GET", "/api/v3/limits", "Limits of this key: used, remaining, reset", limits, socket="limits",
+        security=Security.USER_DATA, weight=1, answer="array",
     ),
     Endpoint(
         "GET", "/api/v3/account/events", "Private events after a vector, for resuming", events,

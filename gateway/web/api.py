@@ -20,6 +20,7 @@ INTEGER = r"^-?[0-9]{1,19}$"
 CLIENT_ID = r"^[.A-Z:/a-z0-9_-]{1,36}$"
 INT64_MAX = (1 << 63) - 1
 SYMBOL = r"^[A-Z0-9._-]{1,24}$"
+_NUMBER, _INTEGER = re.compile(NUMBER), re.compile(INTEGER)
 
 
 class Security(StrEnum):
@@ -61,7 +62,7 @@ class Param:
             case Kind.INTEGER:
                 return self._integer(str(text))
             case Kind.DECIMAL:
-                if not re.match(NUMBER, str(text)):
+                if not _NUMBER.match(str(text)):
                     raise illegal(self.name, NUMBER)
                 return str(text)
             case Kind.BOOLEAN:
@@ -75,7 +76,7 @@ class Param:
         return self._string(str(text))
 
     def _integer(self, text: str) -> int:
-        if not re.match(INTEGER, text) or not -INT64_MAX <= int(text) <= INT64_MAX:
+        if not _INTEGER.match(text) or not -INT64_MAX <= int(text) <= INT64_MAX:
             raise illegal(self.name, INTEGER)
         value = int(text)
         if self.high is not None and value > self.high and self.clamp:
@@ -121,6 +122,7 @@ class Call:
     deadline_us: int = 0
     microseconds: bool = False
     address: str = ""
+    payer: str = ""  # whose budget the weight comes from: the address, or the key once its signature is good
     headers: dict[str, str] = field(default_factory=dict)
     order_count: int = 0  # orders this request has counted
 
@@ -166,7 +168,12 @@ class Endpoint:
     free_on_success: bool = False  # placing, changing and canceling cost weight only when they fail
     never_limited: bool = False  # cancels
     answer: str = "object"  # or array; for the schema
-    names: frozenset[str] = field(default=frozenset())
+    by_name: dict[str, Param] = field(init=False)
+    required: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_name", {param.name: param for param in self.params})
+        object.__setattr__(self, "required", tuple(param.name for param in self.params if param.required))
 
     def cost(self, params: Mapping[str, Any]) -> int:
         return self.weight if isinstance(self.weight, int) else self.weight(params)
@@ -174,14 +181,13 @@ class Endpoint:
     def parse(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return the parsed values; parameters nobody knows are left alone. Raises ApiError."""
         values = {}
-        for param in self.params:
-            text = params.get(param.name)
-            if text is not None and text != "":
-                values[param.name] = param.parse(text)
-            elif param.required:
-                raise missing(param.name)
-            elif text == "":
-                raise empty(param.name)
+        known = self.by_name
+        for name, text in params.items():
+            if name in known and text is not None:
+                values[name] = known[name].parse(text)
+        for name in self.required:
+            if name not in values:
+                raise missing(name)
         return values
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from typing import Any
 
@@ -12,12 +13,15 @@ from gateway.web.config import WebConfig
 from gateway.web.core_link import CoreLink, InputReader
 from gateway.web.endpoints import ENDPOINTS
 from gateway.web.gateway import Gateway
+from gateway.web.guard import HeadGuard
 from gateway.web.listen_keys import PATTERN as LISTEN_KEY
 from gateway.web.listen_keys import ListenKeys, ListenKeySockets
 from gateway.web.listen_keys import endpoints as listen_key_endpoints
 from gateway.web.metrics import Metrics
 from gateway.web.openapi import document
 from gateway.web.rest import RestEndpoint, errors_as_json, json_bytes, json_response
+from gateway.web.streams.live import LiveMarket, LiveMarketView
+from gateway.web.streams.sockets import StreamLimits, StreamSockets
 from gateway.web.user_streams import UserStreams
 from gateway.web.ws_api import SocketApi
 
@@ -29,10 +33,15 @@ HEADER_BYTES_MAX = 16_384
 class WebGateway:
     """`start()` listens, `stop()` ends."""
 
-    def __init__(self, config: WebConfig, *, core: CoreLink, inputs: InputReader) -> None:
+    def __init__(
+        self, config: WebConfig, *, core: CoreLink, inputs: InputReader, live: LiveMarket | None = None
+    ) -> None:
+        """`live`: books of the markets; without them there are no public streams."""
         self._config = config
         self.gateway = Gateway(config, core=core, inputs=inputs)
         self.metrics = Metrics(config.number)
+        self._guard = HeadGuard()
+        self._guard_task: asyncio.Task[None] | None = None
         self.streams = UserStreams(self.gateway)
         path = config.store_path.with_name("listen_keys.db")
         self._listen_keys = ListenKeys(path) if config.listen_keys else None
@@ -40,6 +49,10 @@ class WebGateway:
             self._listen_sockets = ListenKeySockets(self.gateway, self._listen_keys, self.streams)
         self._document = b""
         self.sockets = SocketApi(self.gateway, self.streams, self.metrics, web_logger)
+        self.market: StreamSockets | None = None
+        if live is not None:
+            self.gateway.market = LiveMarketView(lambda: self.gateway.store, live)
+            self.market = StreamSockets(self.gateway, live, stream_limits(config))
         self._runner: web.AppRunner | None = None
 
     def application(self) -> web.Application:
@@ -55,6 +68,9 @@ class WebGateway:
             app.router.add_route(endpoint.method, endpoint.path, handler.__call__)
         app.router.add_get("/openapi.json", self._openapi)
         app.router.add_get("/ws-api/v3", self.sockets.handle)
+        if self.market is not None:
+            for path in ("/ws", "/ws/{names:.*}", "/stream"):
+                app.router.add_get(path, self.market.handle)
         app.router.add_get("/health", self._health)
         app.router.add_get("/ready", self._ready)
         app.router.add_get("/metrics", self._metrics_text)
@@ -62,6 +78,8 @@ class WebGateway:
 
     async def start(self, *, wait_for_core: bool = True) -> None:
         await self.gateway.start(wait_for_core=wait_for_core)
+        if self.market is not None:
+            self.market.start()
         self._runner = web.AppRunner(
             self.application(), access_log=None, handle_signals=False, max_line_size=HEADER_BYTES_MAX,
             max_field_size=HEADER_BYTES_MAX, shutdown_timeout=SHUTDOWN_S,
@@ -76,9 +94,14 @@ class WebGateway:
             ssl_context=self._tls(),
         )
         await site.start()
+        self._guard_task = asyncio.create_task(self._guard.run(self._runner.server))
 
     async def stop(self) -> None:
+        if self._guard_task is not None:
+            self._guard_task.cancel()
         await self.sockets.shutdown()
+        if self.market is not None:
+            await self.market.shutdown()
         if self._listen_keys is not None:
             await self._listen_sockets.shutdown()
             self._listen_keys.close()
@@ -89,7 +112,11 @@ class WebGateway:
 
     def numbers(self) -> dict[str, int]:
         """Return what `bullring stat` shows of this worker."""
-        return self.gateway.numbers() | {
+        market = {} if self.market is None else self.market.numbers()
+        return {
+            **self.gateway.numbers(),
+            **market,
+            "silent_closed": self._guard.closed,
             "socket_connections": self.sockets.count,
             "socket_slow_closed": self.sockets.slow,
             "user_subscriptions": self.streams.count,
@@ -128,3 +155,14 @@ class WebGateway:
         for name, value in self.numbers().items():
             self.metrics.gauge(name, value)
         return web.Response(body=self.metrics.text(), content_type="text/plain", charset="utf-8")
+
+
+def stream_limits(config: WebConfig) -> StreamLimits:
+    """Return the limits of public streams."""
+    return StreamLimits(
+        connections_max=config.connections_max,
+        attempts_per_5_minutes=config.stream_attempts,
+        messages_per_s=config.stream_messages_per_s,
+        streams_max=config.streams_max,
+        queue_bytes=config.stream_queue_bytes,
+    )

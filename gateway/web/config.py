@@ -7,6 +7,7 @@ from pathlib import Path
 
 PORT_MAX = 65535
 BODY_BYTES_MIN = 1024
+QUEUE_BYTES_MIN = 65536
 
 
 class WebConfigError(ValueError):
@@ -48,6 +49,10 @@ class WebConfig:
     listen_keys: bool  # the withdrawn listenKey way to private events, kept for older clients
     body_bytes_max: int
     connections_max: int  # WebSocket connections of one worker
+    stream_attempts: int  # connections to streams of one address in 5 minutes; 0 = no limit
+    stream_messages_per_s: int  # from a client of streams; 0 = no limit
+    streams_max: int  # of one connection
+    stream_queue_bytes: int  # kept for one connection that does not keep up
     open_orders_max: int  # of an account, unless the operator set another
     hash_seed: int  # keys the hashes of text order ids
     seal_key: bytes
@@ -61,5 +66,10 @@ class WebConfig:
             raise WebConfigError("tls_certificate and tls_key: give both or none")
         if self.body_bytes_max < BODY_BYTES_MIN:
             raise WebConfigError(f"body_bytes_max = {self.body_bytes_max}: must be at least {BODY_BYTES_MIN}")
-        if self.connections_max < 1:
-            raise WebConfigError(f"connections_max = {self.connections_max}: must be at least 1")
+        least = {
+            "connections_max": 1, "stream_attempts": 0, "stream_messages_per_s": 0, "streams_max": 1,
+            "stream_queue_bytes": QUEUE_BYTES_MIN,
+        }  # fmt: skip
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise WebConfigError(f"{name} = {getattr(self, name)}: must be at least {low}")

@@ -10,7 +10,6 @@ request a client was told nothing about is not applied later on.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +30,8 @@ FLAG_LAST_OF_INPUT = 2
 READ_AHEAD = 64
 RETRY_S = 0.0005
 RECONNECT_S = 0.1
+SWEEP_S = 0.5
+FIRST_LOOK = 4
 CREDENTIALS_S = 1.0
 NO_SIGNER = HmacSigner("", b"")  # until there are credentials
 ANSWER_TIMEOUT_S = 10.0
@@ -60,6 +61,7 @@ class Answer:
 class _Pending:
     done: asyncio.Future[dict[int, list[Answer]]]
     waiting: dict[int, int]  # number -> answers still to come
+    until: float
     answers: dict[int, list[Answer]] = field(default_factory=dict)
 
 
@@ -84,6 +86,7 @@ class CoreLink(BullringClient):
 
     async def run(self) -> None:
         """Bind the session again and again, for ever."""
+        self._spawn(self._sweep())
         while True:
             try:
                 if not await self._ready_to_sign():
@@ -100,6 +103,16 @@ class CoreLink(BullringClient):
             if self._link is not None:
                 self._link.close()
             await asyncio.sleep(RECONNECT_S)
+
+    async def _sweep(self) -> None:
+        """Give up what has waited too long; one look now and then costs less than a timer for each request."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = asyncio.get_running_loop().time()
+            for pending in list(self._pending.values()):
+                if pending.until < now and not pending.done.done():
+                    self.unknown_outcomes += 1
+                    pending.done.set_exception(OutcomeUnknown("no answer in time"))
 
     async def _ready_to_sign(self) -> bool:
         if self.session_id == 0:
@@ -118,8 +131,9 @@ class CoreLink(BullringClient):
             raise CoreUnavailable("the session to the exchange is not bound")
         first = self._own.next_seq
         now_ns = self._wall_ns()  # the sequencer counts max_latency_us from here
-        done: asyncio.Future[dict[int, list[Answer]]] = asyncio.get_running_loop().create_future()
-        pending = _Pending(done, {})
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[dict[int, list[Answer]]] = loop.create_future()
+        pending = _Pending(done, {}, loop.time() + ANSWER_TIMEOUT_S)
         frames = bytearray()
         for index, message in enumerate(messages):
             seq_num = first + index
@@ -132,11 +146,7 @@ class CoreLink(BullringClient):
         self._own.next_seq = first + len(messages)
         self._link.send(bytes(frames))
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                answers = await done
-        except TimeoutError:
-            self.unknown_outcomes += 1
-            raise OutcomeUnknown("no answer in time") from None
+            answers = await done
         finally:
             for seq_num in range(first, first + len(messages)):
                 self._pending.pop(seq_num, None)
@@ -209,23 +219,28 @@ class InputReader:
     async def after(self, partition: int, report_seq: int) -> list[WireMessage]:
         """Return the reports of the input of `report_seq` from there to its end; waits until it has ended."""
         found: list[WireMessage] = []
-        cause = None
-        at = report_seq
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                while True:
-                    for slot in self._slots(partition, at, READ_AHEAD):
-                        template, flags, in_seq = _head(slot)
-                        cause = in_seq if cause is None else cause
-                        if in_seq != cause:
-                            return found
-                        found += _decoded(template, slot)
-                        at += 1
-                        if flags & FLAG_LAST_OF_INPUT:
-                            return found
-                    if at >= self._reports[partition].published:
-                        await asyncio.sleep(RETRY_S)
+        at, cause, ended = self._scan(partition, report_seq, FIRST_LOOK, None, found)
+        end = asyncio.get_running_loop().time() + ANSWER_TIMEOUT_S
+        while not ended and asyncio.get_running_loop().time() < end:
+            if at >= self._reports[partition].published:
+                await asyncio.sleep(RETRY_S)
+            at, cause, ended = self._scan(partition, at, READ_AHEAD, cause, found)
         return found
+
+    def _scan(
+        self, partition: int, at: int, count: int, cause: int | None, found: list[WireMessage]
+    ) -> tuple[int, int | None, bool]:
+        """Add up to `count` reports of one cause to `found`; return where to go on, the cause, whether it has ended."""
+        for slot in self._slots(partition, at, count):
+            template, flags, in_seq = _head(slot)
+            cause = in_seq if cause is None else cause
+            if in_seq != cause:
+                return at, cause, True
+            found += _decoded(template, slot)
+            at += 1
+            if flags & FLAG_LAST_OF_INPUT:
+                return at, cause, True
+        return at, cause, False
 
     def before(self, partition: int, report_seq: int) -> list[WireMessage]:
         """Return the reports of the input of `report_seq` that stand before it."""

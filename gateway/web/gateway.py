@@ -133,21 +133,34 @@ class Gateway:
     def admit(self, endpoint: Endpoint, call: Call) -> int:
         """Count the weight of a request; return it. Raises ApiError -1003."""
         weight = endpoint.cost(call.params)
-        use = self.limits.admit(call.address, weight, always=endpoint.never_limited)
+        call.payer = call.address
+        self._charge(endpoint, call, weight)
+        return weight
+
+    def charge_key(self, endpoint: Endpoint, call: Call, weight: int) -> None:
+        """A signature was good: the weight is the key's, not that of an address it may share. Raises ApiError -1003."""
+        assert call.key is not None  # authenticated
+        if not self.config.limits.weight_per_minute:
+            return
+        self.limits.give_back(call.address, weight)
+        call.payer = f"key {call.key.id}"
+        self._charge(endpoint, call, weight)
+
+    def _charge(self, endpoint: Endpoint, call: Call, weight: int) -> None:
+        use = self.limits.admit(call.payer, weight, always=endpoint.never_limited)
         self._weight_headers(call, use.weight)
         if use.retry_after_s:
             limit = self.config.limits.weight_per_minute
             if use.banned:
                 until = int(time.time() + use.retry_after_s) * 1000
-                text = f"Way too much request weight used; IP banned until {until}."
+                text = f"Way too much request weight used; banned until {until}."
                 raise ApiError(-1003, text, status=BANNED, retry_after_s=use.retry_after_s)
             text = f"Too much request weight used; current limit is {limit} request weight per 1 MINUTE."
             raise ApiError(-1003, text, status=LIMITED, retry_after_s=use.retry_after_s)
-        return weight
 
     def free(self, call: Call, weight: int) -> None:
         """The request succeeded and such are free."""
-        self._weight_headers(call, self.limits.give_back(call.address, weight))
+        self._weight_headers(call, self.limits.give_back(call.payer, weight))
 
     def _weight_headers(self, call: Call, used: int) -> None:
         limit = self.config.limits.weight_per_minute

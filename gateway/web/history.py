@@ -65,7 +65,8 @@ class HistoryBuilder:
         self._live: dict[OrderKey, OrderState] = {(o.instrument, o.order_id): o for o in store.open_orders()}
         self._counters = store.counters()
         self._texts = store.texts()
-        self._last_trades = store.last_trades()
+        known = ((each, store.last_trade(each)) for each in self.reference.instruments)
+        self._last_trades = {instrument: trade for instrument, trade in known if trade is not None}
         self._next_event = store.last_event() + 1
         self._refused: dict[tuple[int, int], OrderState] = {
             (session, seq_num): OrderState(*row) for session, seq_num, row in store.meta().get(REFUSED, [])

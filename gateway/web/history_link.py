@@ -57,6 +57,8 @@ class HistoryLink:
         """Return when reports below the given sequences are in history. Raises HistoryLate."""
         if self.connected and all(self.positions.get(partition, 0) >= at for partition, at in needed.items()):
             return
+        if self._writer is not None:
+            self._writer.write(b'{"hurry":true}\n')
         await self._wait(dict(needed), timeout_s)
 
     async def moved(self) -> None:

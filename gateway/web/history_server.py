@@ -2,7 +2,7 @@
 
 Workers connect to a Unix socket. After each commit they get one line of JSON: {"log": n, "reports": {"1": n, ...},
 "event": id, "reference": version}. They send lines too: {"account", "number", "text"}, a text that a request will carry
-only as a number; sent before the request, so it is read before its report.
+only as a number; sent before the request, so it is read before its report; and {"hurry"}: a client waits for a commit.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ LINE_MAX = 4096
 BACKLOG = 64
 IN_SEQ_OFFSET = 24
 PRUNE_EVERY_S = 10.0
+BURST_PAUSE_S = 0.003  # least time between two commits while nobody waits for one
+UNREADY_S = 0.001
 MEANWHILE_S = 0.02  # how long texts may stay unread while nothing else happens
 
 
@@ -59,6 +61,11 @@ class ReportSource:
         self._archive = archive
         self.position = position
 
+    @property
+    def behind(self) -> int:
+        """How many reports are there to be read; none while a restarted owner makes old ones again."""
+        return max(0, self._ring.published - self.position)
+
     def read(self, before: int) -> list[memoryview]:
         """Return the next slots whose cause is below log sequence `before`, at most REPORTS_MAX."""
         count = min(self._ring.published - self.position, REPORTS_MAX)
@@ -67,7 +74,7 @@ class ReportSource:
         try:
             data = self._ring.read(self.position, count)
         except (Lapped, IndexError):
-            data = self._archive.read(self._partition, self.position, count)
+            data = self._archived(count)
         view = memoryview(data)
         slots = [view[at : at + SLOT_SIZE] for at in range(0, len(data), SLOT_SIZE)]
         fitting = 0
@@ -75,6 +82,14 @@ class ReportSource:
             fitting += 1
         self.position += fitting
         return slots[:fitting]
+
+    def _archived(self, count: int) -> bytes:
+        """Return what the archive has, up to a slot that a power loss took and that has not been made again yet."""
+        data = self._archive.read(self._partition, self.position, count)
+        for at in range(0, len(data), SLOT_SIZE):
+            if not any(data[at : at + SLOT_SIZE]):
+                return data[:at]
+        return data
 
 
 def in_seq(slot: memoryview) -> int:
@@ -88,6 +103,7 @@ class HistoryServer:
         self._config = config
         self._store = HistoryStore.open(config.store_path, cluster=config.cluster, log_end=config.log_end)
         meta = self._store.meta()
+        self._log_ring = log
         self._log = LogFollower(log, config.journal_dir, start=int(meta.get("log", 0)))
         self._archive = ReportArchive(config.journal_dir)
         known = meta.get("reports", {})
@@ -108,21 +124,25 @@ class HistoryServer:
         self._clients: dict[socket.socket, bytearray] = {}
         self._behind: set[socket.socket] = set()  # did not take the last line: gets the next one
         self._prune_due = 0.0
+        self._committed_at = 0.0
+        self._hurry = False
         self.commits = 0
         self.reports = 0
 
     @property
     def lag(self) -> int:
         """How many reports are published and not in history yet."""
-        return sum(source._ring.published - source.position for source in self._sources.values())
+        return sum(source.behind for source in self._sources.values())
 
     def step(self, timeout_s: float) -> None:
         """Take what there is; sleep at most `timeout_s` when there is nothing."""
-        if self._take():
-            self._sockets(0.0)
+        if self._moved():
+            self._gather()
+            # What is there may have to wait: for the record that caused it, or for the archive.
+            self._sockets(0.0 if self._take() else UNREADY_S)
             return
         self._doorbell.arm()
-        if self._take():
+        if self._moved():
             self._doorbell.disarm()
             return
         self._prune()
@@ -141,17 +161,28 @@ class HistoryServer:
     def caught_up(self) -> bool:
         return self.lag == 0
 
+    def _moved(self) -> bool:
+        """Whether there is anything to take, or somebody still to be told of what was."""
+        if self._behind:
+            self._tell()
+        return self._log_ring.visible > self._log.sequence or self.lag > 0
+
+    def _gather(self) -> None:
+        """In a burst let more come before the next commit, unless somebody waits for it. A lone order never waits."""
+        due = self._committed_at + BURST_PAUSE_S
+        while not self._hurry and (left := due - time.monotonic()) > 0:
+            self._sockets(left)
+
     # --- rings to store ---------------------------------------------------------------------------------------------
 
     def _take(self) -> bool:
+        self._hurry = False
         batch = self._log.read()
         before = self._log.sequence
         slots: list[memoryview] = []
         for source in self._sources.values():
             slots += source.read(before)
         if batch is None and not slots:
-            if self._behind:
-                self._tell()
             return False
         if slots:
             self._sockets(0.0)  # texts that these reports need were sent before
@@ -161,6 +192,7 @@ class HistoryServer:
         self.builder.feed_reports(slots)
         self.builder.flush({"log": before, "reports": {str(p): s.position for p, s in self._sources.items()}})
         self.commits += 1
+        self._committed_at = time.monotonic()
         self.reports += len(slots)
         self._tell()
         return True
@@ -176,6 +208,7 @@ class HistoryServer:
             events_max=self._config.events_max,
             ended_before_ns=time.time_ns() - self._config.ended_orders_days * day_ns,
             trades_before_ns=time.time_ns() - self._config.trades_days * day_ns,
+            instruments=list(self.builder.reference.instruments),
         )
         self._store.commit()
 
@@ -241,6 +274,9 @@ class HistoryServer:
         self._clients[client] = bytearray(rest)
         for line in lines:
             note: dict[str, Any] = orjson.loads(line)
+            if "hurry" in note:
+                self._hurry = True
+                continue
             self.builder.note_text(note["account"], note["number"], note["text"])
 
     def _drop(self, client: socket.socket) -> None:

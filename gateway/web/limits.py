@@ -103,6 +103,8 @@ class SharedLimits:
     def orders(self, account: int, count: int) -> Orders:
         """Count orders that are about to be sent; none of them if they would be too many. 0 only looks."""
         config, now = self._config, int(self._wall_s())
+        if not config.orders_per_10_seconds and not config.orders_per_day:
+            return Orders(0, 0)
         with self._line(f"o{account}") as (line, offset):
             _turn(line, TEN, now // TEN_S, (ORDERS_TEN,))
             _turn(line, DAY, now // DAY_S, (ORDERS_DAY,))
@@ -117,6 +119,8 @@ class SharedLimits:
 
     def order_gone(self, account: int, count: int = 1) -> None:
         """Give orders back: refused ones, and each one at its first fill."""
+        if not self._config.orders_per_10_seconds and not self._config.orders_per_day:
+            return
         now = int(self._wall_s())
         with self._line(f"o{account}") as (line, offset):
             _turn(line, TEN, now // TEN_S, (ORDERS_TEN,))

@@ -21,12 +21,20 @@ class Metrics:
             "bullring_web_request_seconds", "Time from a request's head to its answer", ("worker", "endpoint"),
             buckets=BUCKETS, registry=self._registry,
         )  # fmt: skip
+        self._children: dict[tuple[str, str, str, int], tuple[Counter, Histogram]] = {}
         self._gauges: dict[str, Gauge] = {}
 
     def request(self, endpoint: Endpoint, status: int, seconds: float, *, transport: str = "rest") -> None:
-        name = f"{endpoint.method} {endpoint.path}"
-        self._requests.labels(self._worker, transport, name, str(status)).inc()
-        self._latency.labels(self._worker, name).observe(seconds)
+        place = (endpoint.method, endpoint.path, transport, status)
+        known = self._children.get(place)
+        if known is None:
+            name = f"{endpoint.method} {endpoint.path}"
+            known = self._children[place] = (
+                self._requests.labels(self._worker, transport, name, str(status)),
+                self._latency.labels(self._worker, name),
+            )
+        known[0].inc()
+        known[1].observe(seconds)
 
     def gauge(self, name: str, value: float) -> None:
         if name not in self._gauges:

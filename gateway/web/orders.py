@@ -13,7 +13,8 @@ from ringbuf.wire import messages as wire
 from ringbuf.wire.base import WireMessage
 
 NS_PER_MS = 1_000_000
-STATUS = {
+# Keys are the wire's numbers: members of an IntEnum and plain integers find the same entry.
+STATUS: dict[int, str] = {
     wire.OrdStatus.NEW: "NEW",
     wire.OrdStatus.PARTIALLY_FILLED: "PARTIALLY_FILLED",
     wire.OrdStatus.FILLED: "FILLED",
@@ -24,14 +25,14 @@ STATUS = {
     wire.OrdStatus.EXPIRED: "EXPIRED",
     wire.OrdStatus.EXPIRED_IN_MATCH: "EXPIRED_IN_MATCH",
 }
-ENDED = {
+ENDED: set[int] = {
     wire.OrdStatus.FILLED,
     wire.OrdStatus.CANCELED,
     wire.OrdStatus.REJECTED,
     wire.OrdStatus.EXPIRED,
     wire.OrdStatus.EXPIRED_IN_MATCH,
 }
-TYPES = {
+TYPES: dict[int, str] = {
     wire.OrdType.MARKET: "MARKET",
     wire.OrdType.LIMIT: "LIMIT",
     wire.OrdType.STOP: "STOP_LOSS",
@@ -39,16 +40,16 @@ TYPES = {
     wire.OrdType.TAKE_PROFIT: "TAKE_PROFIT",
     wire.OrdType.TAKE_PROFIT_LIMIT: "TAKE_PROFIT_LIMIT",
 }
-MARKET_TYPES = {wire.OrdType.MARKET, wire.OrdType.STOP, wire.OrdType.TAKE_PROFIT}
-SIDES = {wire.Side.BUY: "BUY", wire.Side.SELL: "SELL"}
-TIFS = {
+MARKET_TYPES: set[int] = {wire.OrdType.MARKET, wire.OrdType.STOP, wire.OrdType.TAKE_PROFIT}
+SIDES: dict[int, str] = {wire.Side.BUY: "BUY", wire.Side.SELL: "SELL"}
+TIFS: dict[int, str] = {
     wire.TimeInForce.DAY: "DAY",
     wire.TimeInForce.GTC: "GTC",
     wire.TimeInForce.IOC: "IOC",
     wire.TimeInForce.FOK: "FOK",
     wire.TimeInForce.GTD: "GTD",
 }
-STP_MODES = {
+STP_MODES: dict[int, str] = {
     wire.StpMode.NONE: "NONE",
     wire.StpMode.CANCEL_TAKER: "EXPIRE_TAKER",
     wire.StpMode.CANCEL_MAKER: "EXPIRE_MAKER",
@@ -56,7 +57,7 @@ STP_MODES = {
     wire.StpMode.DECREMENT: "DECREMENT",
     wire.StpMode.TRANSFER: "TRANSFER",
 }
-EXPIRY_REASONS = {
+EXPIRY_REASONS: dict[int, str] = {
     wire.CancelReason.FOK_NOT_FILLABLE: "UNFILLED_FOK_ORDER_EXPIRED",
     wire.CancelReason.NO_LIQUIDITY: "INSUFFICIENT_LIQUIDITY",
     wire.CancelReason.MIN_QTY_NOT_FILLABLE: "UNFILLED_IOC_QUANTITY_EXPIRED",
@@ -127,16 +128,16 @@ class OrderState:
 
     @property
     def type_text(self) -> str:
-        return "LIMIT_MAKER" if self.is_limit_maker else TYPES[wire.OrdType(self.ord_type)]
+        return "LIMIT_MAKER" if self.is_limit_maker else TYPES[self.ord_type]
 
     @property
     def status_text(self) -> str:
-        return STATUS[wire.OrdStatus(self.status)]
+        return STATUS[self.status]
 
     @property
     def tif_text(self) -> str:
         """A market order is shown as GTC, as clients expect; it is IOC all the same."""
-        return "GTC" if self.ord_type == wire.OrdType.MARKET else TIFS[wire.TimeInForce(self.tif)]
+        return "GTC" if self.ord_type == wire.OrdType.MARKET else TIFS[self.tif]
 
     @property
     def executed_text_qty(self) -> int:
@@ -234,10 +235,7 @@ def expiry_text(order: OrderState) -> str | None:
     if order.expiry_reason == wire.CancelReason.IOC_REMAINDER:
         market = order.ord_type in MARKET_TYPES
         return "INSUFFICIENT_LIQUIDITY" if market else "UNFILLED_IOC_QUANTITY_EXPIRED"
-    try:
-        return EXPIRY_REASONS.get(wire.CancelReason(order.expiry_reason))
-    except ValueError:
-        return None
+    return EXPIRY_REASONS.get(order.expiry_reason)
 
 
 class OrderView:
@@ -272,7 +270,7 @@ class OrderView:
             **self._terms(order, instrument),
         }
         body["workingTime"] = self.time(order.working_ns) if order.working_ns else -1
-        body["selfTradePreventionMode"] = STP_MODES[wire.StpMode(order.stp_mode)]
+        body["selfTradePreventionMode"] = STP_MODES[order.stp_mode]
         self._conditional(body, order, instrument)
         if (reason := expiry_text(order)) is not None:
             body["expiryReason"] = reason
@@ -304,7 +302,7 @@ class OrderView:
             "isWorking": is_working(order),
             "workingTime": self.time(order.working_ns) if order.working_ns else -1,
             "origQuoteOrderQty": self._reference.quote_text(instrument, order.amount),
-            "selfTradePreventionMode": STP_MODES[wire.StpMode(order.stp_mode)],
+            "selfTradePreventionMode": STP_MODES[order.stp_mode],
         }
         self._conditional(body, order, instrument)
         if (reason := expiry_text(order)) is not None:
@@ -336,7 +334,7 @@ class OrderView:
             "status": order.status_text,
             "timeInForce": order.tif_text,
             "type": order.type_text,
-            "side": SIDES[wire.Side(order.side)],
+            "side": SIDES[order.side],
         }
 
     def _conditional(self, body: dict[str, Any], order: OrderState, instrument: Instrument) -> None:

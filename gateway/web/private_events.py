@@ -101,7 +101,7 @@ class EventView:
             "E": time_ms,
             "s": instrument.symbol,
             "c": client_id,
-            "S": SIDES[wire.Side(order.side)],
+            "S": SIDES[order.side],
             "o": order.type_text,
             "f": order.tif_text,
             "q": instrument.qty_text(order.executed_text_qty),
@@ -121,7 +121,7 @@ class EventView:
             "O": order.created_ns // NS_PER_MS,
             "Z": self._reference.quote_text(instrument, order.cum_quote),
             "Q": self._reference.quote_text(instrument, order.amount),
-            "V": STP_MODES[wire.StpMode(order.stp_mode)],
+            "V": STP_MODES[order.stp_mode],
             "z": instrument.qty_text(order.cum_qty),
         }
         self._conditional(body, report, order, instrument)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 import urllib.parse
@@ -17,10 +18,10 @@ from gateway.web.errors import INTERNAL, ApiError
 from gateway.web.gateway import Gateway
 from gateway.web.metrics import Metrics
 
-JSON = "application/json"
 UTF8 = "application/json;charset=UTF-8"
 BODY_METHODS = ("POST", "PUT", "DELETE")
 COMPRESS_FROM = 1024
+BODY_S = 10.0
 PARAMS_MAX = 256
 _PLAIN = re.compile(r"^[^%+]*$")
 
@@ -80,6 +81,7 @@ class RestEndpoint:
         weight = gateway.admit(endpoint, call)
         if endpoint.security is not Security.NONE:
             await self._authenticate(request, call, query.encode(), body, fields, form)
+            gateway.charge_key(endpoint, call, weight)
         call.values = endpoint.parse(call.params)
         result = await endpoint.handler(call)
         if endpoint.free_on_success:
@@ -88,7 +90,13 @@ class RestEndpoint:
 
     async def _body(self, request: web.Request) -> bytes:
         try:
-            return await request.read()
+            if request.content.is_eof():  # all of it came with the head
+                return await request.read()
+            async with asyncio.timeout(BODY_S):
+                return await request.read()
+        except TimeoutError:
+            text = f"The body did not come within {BODY_S:g} s."
+            raise ApiError(-1104, text, status=408, details={"limit": BODY_S}) from None
         except web.HTTPRequestEntityTooLarge:
             limit = self._gateway.config.body_bytes_max
             text = f"The body is larger than {limit} bytes."
@@ -106,16 +114,23 @@ class RestEndpoint:
         if "signature" in fields and "signature" in form:
             raise bad_signature()
         signed_bytes = payload(query, body)
-        plain = urllib.parse.unquote_plus(signed_bytes.decode("utf-8", "surrogateescape")).encode(
-            "utf-8", "surrogateescape"
-        )
-        payloads = (signed_bytes,) if plain == signed_bytes else (signed_bytes, plain)
+        payloads: tuple[bytes, ...] = (signed_bytes,)
+        if b"%" in signed_bytes or b"+" in signed_bytes:
+            payloads += (self._decoded(signed_bytes),)
         signed = await gateway.verify(
             access_key, call.params.get("signature"), payloads, timestamp=call.params.get("timestamp"),
             recv_window=call.params.get("recvWindow"),
         )  # fmt: skip
         gateway.check(signed.key, endpoint.security)
         call.key, call.deadline_us = signed.key, signed.deadline_us
+
+    @staticmethod
+    def _decoded(signed_bytes: bytes) -> bytes:
+        """What older libraries sign: the values before they were percent-encoded."""
+        plain = urllib.parse.unquote_plus(signed_bytes.decode("utf-8", "surrogateescape")).encode(
+            "utf-8", "surrogateescape"
+        )
+        return plain
 
 
 def _text(body: bytes) -> str:
@@ -140,7 +155,7 @@ def json_bytes(body: Any) -> bytes:
 
 
 def json_response(body: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(body=json_bytes(body), status=status, headers=headers, content_type=JSON, charset="utf-8")
+    return web.Response(body=json_bytes(body), status=status, headers={**(headers or {}), "Content-Type": UTF8})
 
 
 def error_response(error: ApiError, headers: dict[str, str]) -> web.Response:

@@ -18,7 +18,7 @@ import orjson
 from gateway.web.orders import COLUMNS, OrderState
 from gateway.web.private_events import ListState
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PRUNE_ROWS = 5000  # at a time, so that no commit is long
 _ORDER_COLUMNS = ", ".join(COLUMNS)
 _SCHEMA = f"""
@@ -26,6 +26,7 @@ CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE reference (kind TEXT, id TEXT, body TEXT NOT NULL, PRIMARY KEY (kind, id)) WITHOUT ROWID;
 CREATE TABLE orders ({_ORDER_COLUMNS}, PRIMARY KEY (instrument, order_id)) WITHOUT ROWID;
 CREATE INDEX orders_account ON orders (account, instrument, order_id);
+CREATE INDEX orders_created ON orders (account, created_ns);
 CREATE INDEX orders_client ON orders (account, client_id);
 CREATE INDEX orders_open ON orders (account) WHERE open = 1;
 CREATE INDEX orders_list ON orders (list_id) WHERE list_id >= 0;
@@ -35,6 +36,7 @@ CREATE INDEX orders_key ON orders (account, idempotency_key) WHERE idempotency_k
 CREATE TABLE fills (
     account, instrument, trade_id, order_id, list_id, price, qty, quote, fee, fee_asset, side, maker, ts_ns,
     PRIMARY KEY (account, instrument, trade_id, order_id)) WITHOUT ROWID;
+CREATE INDEX fills_time ON fills (account, ts_ns);
 CREATE INDEX fills_order ON fills (instrument, order_id);
 CREATE TABLE trades (
     instrument, trade_id, agg_id, price, qty, quote, ts_ns, buyer_is_maker, taker_order,
@@ -211,9 +213,10 @@ class HistoryStore:
     def last_event(self) -> int:
         return int(self._db.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()[0])
 
-    def last_trades(self) -> dict[int, Trade]:
-        rows = self._db.execute("SELECT *, max(trade_id) FROM trades GROUP BY instrument")
-        return {row[0]: Trade(*row[:9]) for row in rows}
+    def last_trade(self, instrument: int) -> Trade | None:
+        query = "SELECT * FROM trades WHERE instrument = ? ORDER BY trade_id DESC LIMIT 1"
+        row = self._db.execute(query, (instrument,)).fetchone()
+        return None if row is None else Trade(*row)
 
     def reference_rows(self) -> list[tuple[str, dict[str, Any]]]:
         rows = self._db.execute("SELECT kind, body FROM reference")
@@ -221,7 +224,9 @@ class HistoryStore:
 
     # --- bounds -----------------------------------------------------------------------------------------------------
 
-    def prune(self, *, events_max: int, ended_before_ns: int, trades_before_ns: int) -> None:
+    def prune(
+        self, *, events_max: int, ended_before_ns: int, trades_before_ns: int, instruments: Iterable[int]
+    ) -> None:
         """Drop the oldest of what is only kept for a while, a bounded number of rows at a time."""
         self._db.execute(
             "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE id <= ? ORDER BY id LIMIT ?)",
@@ -232,11 +237,21 @@ class HistoryStore:
             " WHERE open = 0 AND cum_qty = 0 AND updated_ns < ? LIMIT ?)",
             (ended_before_ns, PRUNE_ROWS),
         )
-        self._db.execute(
-            "DELETE FROM trades WHERE (instrument, trade_id) IN (SELECT instrument, trade_id FROM trades"
-            " WHERE ts_ns < ? LIMIT ?)",
-            (trades_before_ns, PRUNE_ROWS),
-        )
+        for instrument in instruments:
+            self._db.execute(
+                "DELETE FROM trades WHERE instrument = ? AND trade_id IN (SELECT trade_id FROM trades"
+                " WHERE instrument = ? AND ts_ns < ? LIMIT ?)",
+                (instrument, instrument, trades_before_ns, PRUNE_ROWS),
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The first or the newest `limit` rows in order of a column that has an index for it."""
+
+    by: str
+    limit: int
+    newest: bool
 
 
 class StoreReader:
@@ -253,13 +268,12 @@ class StoreReader:
         rows = self._db.execute("SELECT kind, body FROM reference")
         return [(kind, orjson.loads(body)) for kind, body in rows]
 
-    def orders(
-        self, where: str, values: Sequence[Any], *, newest_first: bool = False, limit: int = 0
-    ) -> list[OrderState]:
-        """Return orders in ascending order of id; `newest_first` chooses which ones a limit keeps."""
+    def orders(self, where: str, values: Sequence[Any], *, page: Page | None = None) -> list[OrderState]:
+        """Return orders, oldest first; `page` says which ones a limit keeps."""
         query = f"SELECT {_ORDER_COLUMNS} FROM orders WHERE {where}"
-        if limit:
-            query += f" ORDER BY created_ns {'DESC' if newest_first else 'ASC'}, order_id LIMIT {limit:d}"
+        if page is not None:
+            direction = "DESC" if page.newest else "ASC"
+            query += f" ORDER BY {page.by} {direction}, order_id {direction} LIMIT {page.limit:d}"
         found = [_order(row) for row in self._db.execute(query, [_signed(value) for value in values])]
         found.sort(key=lambda order: (order.created_ns, order.order_id))
         return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +33,7 @@ from gateway.web.list_view import ended_list, list_body
 from gateway.web.order_request import IDEMPOTENCY_KEY, ORDER_PARAMS, Built, build, quantity_lots, single_terms
 from gateway.web.orders import ADMITTED, LIST_NONE, OrderState, apply_report, new_order
 from gateway.web.reference import Instrument
+from gateway.web.store import Page
 from ringbuf.wire import messages as wire
 from ringbuf.wire.base import WireMessage
 
@@ -263,7 +264,18 @@ async def cancel_replace(call: Call) -> dict[str, Any]:
         flags |= wire.CancelFlags.CONTINUE_ON_FAILURE
     own_id = call.get("cancelNewClientOrderId") or call.gateway.new_client_id()
     cancel_request = cancel_frame(call, instrument, order_id, client_id, own_id, flags)
-    call.gateway.count_orders(call, 1)
+    try:
+        call.gateway.count_orders(call, 1)
+    except ApiError as limit:
+        if call.get("orderRateLimitExceededMode") != "CANCEL_ONLY":
+            raise
+        return await _cancel_only(
+            call,
+            instrument,
+            cancel_frame(call, instrument, order_id, client_id, own_id, RESTRICTIONS[call.get("cancelRestrictions")]),
+            own_id,
+            limit,
+        )
     answers = await call.gateway.request(cancel_request, *built.frames)
     body: dict[str, Any] = {}
     try:
@@ -283,6 +295,27 @@ async def cancel_replace(call: Call) -> dict[str, Any]:
         body["newOrderResult"] = "FAILURE" if attempted else "NOT_ATTEMPTED"
         body["newOrderResponse"] = error.body() if attempted else None
     return replaced_or_error(body)
+
+
+async def _cancel_only(
+    call: Call, instrument: Instrument, request: wire.OrderCancelRequest, own_id: str, limit: ApiError
+) -> dict[str, Any]:
+    """The new order would be one too many; the client wants the old one gone all the same."""
+    body: dict[str, Any] = {"newOrderResult": "FAILURE", "newOrderResponse": limit.body()}
+    try:
+        answer = (await call.gateway.request(request))[0][0]
+        body["cancelResult"] = "SUCCESS"
+        body["cancelResponse"] = await canceled(call, instrument, answer, own_id)
+    except ApiError as error:
+        body["cancelResult"], body["cancelResponse"] = "FAILURE", error.body()
+    return replaced_or_error(body)
+
+
+async def cancel_those(call: Call, instrument: Instrument, order_ids: Iterable[int]) -> None:
+    """Cancel orders of a pair by id, as far as they are still open. Raises ApiError when the core is away."""
+    for order_id in order_ids:
+        own_id = call.gateway.new_client_id()
+        await call.gateway.request(cancel_frame(call, instrument, order_id, None, own_id, wire.CancelFlags(0)))
 
 
 def replaced_or_error(body: dict[str, Any]) -> dict[str, Any]:
@@ -410,7 +443,8 @@ async def all_orders(call: Call) -> list[dict[str, Any]]:
         values.append(end_ns)
     await gateway.caught_up()
     newest = start_ns is None and "orderId" not in call.values
-    found = gateway.store.orders(" AND ".join(conditions), values, newest_first=newest, limit=call.get("limit", 500))
+    by = "order_id" if "symbol" in call.values else "created_ns"
+    found = gateway.store.orders(" AND ".join(conditions), values, page=Page(by, call.get("limit", 500), newest))
     view = gateway.view(call)
     return [view.query(order) for order in found]
 

@@ -19,6 +19,7 @@ from gateway.web.gateway import Gateway
 from gateway.web.metrics import Metrics
 from gateway.web.reference import Key
 from gateway.web.rest import time_unit
+from gateway.web.trading import cancel_those
 from gateway.web.user_streams import Subscription, UserStreams
 
 PING_EVERY_S = 20.0
@@ -51,6 +52,8 @@ class Connection:
         self._next_subscription = 0
         self._heard_at = time.monotonic()
         self._in_flight = asyncio.Semaphore(IN_FLIGHT_MAX)
+        self._ends_with_us = False  # cancel on disconnect
+        self._placed: dict[str, list[int]] = {}
 
     async def run(self) -> None:
         writer = asyncio.create_task(self._write())
@@ -70,6 +73,8 @@ class Connection:
                 self._api.streams.unsubscribe(subscription)
             for task in (writer, pinger, *self._tasks):
                 task.cancel()
+            if self._placed and self._key is not None:
+                self._api.cancel_placed(self._key, self._placed)
             await asyncio.gather(writer, pinger, *self._tasks, return_exceptions=True)
 
     def event(self, body: dict[str, Any]) -> None:
@@ -125,7 +130,7 @@ class Connection:
         try:
             request = _parsed(text)
             request_id = _request_id(request)
-            params = request.get("params") or {}
+            params = {} if request.get("params") is None else request["params"]
             if not isinstance(params, dict):
                 raise bad_value("params", "It must be an object.")
             shown = params.get("returnRateLimits", shown) is not False
@@ -153,11 +158,23 @@ class Connection:
         weight = gateway.admit(endpoint, call)
         if endpoint.security is not Security.NONE:
             await self._authenticate(call, endpoint.security)
+            gateway.charge_key(endpoint, call, weight)
         call.values = endpoint.parse(call.params)
         result = await endpoint.handler(call)
         if endpoint.free_on_success:
             gateway.free(call, weight)
+        if self._ends_with_us and endpoint.security is Security.TRADE:
+            self._note_placed(result)
         return result
+
+    def _note_placed(self, result: Any) -> None:
+        """Remember what this connection has placed and what may still be open."""
+        rows = result
+        if isinstance(result, dict):
+            rows = [result, result.get("newOrderResponse"), *result.get("orders", ())]
+        for row in rows:
+            if isinstance(row, dict) and "orderId" in row and row.get("status", "NEW") in ("NEW", "PARTIALLY_FILLED"):
+                self._placed.setdefault(row["symbol"], []).append(row["orderId"])
 
     async def _authenticate(self, call: Call, security: Security) -> None:
         """By the request's own signature, or as who has logged on."""
@@ -232,6 +249,7 @@ class Connection:
     async def _logon(self, call: Call) -> dict[str, Any]:
         key, _ = await self._signed(call.params)
         self._key, self._authorized_ms = key, time.time_ns() // 1_000_000
+        self._ends_with_us = str(call.params.get("cancelOnDisconnect")).lower() == "true"
         return self._session_body()
 
     async def _status(self, _: Call) -> dict[str, Any]:
@@ -306,6 +324,7 @@ class SocketApi:
         self.metrics = metrics
         self.logger = logger
         self.slow = 0
+        self._canceling: set[asyncio.Task[None]] = set()
         self._connections: set[Connection] = set()
 
     @property
@@ -327,6 +346,20 @@ class SocketApi:
             self._connections.discard(connection)
         return socket
 
+    def cancel_placed(self, key: Key, placed: dict[str, list[int]]) -> None:
+        """A connection that asked for it has ended: its orders end, too."""
+        by_symbol = self.gateway.reference.by_symbol
+        orders = {by_symbol[symbol].id: ids for symbol, ids in placed.items() if symbol in by_symbol}
+        task = asyncio.get_running_loop().create_task(self._cancel(key, orders))
+        self._canceling.add(task)
+        task.add_done_callback(self._canceling.discard)
+
+    async def _cancel(self, key: Key, orders: dict[int, list[int]]) -> None:
+        instruments = self.gateway.reference.instruments
+        with contextlib.suppress(ApiError):
+            for instrument_id, order_ids in orders.items():
+                await cancel_those(Call(self.gateway, {}, key=key), instruments[instrument_id], order_ids)
+
     async def shutdown(self) -> None:
         """Say goodbye to everybody."""
         now_ms = time.time_ns() // 1_000_000
@@ -335,6 +368,7 @@ class SocketApi:
         await asyncio.sleep(0)
         closing = (connection.close(CLOSE_GOING, "the server shuts down") for connection in list(self._connections))
         await asyncio.gather(*closing, return_exceptions=True)
+        await asyncio.gather(*self._canceling, return_exceptions=True)
 
 
 def _parsed(text: str) -> dict[str, Any]:

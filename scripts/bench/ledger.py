@@ -174,7 +174,7 @@ def _ingest(options: argparse.Namespace, root: Path, stores: list[Stores]) -> No
     journal = root / "ingest"
     progress(f"making a journal of {options.trades} trades")
     MarketMaker(Market(options.trades), journal).run()
-    blocks, derive_s = _derive(journal)
+    blocks, deriving = _derive(journal)
     trades = sum(len(block.trades["trade_id"]) for block in blocks)
     rows = sum(len(next(iter(part.values()))) for block in blocks for part in _parts(block).values())
     end = blocks[-1].end
@@ -204,7 +204,8 @@ def _ingest(options: argparse.Namespace, root: Path, stores: list[Stores]) -> No
             "bare_rows_per_s": round(rows / alone),
             "bare_trades_per_s": round(trades / alone),
             "ratio": round(alone / seconds, 3),
-            "derive_only_trades_per_s": round(trades / derive_s),
+            "derive_only_trades_per_s": round(trades / deriving.wall_s),
+            "derive_only_trades_per_cpu_s": round(trades / deriving.cpu_s),
             "target_ratio": RATIO_TARGET,
         }
         if each.kind == "chdb":
@@ -217,18 +218,18 @@ def _parts(block: Block) -> dict[str, Columns]:
     return {name: getattr(block, name) for name in ROWS_OF}
 
 
-def _derive(journal: Path) -> tuple[list[Block], float]:
-    """Return the blocks of a journal, and the time that deriving alone took."""
+def _derive(journal: Path) -> tuple[list[Block], Cost]:
+    """Return the blocks of a journal, and what deriving alone took."""
     end = journal_end(journal)
     derivation, source, blocks = Derivation(), FileSource(journal), []
-    began = time.perf_counter()
+    began = Cost.now()
     for _ in replay(derivation, source, end):
         if derivation.rows >= BLOCK_ROWS:
             blocks.append(derivation.take())
     blocks.append(derivation.take())
-    seconds = time.perf_counter() - began
+    cost = Cost.now() - began
     source.close()
-    return blocks, seconds
+    return blocks, cost
 
 
 def journal_end(journal: Path) -> int:

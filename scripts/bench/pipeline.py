@@ -69,8 +69,8 @@ def run(arguments: Sequence[str]) -> int:
     root = Path(tempfile.mkdtemp(prefix="bullring-bench-", dir=options.dir))
     try:
         for _ in range(options.rounds):
-            echoes.append(_reference("echo", "1", str(FRAME_BYTES)))
-            syncs.append(_reference("fdatasync", "1", str(SYNC_BYTES), str(root / "sync.dat")))
+            echoes.append(reference("echo", "1", str(FRAME_BYTES)))
+            syncs.append(reference("fdatasync", "1", str(SYNC_BYTES), str(root / "sync.dat")))
             for case in cases:
                 results[case].append(_measure(case, root, options))
     finally:
@@ -99,7 +99,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _reference(*words: str) -> dict[str, Any]:
+def reference(*words: str) -> dict[str, Any]:
     done = subprocess.run([binary("references"), *words], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise CommandError(f"reference {words[0]} failed: {done.stderr.strip()}", ExitCode.UNAVAILABLE)
@@ -113,8 +113,11 @@ def _medians(samples: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 @contextmanager
-def _exchange(case: Case, root: Path) -> Iterator[tuple[str, Path]]:
-    """Run the exchange of a case; yields (address of the binary gateway, its configuration file)."""
+def exchange_of(case: Case, root: Path, gateway: str = "", tables: str = "") -> Iterator[tuple[str, Path]]:
+    """Run the exchange of a case; yields (address of the binary gateway, its configuration file).
+
+    `gateway`: further lines of the table gateway.binary. `tables`: further tables.
+    """
     data = Path(tempfile.mkdtemp(prefix=f"{case.mode}-{case.layout}-", dir=root))
     config = data / "bench.toml"
     config.write_text(
@@ -134,10 +137,12 @@ core_journaler = {0 if CORES > 1 else -1}
 core_sequencer = {1 if CORES > 1 and case.layout == "fused" else -1}
 [gateway.binary]
 listen = "127.0.0.1:0"
+{gateway}
 [gateway.web]
 workers = 0
 [gateway.feed]
 enabled = false
+{tables}
 """,
         encoding="utf-8",
     )
@@ -193,7 +198,7 @@ def populate(config: Config, sessions: int) -> tuple[int, list[tuple[int, str, s
 
 
 def _measure(case: Case, root: Path, options: argparse.Namespace) -> dict[str, Any]:
-    with _exchange(case, root) as (address, config_file):
+    with exchange_of(case, root) as (address, config_file):
         instrument, logons = populate(load(config_file), case.sessions)
         command = [str(binary("loadgen")), "--address", address, "--instrument", str(instrument), "--sessions", "-"]
         command += ["--seconds", str(options.seconds), "--window", str(case.window), "--orders", str(options.orders)]
@@ -205,7 +210,7 @@ def _measure(case: Case, root: Path, options: argparse.Namespace) -> dict[str, A
             capture_output=True,
             text=True,
             check=False,
-            preexec_fn=_pin_load if CORES > 1 else None,
+            preexec_fn=pin_load if CORES > 1 else None,
         )
     if not done.stdout:
         raise CommandError(f"load generator failed: {done.stderr.strip()}", ExitCode.UNAVAILABLE)
@@ -213,7 +218,7 @@ def _measure(case: Case, root: Path, options: argparse.Namespace) -> dict[str, A
     return result
 
 
-def _pin_load() -> None:
+def pin_load() -> None:
     os.sched_setaffinity(0, {0})
 
 
@@ -225,6 +230,7 @@ def _summary(
 
     echo_us = statistics.median(echo["p50_ns"] for echo in echoes) / 1000
     sync_us = statistics.median(sync["p50_ns"] for sync in syncs) / 1000
+    echo_p99_us = statistics.median(echo["p99_ns"] for echo in echoes) / 1000
     floor_us = echo_us if case.mode == "D0" else echo_us + sync_us
     rates = sorted(round_["orders_per_s"] for round_ in rounds)
     return {
@@ -249,6 +255,7 @@ def _summary(
         "rtt_us_p999": median_us("p999"),
         "reference_us_p50": round(floor_us, 2),
         "ratio_p50": round(median_us("p50") / floor_us, 2) if case.window == 1 else None,
+        "ratio_p99_echo": round(median_us("p99") / echo_p99_us, 2) if case.window == 1 and case.mode == "D0" else None,
     }
 
 

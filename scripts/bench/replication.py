@@ -117,9 +117,10 @@ def _print(**facts: Any) -> None:
 def _case(
     mode: str, half: float, options: argparse.Namespace, *, seed: int, echoes: list[tuple[int, int]]
 ) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="bullring-bench-", dir=options.dir) as folder, _site(
-        Path(folder), mode, seed
-    ) as site:
+    with (
+        tempfile.TemporaryDirectory(prefix="bullring-bench-", dir=options.dir) as folder,
+        _site(Path(folder), mode, seed) as site,
+    ):
         if mode == "D1":
             echoes.append(_echo(site))
         leader = site.leader if mode != "D1" else site.nodes["a"]
@@ -176,9 +177,7 @@ def _site(folder: Path, mode: str, seed: int) -> Iterator[ClusterSite]:
         site.stop()
 
 
-def _load(
-    address: str, instrument: int, logons: Sequence[tuple[int, str, str]], what: Load
-) -> dict[str, Any]:
+def _load(address: str, instrument: int, logons: Sequence[tuple[int, str, str]], what: Load) -> dict[str, Any]:
     command = [str(binary("loadgen")), "--address", address, "--instrument", str(instrument), "--sessions", "-"]
     command += ["--seconds", str(what.seconds), "--warmup", str(WARM_S), "--wait", "yield", "--orders", "1000"]
     command += ["--rate", str(what.rate)] if what.rate else ["--window", str(WINDOW)]

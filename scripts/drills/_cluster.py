@@ -35,7 +35,12 @@ OVERRIDES: Mapping[str, Any] = {
     "replication.failovers_per_hour": 1000,
     "supervisor.restarts_max": 1000,
     "placement.layout": "fused",
+    # Who only observes is left out: two nodes share this machine's cores. `--observers 1` brings them back.
+    "ledger.enabled": False,
+    "gateway.feed.enabled": False,
+    "gateway.web.workers": 0,
 }
+OBSERVERS: Mapping[str, Any] = {"ledger.enabled": True, "gateway.feed.enabled": True, "gateway.web.workers": 1}
 
 
 @dataclass

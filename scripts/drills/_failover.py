@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from scripts.drills import Context, Outcome
-from scripts.drills._cluster import ClusterSite
+from scripts.drills._cluster import OBSERVERS, ClusterSite
 from scripts.drills._history import judge
 from scripts.drills._load import Answer, Load, SessionHistory
 
@@ -40,7 +40,8 @@ def play(
     `takes_over`: an epoch must follow. `prepare` is called before the nodes are started.
     """
     outcome = Outcome({"runs": 0, "rto_ms": [], "acked_before": 0, "unknown_resolved": 0})
-    with ClusterSite(context, context.folder, overrides) as site:
+    settings = dict(OBSERVERS if context.options.get("observers") else {}) | dict(overrides or {})
+    with ClusterSite(context, context.folder, settings) as site:
         prepare(site)
         site.begin()
         outcome.facts["epoch_from"] = site.epoch()

@@ -1,7 +1,9 @@
 """A host of the cluster dies, or one of its processes; the other node takes over, and clients notice a pause.
 
 --what: host (all processes killed and the link down), standby (the other host), or a process of the primary:
-supervisor, replicator, fused, journaler; or standby-fused, standby-journaler, standby-replicator.
+supervisor, replicator, fused, journaler; or standby-fused, standby-journaler, standby-replicator. sequencer, matcher-1
+and gateway are played in layout stages, feed and ledger with the observers beside; for gateway, feed and ledger nobody
+takes over: they come back alone.
 """
 
 from __future__ import annotations
@@ -11,19 +13,25 @@ import time
 from collections.abc import Callable
 
 from scripts.drills import Context, Outcome
-from scripts.drills._cluster import ClusterNode, ClusterSite
+from scripts.drills._cluster import OBSERVERS, ClusterNode, ClusterSite
 from scripts.drills._failover import Failover, play
 
 PROCESSES = ("supervisor", "replicator", "fused", "journaler")
-WHAT = ("host", "standby", *PROCESSES, *(f"standby-{name}" for name in PROCESSES[1:]))
+STAGES = ("sequencer", "matcher-1", "gateway")
+OBSERVED = ("feed", "ledger")
+ALONE = ("gateway", *OBSERVED)  # nobody takes over for these
+WHAT = ("host", "standby", *PROCESSES, *STAGES, *OBSERVED, *(f"standby-{name}" for name in PROCESSES[1:]))
 
 
 def run(context: Context) -> Outcome:
     what = "host" if context.options["what"] == "any" else context.options["what"]
     if what not in WHAT:
         raise ValueError(f"--what {what}: must be one of {', '.join(WHAT)}")
-    takes_over = what in ("host", *PROCESSES)
-    return play(context, lambda site: _fault(site, what), takes_over=takes_over)
+    takes_over = what in ("host", *PROCESSES, *STAGES) and what not in ALONE
+    layout = "stages" if what in STAGES else "fused"
+    overrides = {"placement.layout": layout, "placement.wait_order_path": "park"}
+    overrides |= dict(OBSERVERS) if what in OBSERVED else {}
+    return play(context, lambda site: _fault(site, what), takes_over=takes_over, overrides=overrides)
 
 
 def _fault(site: ClusterSite, what: str) -> Failover:

@@ -27,5 +27,6 @@ DRILL = Drill(
         Option("what", "any", "the only victim"),
         Option("layout", "stages", "of one node: stages or fused"),
         Option("rate", 200, "requests a second"),
+        Option("observers", 0, "1, of two nodes: feed, ledger and web gateway run beside, on both"),
     ),
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from scripts.clock import error_us
 from scripts.config import STAGES_CORES_MIN, Config
+from scripts.sandbox import landlock_version
 
 MIB = 1 << 20
 CLOCK_ERROR_US_MAX = 10_000  # RELIABILITY section 8: beyond it a node should not lead
@@ -49,7 +50,7 @@ def look(host: Host, config: Config, settings: Mapping[str, str]) -> list[Findin
     """Return every finding; changes nothing."""
     found = [_setting(host, name, wanted) for name, wanted in settings.items()]
     found += [_clock_source(host), _clock(), _transparent_huge_pages(host), *_governors(host)]
-    found += [_cores(), _watchdog(host)]
+    found += [_cores(), _watchdog(host), _landlock()]
     found += [_limit("locked memory", resource.RLIMIT_MEMLOCK, _ring_bytes(config)), _files_limit(config)]
     found += [_limit("real-time priority", resource.RLIMIT_RTPRIO, config.placement.priority_journaler)]
     found += [_shared_memory(config), _filesystem(host, config), _own_filesystem(config)]
@@ -106,6 +107,12 @@ def _cores() -> Finding:
 def _watchdog(host: Host) -> Finding:
     good = (host.root / "dev/watchdog").exists()
     return _finding("hardware watchdog", good=good, found="there" if good else "none", wanted="/dev/watchdog")
+
+
+def _landlock() -> Finding:
+    version = landlock_version()
+    found = f"version {version}" if version else "none"
+    return _finding("Landlock", good=version > 0, found=found, wanted="any version: gateways lock themselves in")
 
 
 def _limit(name: str, which: int, needed: int) -> Finding:

@@ -225,14 +225,29 @@ def show_trial_balance(config: Config, options: argparse.Namespace) -> int:
 
 def show_fees(config: Config, options: argparse.Namespace) -> int:
     by = [part for part in options.by.split(",") if part]
-    given: dict[str, Any] = {"by": by, **period(options)}
+    # By pair in any case: what was traded of several pairs has no one unit, but their quote assets have.
+    given: dict[str, Any] = {"by": [*by, "instrument"], **period(options)}
     if options.account is not None:
         given["account"] = options.account
     with books_of(config) as books:
         names = Names.load(books)
-        rows = [_fee_row(row, by, names) for row in books.call("fees", **given)]
+        found = list(books.call("fees", **given))
+        rows = [_fee_row(row, by, names) for row in (found if "instrument" in by else _folded(found, by, names))]
     emit(rows, as_json=options.json, empty="no trades")
     return ExitCode.OK
+
+
+def _folded(rows: list[Row], by: list[str], names: Names) -> list[Row]:
+    """Return the rows of all pairs added up, turnover by quote asset."""
+    groups: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        key = (*(row[name] for name in by), row["asset"])
+        group = groups.setdefault(key, dict(row) | {"fees": 0, "rebates": 0, "rounding": 0, "fills": 0, "turnover": {}})
+        for name in ("fees", "rebates", "rounding", "fills"):
+            group[name] += row[name]
+        quote = names.instruments[row["instrument"]]["quote_asset"]
+        group["turnover"][quote] = group["turnover"].get(quote, 0) + row["amount"]
+    return [groups[key] for key in sorted(groups)]
 
 
 def _fee_row(row: Row, by: list[str], names: Names) -> Row:
@@ -251,6 +266,8 @@ def _fee_row(row: Row, by: list[str], names: Names) -> Row:
         pair = names.instruments[row["instrument"]]
         found["volume"] = names.quantity(row["quantity"], row["instrument"])
         found["turnover"] = names.amount(row["amount"], pair["quote_asset"])
+    else:
+        found["turnover"] = {names.asset(quote): names.amount(units, quote) for quote, units in row["turnover"].items()}
     return found
 
 

@@ -21,6 +21,7 @@ from scripts.admin.link import AdminLink
 from scripts.config import Config
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.ledger.store import LateStore, file_source, make_owner, make_replication, make_store
+from scripts.ledger.watchdog import Watchdog
 from scripts.node import LEDGER_FACTS_FILE
 from settlement.answers import answers
 from settlement.bookkeeper import Bookkeeper, BookkeeperConfig
@@ -82,11 +83,19 @@ class LedgerLoop:
         )
         reader = Reader(store, lambda: self._consumer.status.stored)
         stack.callback(_service(config, answers(reader, self._facts) | self._commands()).close)
+        self._beat = time.monotonic()
+        Watchdog(
+            {"the writer": lambda: self._consumer.busy_ns() / 1e9, "the loop": lambda: time.monotonic() - self._beat},
+            ledger.stall_s if ledger.store == "chdb" else 0,
+            _end_at_once,
+            wait=self._ended.wait,
+        )
         process.count("ledger", lambda: {name: self._facts()[name] for name in _NUMBERS})
 
     def run(self) -> None:
         process, due = self._process, 0.0
         while not process.stopping:
+            self._beat = time.monotonic()
             if not self._keeper.step():
                 time.sleep(IDLE_S)
             if time.monotonic() >= due:
@@ -177,6 +186,12 @@ def stop_trading(config: Config) -> None:
             if reply.state in (wire.MarketState.PRE_OPEN, wire.MarketState.AUCTION, wire.MarketState.CONTINUOUS):
                 change = wire.InstrumentState(instrument_id=reply.instrument_id, state=wire.MarketState.CANCEL_ONLY)
                 link.command(change, f"CancelOnly for {reply.symbol}")
+
+
+def _end_at_once(sentence: str) -> None:
+    """The thread that hangs cannot be ended, so nothing is tidied up."""
+    _log(f"{sentence}: this process ends, to be started again")
+    os._exit(ExitCode.IO_ERROR)
 
 
 def _log(sentence: str) -> None:

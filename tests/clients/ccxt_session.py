@@ -131,8 +131,8 @@ async def socket_session(facts: dict, other: ccxt.binance) -> dict:
         assert fetched["status"] == "open"
         canceled = await exchange.cancel_order_ws(placed["id"], PAIR)
         assert canceled["status"] == "canceled"
-        balances = await exchange.fetch_balance_ws()
-        return {"balances": len(balances["free"])}
+        await exchange.fetch_balance_ws()
+        return {"socketOrder": placed["id"]}
     finally:
         await exchange.close()
 

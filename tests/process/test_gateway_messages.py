@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.clients import AdminClient, BullringClient, Ed25519Signer, LogonRefused, Order, Report
+from gateway.clients.python import example
 from ringbuf.wire import messages as wire
 from ringbuf.wire.base import WireMessage
 from tests.kit.engine_site import EngineSite
@@ -353,3 +355,34 @@ def test_a_drop_copy_needs_a_key_that_may(site: EngineSite) -> None:
             await client.close()
 
     asyncio.run(asyncio.wait_for(log_on(), DEADLINE_S))
+
+
+def test_the_example_quotes_and_is_traded_with(
+    site: EngineSite, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def trade() -> int:
+        with AdminClient(site.admin_path) as admin:
+            instrument = market(admin)
+            maker, taker = trader(site, admin, name="MAKER"), trader(site, admin, name="TAKER")
+            secret = maker._signer
+            assert isinstance(secret, Ed25519Signer)
+            key_file = tmp_path / f"{secret.access_key_id}.pem"
+            key_file.write_bytes(
+                secret._private_key.private_bytes(
+                    serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+                )
+            )
+            words = [f"127.0.0.1:{site.port}", str(maker.session_id), str(key_file), "BTC-USD", "50", "3", "4"]
+            quoting = asyncio.create_task(example.main(*words))
+            async with taker:
+                while len(await taker.open_orders()) == 0 and not quoting.done():
+                    taker.new_order(
+                        instrument_id=instrument, side=BUY, quantity=1, price=550, time_in_force=wire.TimeInForce.IOC
+                    )
+                    await asyncio.sleep(0.1)
+                return await quoting
+
+    fills = asyncio.run(asyncio.wait_for(trade(), 3 * DEADLINE_S))
+
+    assert fills > 0
+    assert "SELL 1 lots at 550" in capsys.readouterr().out

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,9 @@ def test_books_of_a_running_exchange_can_be_asked(exchange: Exchange) -> None:
     assert [line["what"] for line in statement[1:]] == ["deposit"]
     fees = ledger(exchange, "fees", "--by", "instrument,account")
     assert {row["pair"] for row in fees} <= {"BTC-USDT", "ETH-USDT", "SOL-USDT", "ETH-BTC"}
+    tiers = ledger(exchange, "fees", "--by", "tier")
+    assert {row["tier"] for row in tiers} == {0}
+    assert all(float(row["turnover"]["USDT"]) > 0 for row in tiers if row["asset"] == "USDT")
 
 
 def test_balances_are_the_exchanges_own(exchange: Exchange) -> None:
@@ -364,3 +368,28 @@ def test_server_by_configuration_that_goes_away_and_comes_back(tmp_path: Path) -
             assert restarts(exchange)["ledger"] == 0
     finally:
         server.stop()
+
+
+@pytest.mark.slow
+def test_full_disk_of_the_store_is_waited_for(tmp_path: Path) -> None:
+    """A filesystem of its own that fills up, and is made larger while the exchange runs."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"a filesystem cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        small = ("--set", f"ledger.directory={folder / 'store'}", "--set", "ledger.disk_reserve_bytes=0")
+        with Exchange(tmp_path / "data", *small) as exchange:
+            eventually(lambda: "space" in facts(exchange)["trouble"].lower(), deadline_s=CATCH_UP_S)
+            goes_on(exchange)
+            behind = facts(exchange)["stored"]
+            subprocess.run(["mount", "-o", "remount,size=900m", str(folder)], check=True)
+            caught_up(exchange, behind)
+            rows = ledger(exchange, "reconcile", "--recount")
+            assert [row["differences"] for row in rows] == [0, 0]
+            assert exchange.stop() == ExitCode.OK
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)

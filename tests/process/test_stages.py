@@ -11,6 +11,7 @@ import pytest
 
 from gateway.clients import BullringClient, Report, load_signer
 from ringbuf.wire import messages as wire
+from scripts.sandbox import landlock_version
 from tests.kit import eventually
 from tests.kit.exchange import Exchange
 
@@ -133,3 +134,20 @@ def test_dead_gateway_is_restarted_alone_and_its_client_carries_on(exchange: Exc
     assert {name: exchange.pid(name) for name in before} == before
     orders = {row["instrument"]: row["open_orders"] for row in exchange.command("instrument", "list")}
     assert orders["BTC-USDT"] == 2
+
+
+def test_gateway_has_no_way_to_write_the_log(exchange: Exchange) -> None:
+    """What it may not open is tested with the sandbox itself, tests/unit/scripts/test_sandbox.py."""
+    gateway, sequencer = exchange.pid("gateway"), exchange.pid("sequencer")
+
+    assert rights_to_the_log(gateway) == {"r--s"}
+    assert rights_to_the_log(sequencer) == {"rw-s"}
+    if landlock_version() > 0:
+        assert "NoNewPrivs:\t1\n" in Path(f"/proc/{gateway}/status").read_text()
+        assert "NoNewPrivs:\t0\n" in Path(f"/proc/{sequencer}/status").read_text()
+
+
+def rights_to_the_log(pid: int) -> set[str]:
+    """How a process has mapped the log ring."""
+    lines = [line.split() for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
+    return {rights for _, rights, *rest in lines if rest and rest[-1].endswith(".log") and "/dev/shm/" in rest[-1]}

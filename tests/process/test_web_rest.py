@@ -1,7 +1,9 @@
 """REST against a whole exchange of processes: orders, errors, keys, limits, what happens after a restart."""
 
 import concurrent.futures
+import gzip
 import json
+import socket
 import time
 import urllib.parse
 from collections.abc import Iterator
@@ -395,3 +397,39 @@ def test_history_and_numbers_survive_a_restart_and_a_lost_store(tmp_path: Path) 
             assert (seen["orderId"], seen["status"]) == (bought["orderId"], "FILLED")
             after = [client.call("GET", "/api/v3/account/events").body for client in (anna, ben)]
             assert after == before
+
+
+def test_compressed_bomb_is_refused(site: Site) -> None:
+    bomb = gzip.compress(b"a" * 50_000_000)
+    assert len(bomb) < 131_072
+
+    answer = site.anna.raw("POST", "/api/v3/order", "", bomb, {"Content-Encoding": "gzip"})
+
+    assert (answer.status, answer.code) == (413, -1104)
+
+
+def test_weight_belongs_to_the_key_and_only_the_key(site: Site) -> None:
+    first, second = (site.key(site.account, "--kind", "hmac") for _ in range(2))
+
+    used = [first.call("GET", "/api/v3/account").headers["X-MBX-USED-WEIGHT-1M"] for _ in range(2)]
+    [row] = [row for row in second.call("GET", "/api/v3/limits").body if row["limitType"] == "REQUEST_WEIGHT"]
+
+    assert int(used[1]) - int(used[0]) == 20 or int(used[1]) == 20  # the minute may have changed
+    assert (row["scope"], row["used"]) == ("key", 1)
+    assert row["remaining"] == row["limit"] - 1
+
+
+@pytest.mark.slow
+def test_slow_and_silent_connections_are_closed_and_disturb_nobody(site: Site) -> None:
+    host, port = site.base.removeprefix("http://").split(":")
+    dribbling = [socket.create_connection((host, int(port))) for _ in range(20)]
+    for connection in dribbling[:10]:
+        connection.sendall(b"GET /api/v3/ping HT")
+    dribbling[-1].sendall(b"POST /api/v3/order HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\nabc")
+
+    assert site.anna.call("GET", "/api/v3/ping").status == 200
+    for connection in dribbling:
+        connection.settimeout(60)
+        left = connection.recv(4096)
+        assert left == b"" or left.startswith(b"HTTP/1.1 408")
+        connection.close()

@@ -8,7 +8,8 @@
  * Modes: window = each session keeps W requests unanswered; rate = open loop, R requests a second all together, latency
  * counted from the moment a request was due, not from when it could be sent.
  *
- * Latency is from the request to the first report that refers to it, in log-linear buckets (64 in each power of two). */
+ * Latency is from the request to the first report that refers to it, in log-linear buckets (64 in each power of two); --histogram
+ * writes it as HdrHistogram's percentile distribution. In rate mode `late_ns` shows how well the generator kept its own schedule. */
 #include <getopt.h>
 #include <inttypes.h>
 #include <sched.h>
@@ -41,8 +42,14 @@ typedef struct flight {
     uint32_t generation;
 } flight_t;
 
+typedef struct histogram {
+    uint64_t buckets[HISTOGRAM_SIZE];
+    uint64_t max, sum, count;
+} histogram_t;
+
 typedef struct options {
     const char *address;
+    const char *histogram; /* file; NULL = none */
     const char *sessions;
     uint16_t port;
     bool rate_mode;
@@ -71,7 +78,8 @@ static struct {
     uint64_t now_ns;
     uint64_t random;
     uint64_t sent, answered, reports, fills, actions[ACTIONS], codes[CODES], gaps, lost;
-    uint64_t histogram[HISTOGRAM_SIZE], latency_max, latency_sum, latency_count;
+    uint64_t due; /* requests of the schedule in the measured time */
+    histogram_t latency, late;
 } load;
 
 /* ---- numbers ----------------------------------------------------------------------------------------------------- */
@@ -102,26 +110,59 @@ static uint64_t bucket_top(uint32_t bucket)
     return (((uint64_t)bucket % HISTOGRAM_SUB + HISTOGRAM_SUB + 1) << shift) - 1;
 }
 
-static uint64_t percentile(double share)
+static uint64_t percentile(const histogram_t *histogram, double share)
 {
-    uint64_t wanted = (uint64_t)(share * (double)load.latency_count + 0.999999), seen = 0;
+    uint64_t wanted = (uint64_t)(share * (double)histogram->count + 0.999999), seen = 0;
 
     for (uint32_t i = 0; i < HISTOGRAM_SIZE; i++) {
-        seen += load.histogram[i];
+        seen += histogram->buckets[i];
         if (seen >= wanted && seen > 0)
-            return bucket_top(i) < load.latency_max ? bucket_top(i) : load.latency_max;
+            return bucket_top(i) < histogram->max ? bucket_top(i) : histogram->max;
     }
-    return load.latency_max;
+    return histogram->max;
 }
 
-static void record(uint64_t ns)
+static void record(histogram_t *histogram, uint64_t ns)
 {
     if (!load.measuring)
         return;
-    load.histogram[bucket_of(ns)]++;
-    load.latency_count++;
-    load.latency_sum += ns;
-    load.latency_max = ns > load.latency_max ? ns : load.latency_max;
+    histogram->buckets[bucket_of(ns)]++;
+    histogram->count++;
+    histogram->sum += ns;
+    histogram->max = ns > histogram->max ? ns : histogram->max;
+}
+
+static double mean(const histogram_t *histogram)
+{
+    return histogram->count == 0 ? 0.0 : (double)histogram->sum / (double)histogram->count;
+}
+
+/* HdrHistogram's text form (.hgrm), values in microseconds. */
+static void write_histogram(const histogram_t *histogram, const char *path)
+{
+    FILE *file = fopen(path, "w");
+    uint64_t seen = 0;
+
+    if (file == NULL) {
+        fprintf(stderr, "loadgen: cannot write %s: %s\n", path, strerror(errno));
+        exit(73);
+    }
+    fprintf(file, "%12s %14s %10s %14s\n\n", "Value", "Percentile", "TotalCount", "1/(1-Percentile)");
+    for (uint32_t i = 0; i < HISTOGRAM_SIZE; i++) {
+        if (histogram->buckets[i] == 0)
+            continue;
+        seen += histogram->buckets[i];
+        uint64_t top = bucket_top(i) < histogram->max ? bucket_top(i) : histogram->max;
+        double share = (double)seen / (double)histogram->count;
+        fprintf(file, "%12.3f %2.12f %10" PRIu64, (double)top / 1000.0, share, seen);
+        if (seen < histogram->count)
+            fprintf(file, " %14.2f\n", 1.0 / (1.0 - share));
+        else
+            fprintf(file, "\n");
+    }
+    fprintf(file, "#[Mean    = %12.3f]\n#[Max     = %12.3f, Total count    = %12" PRIu64 "]\n#[Buckets = %12d, SubBuckets     = %12d]\n",
+            mean(histogram) / 1000.0, (double)histogram->max / 1000.0, histogram->count, 48, HISTOGRAM_SUB);
+    fclose(file);
 }
 
 /* ---- orders of a session ----------------------------------------------------------------------------------------- */
@@ -175,7 +216,7 @@ static order_t *answer(session_t *session, uint64_t seq_num)
 
     if (seq_num == 0 || flight->sent_ns == 0)
         return NULL;
-    record(load.now_ns > flight->sent_ns ? load.now_ns - flight->sent_ns : 0);
+    record(&load.latency, load.now_ns > flight->sent_ns ? load.now_ns - flight->sent_ns : 0);
     flight->sent_ns = 0;
     session->in_flight--;
     load.answered += load.measuring;
@@ -452,6 +493,7 @@ static void follow_schedule(uint64_t start, uint64_t *issued)
         uint64_t due_ns = start + (uint64_t)((double)*issued * interval_ns);
         if (!send_one(&load.sessions[*issued % load.session_count], due_ns))
             return; /* later, and late */
+        record(&load.late, now - due_ns);
         ++*issued;
     }
 }
@@ -468,6 +510,8 @@ static double run_for(double seconds)
             fill_windows();
         exchange_all();
     }
+    if (load.options.rate_mode && load.measuring)
+        load.due = (uint64_t)((double)(end - start) * load.options.rate / 1e9);
     return (double)(bullring_clock(CLOCK_MONOTONIC) - start) / 1e9;
 }
 
@@ -571,7 +615,8 @@ static void usage(const char *program)
             "  --seconds S       measured time (default 5); --warmup S before it (default 1)\n"
             "  --orders N        resting orders aimed at, all sessions together (default 1000)\n"
             "  --price P         middle price in ticks (default 10000); --spread T ticks to each side (default 100)\n"
-            "  --quantity Q      1..Q lots an order (default 10); --seed N (default 1)\n",
+            "  --quantity Q      1..Q lots an order (default 10); --seed N (default 1)\n"
+            "  --histogram FILE  write the latencies as HdrHistogram's percentile distribution, in us\n",
             program);
     exit(64);
 }
@@ -592,6 +637,7 @@ static void read_options(int count, char **arguments)
         {"address", 1, NULL, 'a'}, {"sessions", 1, NULL, 's'}, {"instrument", 1, NULL, 'i'}, {"window", 1, NULL, 'w'},
         {"rate", 1, NULL, 'r'},    {"wait", 1, NULL, 'y'},    {"seconds", 1, NULL, 't'},  {"warmup", 1, NULL, 'u'},     {"orders", 1, NULL, 'o'},
         {"price", 1, NULL, 'p'},   {"spread", 1, NULL, 'd'},   {"quantity", 1, NULL, 'q'},   {"seed", 1, NULL, 'e'},
+        {"histogram", 1, NULL, 'h'},
         {NULL, 0, NULL, 0}};
     options_t *options = &load.options;
     int letter;
@@ -612,6 +658,7 @@ static void read_options(int count, char **arguments)
         case 'p': options->price = strtoll(optarg, NULL, 10); break;
         case 'd': options->spread = strtoll(optarg, NULL, 10); break;
         case 'q': options->quantity = strtoll(optarg, NULL, 10); break;
+        case 'h': options->histogram = optarg; break;
         case 'e': options->seed = strtoull(optarg, NULL, 10); break;
         default: usage(arguments[0]);
         }
@@ -626,6 +673,7 @@ static void read_options(int count, char **arguments)
 static void print_result(double seconds)
 {
     const options_t *options = &load.options;
+    const histogram_t *latency = &load.latency;
     const char *comma = "";
 
     printf("{\"mode\": \"%s\", \"sessions\": %u, \"window\": %u, \"rate\": %.0f, \"seconds\": %.3f, ",
@@ -647,10 +695,12 @@ static void print_result(double seconds)
     }
     printf("}, \"gaps\": %" PRIu64 ", \"unanswered\": %" PRIu64 ", ", load.gaps, load.lost);
     printf("\"rtt_ns\": {\"count\": %" PRIu64 ", \"mean\": %.0f, \"p50\": %" PRIu64 ", \"p90\": %" PRIu64 ", \"p99\": %" PRIu64
-           ", \"p999\": %" PRIu64 ", \"p9999\": %" PRIu64 ", \"max\": %" PRIu64 "}}\n",
-           load.latency_count,
-           load.latency_count == 0 ? 0.0 : (double)load.latency_sum / (double)load.latency_count, percentile(0.50),
-           percentile(0.90), percentile(0.99), percentile(0.999), percentile(0.9999), load.latency_max);
+           ", \"p999\": %" PRIu64 ", \"p9999\": %" PRIu64 ", \"max\": %" PRIu64 "}",
+           latency->count, mean(latency), percentile(latency, 0.50), percentile(latency, 0.90), percentile(latency, 0.99),
+           percentile(latency, 0.999), percentile(latency, 0.9999), latency->max);
+    printf(", \"due\": %" PRIu64 ", \"late_ns\": {\"p50\": %" PRIu64 ", \"p99\": %" PRIu64 ", \"p999\": %" PRIu64
+           ", \"max\": %" PRIu64 "}}\n",
+           load.due, percentile(&load.late, 0.50), percentile(&load.late, 0.99), percentile(&load.late, 0.999), load.late.max);
 }
 
 int main(int count, char **arguments)
@@ -666,6 +716,8 @@ int main(int count, char **arguments)
     load.measuring = false;
     drain();
     print_result(seconds);
+    if (load.options.histogram != NULL)
+        write_histogram(&load.latency, load.options.histogram);
     for (uint32_t i = 0; i < load.session_count; i++)
         bullring_disconnect(&load.sessions[i].client);
     return load.lost > 0 ? 2 : 0;

@@ -61,3 +61,13 @@ def test_table_aligns_numbers_to_the_right() -> None:
     text = table([{"name": "a", "n": 5}, {"name": "long", "n": 1234}])
 
     assert text.splitlines() == ["name     n", "a        5", "long  1234"]
+
+
+def test_dissector_is_installed_where_it_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "plugins"
+
+    assert main(["dissector", "--folder", str(folder), "--json"]) == ExitCode.OK
+    installed = json.loads(capsys.readouterr().out)["installed"]
+    assert installed == str(folder / "bullring.lua")
+    assert "bullring_oe" in (folder / "bullring.lua").read_text()
+    assert main(["dissector", "--folder", "/proc/no", "--json"]) == ExitCode.CANNOT_CREATE

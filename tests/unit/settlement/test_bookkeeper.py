@@ -193,3 +193,19 @@ def test_fault_of_the_writer_ends_the_loop_instead_of_standing_still(store: Chdb
     with pytest.raises(AttributeError, match="a fault of the program"):
         eventually(lambda: run.reconciled(market.end), deadline_s=60)
     run.books.stop()
+
+
+def test_call_that_does_not_come_back_is_seen(store: ChdbStore, market: Recording) -> None:
+    gate = threading.Event()
+
+    def before(what: str, number: int) -> None:
+        if what == "INSERT trades":
+            gate.wait()
+
+    run = Run(FaultyStore(store, before=before), market, reconcile_s=0)
+
+    eventually(lambda: run.facts() and run.books.consumer.busy_ns() > 5_000_000_000, deadline_s=60)
+    gate.set()
+    eventually(lambda: run.facts()["stored"] == market.end, deadline_s=60)
+    run.books.stop()
+    assert run.books.consumer.busy_ns() == 0
