@@ -21,8 +21,11 @@ SAMPLED = 10  # one connection of so many has its delays looked at
 READ_BYTES = 1 << 18
 
 
-def connect(port: int, path: str) -> socket.socket:
-    made = socket.create_connection(("127.0.0.1", port))
+def connect(port: int, path: str, *, silent: bool) -> socket.socket:
+    made = socket.socket()
+    if silent:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    made.connect(("127.0.0.1", port))
     if path != "-":
         made.sendall(HANDSHAKE.format(path=path).encode())
         data = b""
@@ -35,7 +38,8 @@ def connect(port: int, path: str) -> socket.socket:
 def main(arguments: list[str]) -> int:
     """PORT PATH CONNECTIONS SILENT: the last so many never read."""
     port, path, count, silent = int(arguments[0]), arguments[1], int(arguments[2]), int(arguments[3])
-    sockets = {made.fileno(): made for made in (connect(port, path) for _ in range(count))}
+    all_made = [connect(port, path, silent=at >= count - silent) for at in range(count)]
+    sockets = {made.fileno(): made for made in all_made}
     epoll = select.epoll()
     for descriptor in list(sockets)[: count - silent]:
         epoll.register(descriptor, select.EPOLLIN)

@@ -32,6 +32,7 @@ from scripts.native import binary
 STREAM = "btcusdt@trade"
 GOAL_AIOHTTP, GOAL_BARE = {1_000: 1.8, 10_000: 1.2}, 1.5
 SLOW_SHARE = 0.1
+WARM = 100  # connections made and ended before memory is looked at
 KIB = 1024
 MESSAGE = {
     "e": "trade", "E": 1795644339342, "s": "BTCUSDT", "t": 12345, "p": "100035.70000000", "q": "0.00337000",
@@ -85,7 +86,8 @@ class Site:
 
     def __init__(self, count: int) -> None:
         limits = StreamLimits(
-            connections_max=count, attempts_per_5_minutes=0, messages_per_s=0, streams_max=16, queue_bytes=1 << 20
+            connections_max=count + WARM, attempts_per_5_minutes=0, messages_per_s=0, streams_max=16,
+            queue_bytes=1 << 20,
         )
         nobody: Any = None  # neither exchange nor books: what is told comes from here
         self.ours = StreamSockets(nobody, nobody, limits)
@@ -209,7 +211,7 @@ async def _memory(count: int) -> dict[str, Any]:
     """Connect, send until the silent ones are behind, and see what is in memory."""
     site = Site(count)
     await site.start()
-    warm = Clients(site.port, f"/ws/{STREAM}", 100)
+    warm = Clients(site.port, f"/ws/{STREAM}", WARM)
     await warm.ready()
     await warm.end()
     await until(site, lambda: len(site.audience) == 0)

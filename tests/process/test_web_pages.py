@@ -191,7 +191,8 @@ def test_operator_sees_the_exchange(page: Any, site: Site) -> None:
     expect(page.locator("#markets")).to_contain_text("TRADING")
     expect(page.locator("#alerts")).to_contain_text("Nothing to worry about.")
     expect(page.locator("#what option").first).to_be_attached(timeout=TIMEOUT_MS)
-    page.wait_for_function("history.length >= 2", timeout=TIMEOUT_MS)
+    several = re.compile(r"^([2-9]|\d\d+)$")
+    expect(page.locator("#updated")).to_have_attribute("data-samples", several, timeout=TIMEOUT_MS)
     picture(page, "operator")
 
 

@@ -61,6 +61,7 @@ function render({ facts, alerts, markets, samples }) {
   $("ledger").textContent = ledger === null ? "No ledger runs here." :
     `${ledger.state}: ${ledger.stored} records stored, ${ledger.lag} behind; ${ledger.marks_compared - ledger.marks_differing} of ${ledger.marks_compared} marks agree`;
   history = samples;
+  $("updated").dataset.samples = samples.length;
   draw();
   $("updated").textContent = new Date().toLocaleTimeString([], { hour12: false });
 }

@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Any
 
 import orjson
@@ -29,6 +30,7 @@ ATTEMPTS_WINDOW_S = 300
 HOUSEKEEPING_S = 1.0
 GOODBYE_S = 1.0
 HANDSHAKE_S = 5.0
+KERNEL_BYTES = 65536
 UNKNOWN_PROPERTY, BAD_VALUE, BAD_REQUEST, BAD_JSON = 0, 1, 2, 3
 CONFLATED = "conflated"
 COMBINED = "combined"
@@ -113,6 +115,8 @@ class StreamSockets:
         transport = request.transport
         if transport is None:
             raise web.HTTPBadRequest
+        # What the kernel holds for a slow reader is old by the time it is read, and memory that nothing else bounds.
+        transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_SNDBUF, KERNEL_BYTES)
         if transport.get_extra_info("ssl_object") is None:
             transport.pause_reading()  # what comes behind the handshake is for the outlet to read
         await socket.prepare(request)
