@@ -147,7 +147,7 @@ class World:
         late = {source: self._on_the_way(source) for source in GATEWAYS} if drain else {}
         self.restarts += 1
         as_it_was = self.folder.with_name(f"{self.folder.name}+")
-        shutil.copytree(self.folder, as_it_was)
+        shutil.copytree(self.folder, as_it_was, ignore=shutil.ignore_patterns("spare-*"))  # comes and goes by itself
         self.close()
         shutil.rmtree(self.folder)
         self.folder = as_it_was

@@ -70,6 +70,7 @@ static inline log_slot_t kit_record(kit_t *kit, uint16_t template_id, uint32_t s
     log_slot_t slot;
     memset(&slot, 0, sizeof(slot));
     slot.session = session;
+    slot.source = 1; /* of a gateway; 0 = the sequencer's own */
     slot.template_id = template_id;
     slot.partition = KIT_PARTITION;
     slot.seq_num = ++kit->seq_num;

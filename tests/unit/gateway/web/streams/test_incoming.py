@@ -57,6 +57,7 @@ def test_fragments_are_joined_around_a_ping() -> None:
         (frame(b"x" * 40_000, final=False) + frame(b"x" * 40_000, 0), 1009),
         (b"\x81\xff" + b"\xff" * 8, 1009),  # its length alone is too much: nothing is kept for it
     ],
+    ids=range(10),  # the masks are random, and names of tests must not be
 )
 def test_what_is_against_the_rules_ends_the_connection(data: bytes, code: int) -> None:
     with pytest.raises(FrameError) as caught:
