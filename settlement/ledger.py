@@ -164,10 +164,12 @@ class Ledger:
             self.store.insert(table, columns)
 
     def _claim(self) -> None:
+        # The last claim holds, also where the clock of the one before was ahead.
+        last_ns = one(self.store.select("SELECT max(claimed_ns) AS claimed_ns FROM consumers"))["claimed_ns"]
         self.store.insert(
             "consumers",
             {
-                "claimed_ns": np.array([self._clock_ns()], np.uint64),
+                "claimed_ns": np.array([max(self._clock_ns(), last_ns + 1)], np.uint64),
                 "token": np.array([self._owner.token], np.uint64),
                 "host": np.array([self._owner.host], object),
                 "pid": np.array([self._owner.pid], np.uint32),
