@@ -13,9 +13,9 @@ from replicator.coordinator import Etcd
 from replicator.errors import ReplicatorError
 from replicator.transport import PUBLIC_FILE, SECRET_FILE, KeyPair
 from scripts.arguments import add_common, config_of, emit, emit_one, progress
-from scripts.config import Config
+from scripts.config import REPLICATOR_SOCKET, Config
 from scripts.exit_codes import CommandError, ExitCode
-from scripts.replica_process import SOCKET, coordinator_config
+from scripts.replica_process import coordinator_config
 
 ANSWER_MAX = 65536
 POLL_S = 0.02
@@ -63,7 +63,7 @@ def _keys(config: Config, *, as_json: bool) -> int:
 
 def ask(config: Config, message: dict[str, Any]) -> dict[str, Any]:
     """Send one line to this node's replicator and return its answer. Raises CommandError if none runs."""
-    path = config.run_dir / SOCKET
+    path = config.run_dir / REPLICATOR_SOCKET
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
             link.settimeout(WAIT_S)

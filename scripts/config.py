@@ -24,6 +24,8 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 UNIX_SOCKET_PATH_MAX = 107
 ADMIN_SOCKET = "admin.sock"
 LEDGER_SOCKET = "ledger.sock"
+HISTORY_SOCKET = "history.sock"
+REPLICATOR_SOCKET = "replicator.sock"
 STAGES_CORES_MIN = 6
 PORT_MAX = 65535
 FEED_PORT_OFFSET = 100  # replay; + 1 re-requests, + 2 snapshots
@@ -670,7 +672,8 @@ def _derive(tables: dict[str, Any]) -> dict[str, Any]:
         node["ring_prefix"] = f"bullring.{digest}"
     if node["run_dir"] == "":
         run_dir = Path(node["data_dir"]) / "run"
-        if len(os.fsencode(run_dir / LEDGER_SOCKET)) > UNIX_SOCKET_PATH_MAX:
+        longest = max(ADMIN_SOCKET, LEDGER_SOCKET, HISTORY_SOCKET, REPLICATOR_SOCKET, key=len)
+        if len(os.fsencode(run_dir / longest)) > UNIX_SOCKET_PATH_MAX:
             run_dir = Path(f"/tmp/bullring-{os.getuid()}-{digest}")
         node["run_dir"] = str(run_dir)
     if admin["socket"] == "":
@@ -680,7 +683,9 @@ def _derive(tables: dict[str, Any]) -> dict[str, Any]:
         ledger["socket"] = str(Path(node["run_dir"]) / LEDGER_SOCKET)
     if ledger["directory"] == "":
         ledger["directory"] = str(Path(node["data_dir"]) / "ledger")
-    for key, path in (("gateway.admin.socket", admin["socket"]), ("ledger.socket", ledger["socket"])):
+    inner = str(Path(node["run_dir"]) / REPLICATOR_SOCKET)
+    sockets = (("node.run_dir", inner), ("gateway.admin.socket", admin["socket"]), ("ledger.socket", ledger["socket"]))
+    for key, path in sockets:
         if len(os.fsencode(path)) > UNIX_SOCKET_PATH_MAX:
             raise ConfigError(f"{key} = {path!r}: a Unix socket's path may have {UNIX_SOCKET_PATH_MAX} bytes")
     return tables

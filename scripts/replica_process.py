@@ -32,12 +32,11 @@ from ringbuf import Counter, CounterFile
 from ringbuf.wire import messages as wire
 from scripts.cells import Cell, Cells
 from scripts.clock import ClockWatch
-from scripts.config import Config, from_tables
+from scripts.config import REPLICATOR_SOCKET, Config, from_tables
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.node import Node, NodeRings, counter_path, seal_key
 
 NAME = "replicator"
-SOCKET = "replicator.sock"
 CONFIG_FILE = "config.json"
 MESSAGE_MAX = 65536
 LINE_MAX = 4096
@@ -52,7 +51,7 @@ class ProcessHost:
         self._config = config
         self._supervisor = supervisor
         self._epoll = select.epoll()
-        self._listener = self._listen(config.run_dir / SOCKET)
+        self._listener = self._listen(config.run_dir / REPLICATOR_SOCKET)
         self._clients: dict[int, socket.socket] = {}
         self._cells: Cells | None = None
         self._rings: NodeRings | None = None

@@ -30,14 +30,13 @@ from scripts.admin.account import create_account
 from scripts.admin.key import create_ed25519_key
 from scripts.admin.link import AdminLink
 from scripts.admin.session import create_session
-from scripts.config import Config
+from scripts.config import HISTORY_SOCKET, Config
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.feed_process import STAGE_LAPPED, cure, feed_config
 from scripts.node import Node, seal_key
 from scripts.processes import HOUSEKEEPING_S, Process, Ready
 from scripts.stat import observe
 
-HISTORY_SOCKET = "history.sock"
 SHARED_FILE = "web-shared"
 SESSIONS_FILE = "sessions.json"
 IDLE_S = 0.05

@@ -38,6 +38,7 @@ class Publisher:
         self.servers = Servers("", 0, 0)
         self.exchange: Exchange = make_exchange(ring_slots=1 << 17)
         self.killed = 0
+        self.joined = threading.Event()  # a follower has: what is said before, nobody hears
 
     @property
     def published(self) -> int:
@@ -52,6 +53,9 @@ class Publisher:
         for sent, _ in enumerate(flow(self.exchange, *traders(self.exchange), ORDERS), 1):
             if sent % 500 == 0:
                 self.exchange.engine.set_time(START_NS + sent // 500 * 2 * SECOND_NS)
+            while sent == ORDERS // 5 and not (self.joined.is_set() or self.stop.is_set()):
+                if feed.poll() == 0:
+                    time.sleep(0.0005)
             if sent == ORDERS // 2:
                 # A process that dies leaves nothing behind, and its successor starts with what is published then.
                 feed.shutdown()
@@ -108,6 +112,8 @@ class Follower:
             end = time.monotonic() + DEADLINE_S
             while not (self.publisher.done.is_set() and (feed.next_number or 0) > self.publisher.published):
                 assert not reading.done(), reading.result()
+                if PAIR in feed.books and feed.next_number:
+                    self.publisher.joined.set()
                 assert time.monotonic() < end, f"at {feed.next_number} of {self.publisher.published}"
                 if self.publisher.published > ORDERS // 3:
                     self.network.links[0].down = True

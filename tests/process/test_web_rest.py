@@ -50,7 +50,9 @@ def make_site(exchange: Exchange) -> Site:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with Exchange(tmp_path_factory.mktemp("web") / "data", *QUIET, web=2) as exchange:
+    # On a fast machine all tests together take a minute's weight; limits have tests of their own.
+    roomy = ("--set", "gateway.web.weight_per_minute=600000")
+    with Exchange(tmp_path_factory.mktemp("web") / "data", *QUIET, *roomy, web=2) as exchange:
         yield make_site(exchange)
 
 
