@@ -1,6 +1,10 @@
 """Capacities of the deterministic core. They stand in the log's Genesis record and cannot change within a log."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+
+from ringbuf.wire.messages import Genesis
 
 PARTITIONS_LIMIT = 63
 
@@ -39,3 +43,20 @@ class EngineConfig:
             raise ValueError(f"instruments_max = {self.instruments_max}: must be 1 to 65535")
         if self.step_budget < 8:
             raise ValueError(f"step_budget = {self.step_budget}: must be at least 8")
+
+    @classmethod
+    def of_genesis(cls, genesis: Genesis) -> EngineConfig:
+        """Return the capacities that the first record of a log names."""
+        return cls(
+            partitions=genesis.partition_count,
+            orders_per_partition=genesis.orders_per_partition,
+            accounts_max=genesis.accounts_max,
+            balances_max=genesis.balances_max,
+            sessions_max=genesis.sessions_max,
+            instruments_max=genesis.instruments_max,
+            keys_max=genesis.keys_max,
+            assets_max=genesis.assets_max,
+            open_orders_per_account_max=genesis.open_orders_per_account_max,
+            cluster_id=genesis.cluster_id,
+            hash_seed=genesis.hash_seed,
+        )

@@ -176,24 +176,7 @@ def engine_config(config: Config) -> EngineConfig:
             cluster_id=config.replication.cluster if config.replicated else secrets.randbits(63) or 1,
             hash_seed=secrets.randbits(64),
         )
-    return engine_of_genesis(genesis)
-
-
-def engine_of_genesis(genesis: wire.Genesis) -> EngineConfig:
-    """Return the capacities that the first record of a log names."""
-    return EngineConfig(
-        partitions=genesis.partition_count,
-        orders_per_partition=genesis.orders_per_partition,
-        accounts_max=genesis.accounts_max,
-        balances_max=genesis.balances_max,
-        sessions_max=genesis.sessions_max,
-        instruments_max=genesis.instruments_max,
-        keys_max=genesis.keys_max,
-        assets_max=genesis.assets_max,
-        open_orders_per_account_max=genesis.open_orders_per_account_max,
-        cluster_id=genesis.cluster_id,
-        hash_seed=genesis.hash_seed,
-    )
+    return EngineConfig.of_genesis(genesis)
 
 
 def read_genesis(directory: Path) -> wire.Genesis | None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
 
-from engine import ComposedEngine, EngineError
+from engine import ComposedEngine, EngineConfig, EngineError
 from journaler import LogReader
 from ringbuf.wire.messages import Template
-from scripts.node import SLOT_SIZE, TEMPLATE_OFFSET, engine_of_genesis, read_genesis
+from scripts.node import SLOT_SIZE, TEMPLATE_OFFSET, read_genesis
 
 _TEMPLATE = Struct("<H")
 _STAMP = Struct("<Q")
@@ -37,7 +37,7 @@ def rebuild(journal: Path, end: int | None = None) -> Rebuilt:
     genesis = read_genesis(journal)
     if genesis is None:
         return found
-    engine = ComposedEngine(engine_of_genesis(genesis))
+    engine = ComposedEngine(EngineConfig.of_genesis(genesis))
     try:
         engine.replay(_counted(LogReader(journal).batches(0, end), found))
         engine.check()

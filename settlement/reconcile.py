@@ -180,19 +180,7 @@ class EngineReplay:
     """The exchange's sequencer and matchers on private rings, fed from the same log: the other party."""
 
     def __init__(self, genesis: wire.Genesis, *, ring_slots: int = REPLAY_RING_SLOTS) -> None:
-        config = EngineConfig(
-            partitions=genesis.partition_count,
-            orders_per_partition=genesis.orders_per_partition,
-            accounts_max=genesis.accounts_max,
-            balances_max=genesis.balances_max,
-            sessions_max=genesis.sessions_max,
-            instruments_max=genesis.instruments_max,
-            keys_max=genesis.keys_max,
-            assets_max=genesis.assets_max,
-            open_orders_per_account_max=genesis.open_orders_per_account_max,
-            cluster_id=genesis.cluster_id,
-            hash_seed=genesis.hash_seed,
-        )
+        config = EngineConfig.of_genesis(genesis)
         self._rings: list[Ring] = []
         self._ring_slots = ring_slots
         partitions = range(1, config.partitions + 1)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy
 
 from gateway.marketdata import sbe_streams as sbe
+from gateway.marketdata.columns import NO_PRICE, TEMPLATE_AT, flags_at, layout
 from gateway.marketdata.feed import DERIVED_BASE, SLOT_SIZE, Feed
 from ringbuf.wire import market_messages as market
 from ringbuf.wire.base import WireMessage
@@ -27,34 +28,14 @@ SNAPSHOT_EVERY_S = 0.05
 SNAPSHOT_LEVELS = 20
 BATCH_SLOTS = 4096
 BATCHES = 4  # of one partition in a poll: the others and the sockets have their turn
-TEMPLATE_AT, BLOCK_AT = 10, 16  # in a slot
-NO_PRICE = -(1 << 63)
 
 _SYMBOL = re.compile(r"[^a-z0-9]")
 
 
-def _layout(message: type[WireMessage]) -> Any:
-    """Return a view of slots as if all were of one message."""
-    columns = [("update_id", "<u8", 0), ("template", "<u2", TEMPLATE_AT)]
-    columns += [(name, kind, BLOCK_AT + at) for name, kind, at in message.COLUMNS]
-    layout: Any = {
-        "names": [name for name, _, _ in columns],
-        "formats": [kind for _, kind, _ in columns],
-        "offsets": [at for _, _, at in columns],
-        "itemsize": SLOT_SIZE,
-    }
-    return numpy.dtype(layout)
-
-
 _READ: tuple[type[WireMessage], ...] = (market.LevelUpdate, market.Bbo, market.Trade)
 _SKIPPED: tuple[type[WireMessage], ...] = (market.InstrumentStatus, market.AuctionIndicative)
-_LAYOUTS = {message: _layout(message) for message in _READ}
-_FLAGS_AT = {
-    message.TEMPLATE_ID: BLOCK_AT + at
-    for message in _READ + _SKIPPED
-    for name, _, at in message.COLUMNS
-    if name == "event_flags"
-}
+_LAYOUTS = {message: layout(message) for message in _READ}
+_FLAGS_AT = flags_at(_READ + _SKIPPED)
 
 
 class Kind(StrEnum):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy
 
+from gateway.marketdata.columns import flags_at, layout
 from gateway.marketdata.feed import DERIVED_BASE, SLOT_SIZE, Feed, Levels
 from gateway.web.errors import unavailable
 from gateway.web.market_view import Depth, StoreMarketView, StoreSource
@@ -20,36 +21,16 @@ POLL_LIMIT = 4096
 BATCH_SLOTS = 4096
 BATCHES = 16  # of one partition at a time: the sockets have their turn
 POLLS_MAX = 256
-TEMPLATE_AT, BLOCK_AT = 10, 16  # in a slot
-NO_PRICE = -(1 << 63)
-
-
-def _layout(message: type[WireMessage]) -> Any:
-    """Return a view of slots as if all were of one message."""
-    columns = [("update_id", "<u8", 0), ("template", "<u2", TEMPLATE_AT)]
-    columns += [(name, kind, BLOCK_AT + at) for name, kind, at in message.COLUMNS]
-    layout: Any = {
-        "names": [name for name, _, _ in columns],
-        "formats": [kind for _, kind, _ in columns],
-        "offsets": [at for _, _, at in columns],
-        "itemsize": SLOT_SIZE,
-    }
-    return numpy.dtype(layout)
 
 
 TRADES: type[WireMessage] = market.Trade
 LEVELS: type[WireMessage] = market.LevelUpdate
 BESTS: type[WireMessage] = market.Bbo
-_LAYOUTS = {message: _layout(message) for message in (TRADES, LEVELS, BESTS)}
+_LAYOUTS = {message: layout(message) for message in (TRADES, LEVELS, BESTS)}
 _DERIVED: tuple[type[WireMessage], ...] = (
     TRADES, LEVELS, BESTS, market.InstrumentStatus, market.AuctionIndicative,
 )  # fmt: skip
-_FLAGS_AT = {
-    message.TEMPLATE_ID: BLOCK_AT + at
-    for message in _DERIVED
-    for name, _, at in message.COLUMNS
-    if name == "event_flags"
-}
+_FLAGS_AT = flags_at(_DERIVED)
 
 
 Sides = tuple[int, list[tuple[int, int]], list[tuple[int, int]]]  # update id, bids, asks

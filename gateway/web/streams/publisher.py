@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+from gateway.marketdata.columns import NO_PRICE
 from gateway.web.errors import ApiError
 from gateway.web.gateway import Gateway
 from gateway.web.reference import Instrument
@@ -21,7 +22,7 @@ from gateway.web.streams.aggregates import Aggregates
 from gateway.web.streams.bars import Bar, bars_of, copied
 from gateway.web.streams.depth import DepthStream
 from gateway.web.streams.fanout import Audience, FanOut, Make
-from gateway.web.streams.live import BESTS, LEVELS, NO_PRICE, TRADES, Batch, LiveMarket
+from gateway.web.streams.live import BESTS, LEVELS, TRADES, Batch, LiveMarket
 from gateway.web.streams.names import FAST_MS, WINDOWS_MIN, Kind, Stream
 from gateway.web.streams.tape import Key, Tape
 from ringbuf.wire.messages import SideOrBoth
