@@ -85,6 +85,7 @@ struct sequencer {
     bool held;      /* a switchover: nothing is written */
     bool draining; /* step 2 is not complete */
     int64_t marks_due_at; /* un-marked reports that force a mark */
+    int64_t commit_cached; /* the log's commit when it was last looked at */
     uint32_t due_from;     /* no session below is due to be disconnected */
     int64_t busy_position; /* log position after the last record that is not lazy */
     uint64_t fixed_time;
