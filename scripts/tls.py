@@ -38,6 +38,7 @@ class RelayProcess:
         self._closing.set()
         _end(self._process)
         self._watcher.join()
+        _end(self._process)  # the watcher may have started another one meanwhile
 
     def _watch(self) -> None:
         while not self._closing.is_set():
