@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gateway.binary.tls import TlsConfig, TlsRelay
@@ -46,7 +47,7 @@ class RelayProcess:
             if self._closing.wait(RESTART_PAUSE_S):
                 return
             try:
-                self._process, _ = _spawn(self._config)
+                self._process, _ = _spawn(replace(self._config, port=self.port))
             except CommandError as error:
                 print(f"TLS relay: {error}", file=sys.stderr, flush=True)
 
