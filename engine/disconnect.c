@@ -66,20 +66,23 @@ void disconnect_tick(sequencer_t *sequencer, uint64_t ts_ns)
             session->disconnect_state = DISCONNECT_DUE;
             sequencer->disconnects.waiting--;
             sequencer->disconnects.due++;
+            sequencer->due_from = 1;
         } else if (session->disconnect_ns < sequencer->disconnects.next_ns)
             sequencer->disconnects.next_ns = session->disconnect_ns;
     }
 }
 
-/* One mass cancel of a session that is due. `source` 0: it is ours, not the client's. */
+/* One mass cancel of a session that is due. `source` 0: it is ours, not the client's. A gateway that died may leave thousands due
+ * at once: each search goes on where the one before ended. */
 void disconnect_write(sequencer_t *sequencer, uint64_t now)
 {
     const registry_t *registry = &sequencer->registry;
-    uint32_t id = 1;
+    uint32_t id = sequencer->due_from;
 
     while (id <= registry->sessions_used && registry->sessions[id].disconnect_state != DISCONNECT_DUE)
         id++;
     INVARIANT(id <= registry->sessions_used);
+    sequencer->due_from = id;
     const session_t *session = &registry->sessions[id];
     log_slot_t *slot = log_open(sequencer, TEMPLATE_MASS_CANCEL_REQUEST, now);
     slot->session = id;

@@ -73,6 +73,14 @@ def encode_command(message: Any, *, session: int, seq_num: int, flags: int = 0, 
     return bytes(slot)
 
 
+def composed_hash(sequencer: Sequencer, matchers: Iterable[Matcher]) -> bytes:
+    """Return 16 bytes over the sequencer and all books of the matchers."""
+    total = int.from_bytes(sequencer.state_hash(), "little")
+    for matcher in matchers:
+        total += sum(value * (2 * number + 1) for number, value in matcher.book_hashes().items())
+    return (total % (1 << 128)).to_bytes(16, "little")
+
+
 def feed_composed(
     sequencer: Sequencer, matchers: list[Matcher], batches: Iterable[tuple[int, bytes | memoryview]]
 ) -> int:
@@ -291,7 +299,4 @@ class ComposedEngine:
 
     def state_hash(self) -> bytes:
         """16 bytes over sequencer and all books."""
-        total = int.from_bytes(self.sequencer.state_hash(), "little")
-        for matcher in self.matchers:
-            total += sum(value * (2 * number + 1) for number, value in matcher.book_hashes().items())
-        return (total % (1 << 128)).to_bytes(16, "little")
+        return composed_hash(self.sequencer, self.matchers)

@@ -50,6 +50,7 @@ _Static_assert(sizeof(exposures_t) == 40, "image_head_t");
 _Static_assert(sizeof(lists_t) == 48, "image_head_t");
 _Static_assert(sizeof(quotes_t) == 40, "image_head_t");
 _Static_assert(sizeof(orders_t) == 120, "image_head_t");
+_Static_assert(sizeof(settlement_t) == 32, "image_orders_t");
 _Static_assert(offsetof(struct sequencer, log) - offsetof(struct sequencer, position) == 11 * 8, "image_head_t");
 
 static uint64_t stir(uint64_t hash, uint64_t value)
@@ -77,6 +78,13 @@ uint64_t image_layout(void)
 uint64_t image_head_size(void)
 {
     return sizeof(image_head_t);
+}
+
+/* Anonymous private pages that are given back read as zeros. */
+static void clear(void *arena, uint64_t size)
+{
+    int result = madvise(arena, size, MADV_DONTNEED);
+    INVARIANT(result == 0);
 }
 
 /* ---- sequencer --------------------------------------------------------------------------------------------------------- */
@@ -172,8 +180,7 @@ void *sequencer_image_arena(const sequencer_t *sequencer, uint64_t *size)
 void sequencer_image_clear(sequencer_t *sequencer)
 {
     INVARIANT(sequencer->position == 0);
-    int result = madvise(sequencer->arena.base, sequencer->arena.size, MADV_DONTNEED);
-    INVARIANT(result == 0);
+    clear(sequencer->arena.base, sequencer->arena.size);
 }
 
 void sequencer_image_load(sequencer_t *sequencer, const void *memory)
@@ -216,8 +223,7 @@ void *matcher_image_arena(const matcher_t *matcher, uint64_t *size)
 void matcher_image_clear(matcher_t *matcher)
 {
     INVARIANT(matcher->state->position == 0);
-    int result = madvise(matcher->arena, matcher->arena_size, MADV_DONTNEED);
-    INVARIANT(result == 0);
+    clear(matcher->arena, matcher->arena_size);
 }
 
 /* ---- runs -------------------------------------------------------------------------------------------------------------------- */

@@ -20,14 +20,23 @@ uint64_t log_stamp(const sequencer_t *sequencer, uint64_t now)
     return now > sequencer->last_ts ? now : sequencer->last_ts + 1;
 }
 
+/* A standby that lags holds commit back: no more than the ring takes is ever written ahead of it (Z4). Commit is the journaler's
+ * cache line: it is read only when what was seen of it last does not do. */
+static bool far_ahead(sequencer_t *sequencer, int64_t worst)
+{
+    const int64_t bound = sequencer->position + worst - ring_capacity(sequencer->log);
+
+    if (sequencer->log->header->mode != RING_MODE_DURABLE || sequencer->commit_cached >= bound)
+        return false;
+    sequencer->commit_cached = ring_commit(sequencer->log);
+    return sequencer->commit_cached < bound;
+}
+
 bool log_has_room(sequencer_t *sequencer)
 {
     const int64_t worst = MARK_SLOTS + GROUP_SLOTS_MAX + 2;
 
-    /* A standby that lags holds commit back: no more than the ring takes is ever written ahead of it (Z4). */
-    bool ahead = sequencer->log->header->mode == RING_MODE_DURABLE &&
-                 sequencer->position + worst - ring_commit(sequencer->log) > ring_capacity(sequencer->log);
-    if (ahead || ring_room(sequencer->log, worst) < worst) {
+    if (far_ahead(sequencer, worst) || ring_room(sequencer->log, worst) < worst) {
         sequencer->counters[SEQUENCER_LOG_FULL]++;
         return false;
     }

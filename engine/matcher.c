@@ -469,7 +469,7 @@ static int64_t next_quarantined(const matcher_t *matcher, int64_t from)
 }
 
 /* Whole groups only: a quarantined frame takes the group it belongs to with it. */
-static int64_t refuse_at(matcher_t *matcher, const log_slot_t *slots, int64_t count)
+static int64_t refuse_quarantined(matcher_t *matcher, const log_slot_t *slots, int64_t count)
 {
     matcher_state_t *state = matcher->state;
     uint32_t length = state->group_count;
@@ -502,7 +502,7 @@ int64_t matcher_feed(matcher_t *matcher, const log_slot_t *slots, int64_t first_
         taken += run(matcher, slots + taken, most - taken, INT64_MAX, &work_done);
         if (taken < most || most == count || !matcher_idle(matcher))
             return taken;
-        int64_t some = refuse_at(matcher, slots + taken, count - taken);
+        int64_t some = refuse_quarantined(matcher, slots + taken, count - taken);
         if (some == 0)
             return taken;
         taken += some;

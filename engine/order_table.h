@@ -50,9 +50,9 @@ typedef struct order_line {
 
 _Static_assert(sizeof(order_line_t) == 64, "one cache line an order");
 
-/* What few orders have, in the line's own place of a second array; valid with LINE_TERMS. */
 #define CLIENT_TEXT_SIZE 36
 
+/* What few orders have, in the line's own place of a second array; valid with LINE_TERMS. */
 typedef struct order_terms {
     char text[CLIENT_TEXT_SIZE]; /* the client's own id, zero-filled */
     uint32_t list;  /* index of its list + 1, 0 = none */

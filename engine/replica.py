@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from engine._engine import ffi, lib
 from engine.config import EngineConfig
+from engine.engine import composed_hash
 from engine.errors import ReplayError
 from engine.matcher import Matcher
 from engine.sequencer import Sequencer
@@ -18,7 +19,6 @@ REPORT_SLOTS = 1 << 14
 # Nobody waits for market data, so what one round of reports can bring with it must fit.
 MARKET_SLOTS = 1 << 17
 REPLICA = 2  # our place among the gating consumers of report rings, beside journaler and sequencer
-MODULUS = 1 << 128
 
 Outputs = Callable[[int, int, bytes], None]  # partition, first sequence, slots
 
@@ -55,7 +55,6 @@ class Replica:
         self._seen_reports: list[int] = []
         self._seen_market: dict[int, int] = {}
         self._stack: list[Ring] = []
-        self._pending = bytearray()
 
     def open(self, places: Places, unsettled: Mapping[int, bytes], *, output_hash: int = 0) -> None:
         """Make the rings; publish reports that were made but not settled where the images were taken."""
@@ -213,10 +212,7 @@ class Replica:
 
     def state_hash(self) -> bytes:
         """16 bytes over sequencer and all books."""
-        total = int.from_bytes(self.sequencer.state_hash(), "little")
-        for matcher in self.matchers:
-            total += sum(value * (2 * number + 1) for number, value in matcher.book_hashes().items())
-        return (total % MODULUS).to_bytes(16, "little")
+        return composed_hash(self.sequencer, self.matchers)
 
     def check(self) -> str:
         """Recount sequencer and books from scratch; return what disagrees, empty if nothing does."""

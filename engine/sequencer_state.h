@@ -85,6 +85,8 @@ struct sequencer {
     bool held;      /* a switchover: nothing is written */
     bool draining; /* step 2 is not complete */
     int64_t marks_due_at; /* un-marked reports that force a mark */
+    int64_t commit_cached; /* the log's commit when it was last looked at */
+    uint32_t due_from;     /* no session below is due to be disconnected */
     int64_t busy_position; /* log position after the last record that is not lazy */
     uint64_t fixed_time;
     const char *error;
@@ -260,6 +262,7 @@ bool is_control(uint16_t template_id);
 verdict_t session_admit(const sequencer_t *sequencer, log_slot_t *slot);
 void session_apply(sequencer_t *sequencer, const log_slot_t *slot, int64_t sequence);
 void session_start_epoch(sequencer_t *sequencer, uint64_t ts_ns);
+bool is_session_record(uint16_t template_id);
 
 /* ---- disconnect.c ----------------------------------------------------------------------------------------------------------- */
 
@@ -269,7 +272,6 @@ void disconnect_extend(session_t *session, uint64_t ts_ns);
 void disconnect_tick(sequencer_t *sequencer, uint64_t ts_ns);
 void disconnect_write(sequencer_t *sequencer, uint64_t now);
 void disconnect_apply(sequencer_t *sequencer, const log_slot_t *slot);
-bool is_session_record(uint16_t template_id);
 
 /* ---- apply.c, apply_lists.c, refusals.c: one log record, or one whole group, into the state ---------------------------------------------- */
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gateway.binary.tls import TlsConfig, TlsRelay
@@ -38,6 +39,7 @@ class RelayProcess:
         self._closing.set()
         _end(self._process)
         self._watcher.join()
+        _end(self._process)  # the watcher may have started another one meanwhile
 
     def _watch(self) -> None:
         while not self._closing.is_set():
@@ -45,7 +47,7 @@ class RelayProcess:
             if self._closing.wait(RESTART_PAUSE_S):
                 return
             try:
-                self._process, _ = _spawn(self._config)
+                self._process, _ = _spawn(replace(self._config, port=self.port))
             except CommandError as error:
                 print(f"TLS relay: {error}", file=sys.stderr, flush=True)
 

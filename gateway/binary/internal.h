@@ -134,7 +134,7 @@ typedef struct server {
     connection_t *connections;
     account_bucket_t *account_buckets;
     uint32_t *free_list, free_count;
-    uint32_t drop_copies; /* established ones */
+    uint32_t *drop_copies, drop_copy_count; /* connection indices of those established */
     uint32_t *by_session; /* connection index + 1, 0 = none here */
     uint32_t *binding;    /* by session: connection whose SessionBind is under way, 0 = none; others' frames wait for its end */
     uint64_t *bind_seq;   /* by session: log sequence of the newest accepted bind or negotiate seen */
@@ -211,7 +211,8 @@ void logon_negotiated(server_t *server, const report_slot_t *slot);
 void logon_bound(server_t *server, uint32_t partition, int64_t index, const report_slot_t *slot);
 
 /* reports.c: report slots to frames */
-void drop_copy_deliver(server_t *server, uint32_t partition, int64_t index, const report_slot_t *slot);
+void drop_copy_add(server_t *server, connection_t *connection);
+void drop_copy_remove(server_t *server, connection_t *connection);
 int64_t reports_poll(server_t *server, int64_t limit);
 int report_read(server_t *server, observed_t *source, uint32_t partition, int64_t index, int64_t count, void *target);
 bool report_send(server_t *server, connection_t *connection, uint32_t partition, uint16_t flags, uint64_t seq_num,

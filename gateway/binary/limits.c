@@ -6,16 +6,16 @@
 #define FLOOD_INTERVALS 10 /* in a row above the limit */
 #define CANCELS_FACTOR 2
 
-/* A bucket is the time at which it will be full again: it holds as many requests as fit between that and one interval ahead. */
-static bool bucket_has(uint64_t full_ns, uint64_t now_ns, uint64_t interval_ns, uint32_t count)
+/* A bucket is the time at which it will be full again: it holds as many requests as fit between that and one interval ahead. One
+ * without a limit costs nothing and stays full. */
+static uint64_t request_cost_ns(uint64_t interval_ns, uint32_t count)
 {
-    uint64_t from = full_ns > now_ns ? full_ns : now_ns;
-    return from + interval_ns / count <= now_ns + interval_ns;
+    return count == 0 ? 0 : interval_ns / count;
 }
 
-static void bucket_take(uint64_t *full_ns, uint64_t now_ns, uint64_t interval_ns, uint32_t count)
+static uint64_t bucket_after(uint64_t full_ns, uint64_t now_ns, uint64_t cost_ns)
 {
-    *full_ns = (*full_ns > now_ns ? *full_ns : now_ns) + interval_ns / count;
+    return (full_ns > now_ns ? full_ns : now_ns) + cost_ns;
 }
 
 static account_bucket_t *of_account(server_t *server, uint32_t account)
@@ -73,16 +73,14 @@ uint16_t limits_take(server_t *server, connection_t *connection, bool cancel)
     if (config->admin || connection->limits == NULL || (connection->permissions & PERMISSIONS_ADMIN) != 0)
         return REJECT_CODE_NONE;
     uint64_t *session = &connection->full_ns[cancel], *account = &connection->limits->full_ns[cancel];
-    bool fits = (session_count == 0 || bucket_has(*session, now, interval_ns, session_count)) &&
-                (account_count == 0 || bucket_has(*account, now, interval_ns, account_count));
-    if (!fits) {
+    uint64_t session_after = bucket_after(*session, now, request_cost_ns(interval_ns, session_count));
+    uint64_t account_after = bucket_after(*account, now, request_cost_ns(interval_ns, account_count));
+    if (session_after > now + interval_ns || account_after > now + interval_ns) {
         note_refused(server, connection, session_count != 0 ? session_count : account_count);
         return REJECT_CODE_THROTTLE_EXCEEDED;
     }
-    if (session_count != 0)
-        bucket_take(session, now, interval_ns, session_count);
-    if (account_count != 0)
-        bucket_take(account, now, interval_ns, account_count);
+    *session = session_after;
+    *account = account_after;
     return REJECT_CODE_NONE;
 }
 

@@ -467,8 +467,10 @@ void logon_bound(server_t *server, uint32_t partition, int64_t index, const repo
         logon_refuse(server, connection, ESTABLISH_REJECT_CODE_CREDENTIALS, 0);
         return;
     }
-    server->drop_copies += drop_copy && !connection->drop_copy;
-    connection->drop_copy = drop_copy;
+    if (drop_copy)
+        drop_copy_add(server, connection);
+    else
+        drop_copy_remove(server, connection);
     server->by_session[bound.session_id] = connection_index(server, connection) + 1;
     connection->chains[partition].next_seq = bound.next_seq_no;
     /* An account's reports are not chained: they are looked for from here backwards. */

@@ -76,16 +76,33 @@ static void report_deliver(server_t *server, connection_t *connection, uint32_t 
     report_send(server, connection, partition, 0, seq_num, slot);
 }
 
-/* To those who read the account's reports, numbered for the account. */
-void drop_copy_deliver(server_t *server, uint32_t partition, int64_t index, const report_slot_t *slot)
+void drop_copy_add(server_t *server, connection_t *connection)
 {
-    uint32_t account = report_account(slot), left = server->drop_copies;
+    if (!connection->drop_copy)
+        server->drop_copies[server->drop_copy_count++] = connection_index(server, connection);
+    connection->drop_copy = true;
+}
 
-    for (uint32_t i = 0; account != 0 && left > 0 && i < server->config.connections_max; i++) {
-        connection_t *connection = &server->connections[i];
-        if (!connection->drop_copy || !connection_alive(connection))
-            continue;
-        left--;
+void drop_copy_remove(server_t *server, connection_t *connection)
+{
+    uint32_t index = connection_index(server, connection), at = 0;
+
+    if (!connection->drop_copy)
+        return;
+    while (server->drop_copies[at] != index)
+        at++;
+    server->drop_copies[at] = server->drop_copies[--server->drop_copy_count];
+    connection->drop_copy = false;
+}
+
+/* To those who read the account's reports, numbered for the account. From the last one on: who falls too far behind is cut off, and
+ * its place is taken by one that has been served. */
+static void drop_copy_deliver(server_t *server, uint32_t partition, int64_t index, const report_slot_t *slot)
+{
+    uint32_t account = report_account(slot);
+
+    for (uint32_t i = server->drop_copy_count; account != 0 && i-- > 0;) {
+        connection_t *connection = &server->connections[server->drop_copies[i]];
         if (connection->account != account || (connection->bound_mask >> partition & 1) == 0)
             continue;
         report_chain_t *chain = &connection->chains[partition];
@@ -181,7 +198,7 @@ static void route_report(server_t *server, uint32_t partition, int64_t index, co
         logon_negotiated(server, slot);
         return;
     }
-    if (server->drop_copies > 0)
+    if (server->drop_copy_count > 0)
         drop_copy_deliver(server, partition, index, slot);
     uint32_t entry = server->by_session[slot->session];
     if (entry == 0)

@@ -159,6 +159,18 @@ static void job_announce(server_t *server, const retransmit_job_t *job, connecti
                         (uint16_t)(job->partition << FRAME_FLAG_PARTITION_SHIFT), 0, &block);
 }
 
+/* The report at the cursor is one of them, or a later one. True if it is the first that is wanted. */
+static bool job_found(server_t *server, retransmit_job_t *job, connection_t *connection)
+{
+    if (job->cursor_seq - job->from < job->count)
+        job->positions[job->cursor_seq - job->from] = job->cursor;
+    if (job->cursor_seq != job->from)
+        return false;
+    job->walked = true;
+    job_announce(server, job, connection);
+    return true;
+}
+
 /* Report by report, since those of an account are not chained. */
 static void job_search(server_t *server, retransmit_job_t *job, connection_t *connection)
 {
@@ -172,13 +184,8 @@ static void job_search(server_t *server, retransmit_job_t *job, connection_t *co
         }
         if (!is_of_account(&slot, connection->account, job->cursor_seq))
             continue;
-        if (job->cursor_seq - job->from < job->count)
-            job->positions[job->cursor_seq - job->from] = job->cursor;
-        if (job->cursor_seq == job->from) {
-            job->walked = true;
-            job_announce(server, job, connection);
+        if (job_found(server, job, connection))
             return;
-        }
         job->cursor_seq--;
     }
 }
@@ -197,13 +204,8 @@ static void job_walk(server_t *server, retransmit_job_t *job, connection_t *conn
             job_fail(server, job, connection);
             return;
         }
-        if (job->cursor_seq - job->from < job->count)
-            job->positions[job->cursor_seq - job->from] = job->cursor;
-        if (job->cursor_seq == job->from) {
-            job->walked = true;
-            job_announce(server, job, connection);
+        if (job_found(server, job, connection))
             return;
-        }
         /* Saturated or first although an earlier number is wanted: the chain does not reach that far. */
         if (slot.distance == 0 || slot.distance == UINT32_MAX) {
             job_fail(server, job, connection);

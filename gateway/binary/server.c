@@ -74,6 +74,7 @@ static bool server_allocate(server_t *server)
     server->connections = calloc(count, sizeof(connection_t));
     server->account_buckets = calloc(count, sizeof(account_bucket_t));
     server->free_list = calloc(count, sizeof(uint32_t));
+    server->drop_copies = calloc(count, sizeof(uint32_t));
     server->dirty = calloc(2 * count, sizeof(uint32_t));
     server->stalled = calloc(2 * count, sizeof(uint32_t));
     server->by_session = calloc((size_t)config->sessions_max + 1, sizeof(uint32_t));
@@ -88,7 +89,7 @@ static bool server_allocate(server_t *server)
     server->events.mask = server->answers.mask = queue - 1;
     if (!server->connections || !server->account_buckets || !server->free_list || !server->dirty || !server->stalled ||
         !server->by_session || !server->binding || !server->bind_seq || !server->buffers || !server->chains ||
-        !server->jobs || !server->positions || !server->events.items || !server->answers.items)
+        !server->jobs || !server->positions || !server->drop_copies || !server->events.items || !server->answers.items)
         return false;
     for (uint32_t i = 0; i < count; i++) {
         connection_t *connection = &server->connections[i];
@@ -147,6 +148,7 @@ void server_free(server_t *server)
     free(server->connections);
     free(server->account_buckets);
     free(server->free_list);
+    free(server->drop_copies);
     free(server->dirty);
     free(server->stalled);
     free(server->by_session);
@@ -358,8 +360,7 @@ void connection_finish(server_t *server, connection_t *connection, uint8_t down_
         connection->out_head = connection->out_tail = 0;
     }
     retransmit_forget(server, connection);
-    server->drop_copies -= connection->drop_copy;
-    connection->drop_copy = false;
+    drop_copy_remove(server, connection);
     if (connection->session != 0 && server->by_session[connection->session] == connection_index(server, connection) + 1)
         server->by_session[connection->session] = 0;
     connection->state = CONNECTION_CLOSING;

@@ -28,7 +28,7 @@ class TlsConfig:
     connections_max: int = 256
 
     def __post_init__(self) -> None:
-        """Check ranges and files, naming field and limit."""
+        """Check ranges, naming field and limit; `context` looks at the files."""
         for name in ("port", "target_port"):
             if not 0 <= getattr(self, name) <= 65535:
                 raise GatewayConfigError(f"{name} = {getattr(self, name)}: must be 0 to 65535")

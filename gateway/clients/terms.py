@@ -96,10 +96,6 @@ def parse_order(text: str, market: Market, money_units: MoneyUnits) -> Order:
 
 def order_of(options: argparse.Namespace, market: Market, money_units: MoneyUnits) -> Order:
     """Return the terms in ticks and lots. Raises ClientCommandError naming what is wrong."""
-    kind = TYPES[options.type] if options.type else OrdType.MARKET if options.price is None else OrdType.LIMIT
-    tif = TIMES_IN_FORCE[options.time_in_force]
-    if kind == OrdType.MARKET and tif == TimeInForce.GTC:
-        tif = TimeInForce.IOC
 
     def lots(quantity: str | None) -> int | None:
         return None if quantity is None else market.lots(quantity)
@@ -113,10 +109,10 @@ def order_of(options: argparse.Namespace, market: Market, money_units: MoneyUnit
         side=Side.BUY if options.side == "buy" else Side.SELL,
         quantity=money_units(market.quote, options.quantity) if amount else market.lots(options.quantity),
         price=ticks(options.price),
-        ord_type=kind,
+        ord_type=None if options.type is None else TYPES[options.type],
         stop_price=ticks(options.stop_price),
         trailing_delta=options.trailing_bps,
-        time_in_force=tif,
+        time_in_force=TIMES_IN_FORCE[options.time_in_force],
         expire_time=None if options.expire is None else _seconds(options.expire),
         display_quantity=lots(options.display),
         first_display_quantity=lots(options.first_display),

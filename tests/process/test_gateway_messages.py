@@ -336,6 +336,7 @@ def test_a_drop_copy_sees_all_reports_of_its_account_and_asks_nothing(site: Engi
                     by_number = {(report.partition, report.seq_num): report.message for report in live}
                     assert {(report.partition, report.seq_num): report.message for report in again} == by_number
                     assert all(report.retransmitted for report in again)
+                    await early.close()  # of two that read, the first one leaves
                     other.mass_cancel(scope=wire.MassCancelScope.ACCOUNT)
                     canceled = await copied(late, 3)
                     assert sum(isinstance(report.message, wire.OrderCanceled) for report in canceled) == 1

@@ -8,7 +8,7 @@
  *     bullring_feed_packet(&feed, bytes, size, now_ns);          every datagram, of both lines
  *     uint8_t request[BULLRING_MOLD_REQUEST];
  *     if (bullring_feed_request(&feed, now_ns, request)) sendto(re-request server, request)
- *     if (bullring_feed_lost(&feed)) ...                         replay from feed.next over TCP, or a new snapshot
+ *     if (bullring_feed_lost(&feed, now_ns)) ...                 replay from feed.next over TCP, or a new snapshot
  *
  * bullring_market.h does all of that, snapshot and books included. */
 #ifndef BULLRING_FEED_CLIENT_H

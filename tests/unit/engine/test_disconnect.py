@@ -148,6 +148,23 @@ def test_other_sessions_of_the_account_keep_theirs(floor: Floor) -> None:
     assert floor.open_orders == 1
 
 
+def test_sessions_that_go_together_or_one_after_another_all_lose_their_orders(floor: Floor) -> None:
+    exchange = floor.exchange
+    floors = [floor]
+    for _ in range(3):
+        account = exchange.account(base=1000, quote=100_000)
+        exchange.buy(account, 10, 5)
+        floors.append(Floor(exchange, account, exchange.sessions[account], floor.now))
+    for place, timeout_ms in ((0, 500), (1, 100), (2, 500), (3, 100)):
+        floors[place].bind(wire.CodType.ON_DISCONNECT, timeout_ms)
+        floors[place].down(wire.DownCause.CLIENT_DISCONNECT)
+
+    floor.wait(120 * MS)
+    assert [each.open_orders for each in floors] == [2, 0, 1, 0]
+    floor.wait(400 * MS)
+    assert [each.open_orders for each in floors] == [0, 0, 0, 0]
+
+
 def test_a_gateway_that_starts_gives_its_sessions_thirty_seconds(floor: Floor) -> None:
     floor.bind(wire.CodType.ON_DISCONNECT, 0)
     floor.raw(wire.SessionDown(cause=wire.DownCause.GATEWAY_DEAD), GATEWAY)

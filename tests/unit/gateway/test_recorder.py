@@ -1,5 +1,6 @@
 """Recordings: a pcap that a parser of our own and tshark read, a Parquet file that says what the messages say."""
 
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def test_parquet_says_what_the_messages_say(tmp_path: Path) -> None:
     for row, message in zip(rows, messages, strict=False):
         decoded = decode_market(message)
         kinds.add(type(decoded))
-        assert row["event"] == {"OrderAdd": "order_add"}.get(type(decoded).__name__, row["event"])
+        assert row["event"] == re.sub(r"\B([A-Z])", r"_\1", type(decoded).__name__).lower()
         assert row["transact_time"] == decoded.transact_time  # type: ignore[attr-defined]
         assert row["order_id"] == decoded.order_id  # type: ignore[attr-defined]
         price = getattr(decoded, "price", getattr(decoded, "last_px", getattr(decoded, "new_price", None)))
