@@ -30,7 +30,7 @@ Result = dict[str, Any]
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run all modes; exit 1 if the paced feed lost anything."""
+    """Run all modes; exit 1 if the kernel did not take a packet of the paced feed. A feed that is lapped fails."""
     options = _options(arguments)
     results: dict[str, list[Result]] = {}
     for _ in range(options.rounds):
