@@ -112,12 +112,11 @@ int64_t channel_read(feed_t *feed, feed_channel_t *channel, int64_t index, int64
 }
 
 /* Derived and reference channels have no archive; a market ring's is whole from 0 on, or has holes where a reader will find out. */
-int64_t channel_oldest(feed_t *feed, feed_channel_t *channel)
+int64_t channel_oldest(feed_channel_t *channel)
 {
     const ring_header_t *header = channel->ring->header;
     int64_t claim = atomic_load_explicit(&header->claim, memory_order_relaxed);
     int64_t oldest = claim - ring_capacity(channel->ring);
-    (void)feed;
     if (archive_open(channel))
         return 0;
     return oldest > header->base ? oldest : header->base;

@@ -208,7 +208,6 @@ int64_t feed_poll(void *state, int64_t limit)
 
 void feed_shutdown(feed_t *feed)
 {
-    feed->stopping = true;
     tcp_shutdown(feed);
 }
 
@@ -240,7 +239,7 @@ bool feed_position(feed_t *feed, int number, feed_position_t *position)
     if (channel == NULL)
         return false;
     position->next = (uint64_t)channel_published(channel) + 1;
-    position->oldest = (uint64_t)channel_oldest(feed, channel) + 1;
+    position->oldest = (uint64_t)channel_oldest(channel) + 1;
     position->sent = channel->live ? (uint64_t)channel->next + 1 : 0;
     return true;
 }

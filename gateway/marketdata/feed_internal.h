@@ -168,7 +168,7 @@ struct feed {
     feed_config_t config;
     char archive[FEED_PATH_MAX];
     char error[FEED_ERROR_MAX];
-    bool started, failed, stopping;
+    bool started, failed;
     int hole_partition; /* 0 = none */
     int64_t hole_first;
     uint64_t now_ns;
@@ -232,7 +232,7 @@ feed_channel_t *channel_of_session(feed_t *feed, const char session[SESSION_SIZE
 /* Copy up to `count` slots from `index`, which is published, into `out`; returns how many, or a channel_status. */
 int64_t channel_read(feed_t *feed, feed_channel_t *channel, int64_t index, int64_t count, uint8_t *out);
 /* The oldest index that channel_read() may have. */
-int64_t channel_oldest(feed_t *feed, feed_channel_t *channel);
+int64_t channel_oldest(feed_channel_t *channel);
 /* Pack messages from `index` into `packet`; returns its size, 0 if there is not one message. */
 uint32_t channel_pack(feed_t *feed, feed_channel_t *channel, int64_t index, int64_t count_max, uint8_t *packet, uint32_t size);
 

@@ -167,7 +167,7 @@ static int64_t publish_channel(feed_t *feed, feed_channel_t *channel, int64_t li
 static void repeat(feed_t *feed, feed_channel_t *channel)
 {
     uint8_t packet[FEED_PACKET_MAX];
-    int64_t published = channel_published(channel), oldest = channel_oldest(feed, channel);
+    int64_t published = channel_published(channel), oldest = channel_oldest(channel);
 
     if (published == 0 || feed->now_ns - channel->round_ns < feed->config.definitions_ms * NS_PER_MS)
         return;

@@ -118,7 +118,7 @@ static void login_stream(feed_t *feed, soup_t *soup, const uint8_t *session, int
         return;
     }
     int64_t index = number == 0 ? channel_published(channel) : number - 1;
-    if (index < channel_oldest(feed, channel)) {
+    if (index < channel_oldest(channel)) {
         soup_refuse(feed, soup, 'S');
         return;
     }

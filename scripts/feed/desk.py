@@ -30,9 +30,7 @@ class Desk:
 
     async def definitions(self) -> dict[int, InstrumentDefinition]:
         """Return all instruments by id."""
-        return await _answered(
-            load_definitions(self.servers, user=self.user, password=self.password), self.servers.host
-        )
+        return await answered(load_definitions(self.servers, user=self.user, password=self.password), self.servers)
 
     async def instrument(self, symbol: str) -> InstrumentDefinition:
         """Return one instrument by its symbol. Raises CommandError."""
@@ -105,15 +103,11 @@ def read_key(config: Config) -> bytes:
         raise CommandError(f"may not read {config.feed_key_path}", ExitCode.NO_PERMISSION) from error
 
 
-async def _answered(answer: Awaitable[Result], host: str) -> Result:
+async def answered(answer: Awaitable[Result], servers: Servers) -> Result:
+    """Await something that talks to the feed; its errors become sentences."""
     try:
         return await answer
     except SoupRefused as error:
         raise CommandError(f"the feed refused the login: {error}", ExitCode.REFUSED) from error
     except (SoupClosed, OSError) as error:
-        raise CommandError(f"no market feed answers at {host}: {error}", ExitCode.UNAVAILABLE) from error
-
-
-async def answered(answer: Awaitable[Result], desk_: Desk) -> Result:
-    """Await something that talks to the feed; its errors become sentences."""
-    return await _answered(answer, desk_.servers.host)
+        raise CommandError(f"no market feed answers at {servers.host}: {error}", ExitCode.UNAVAILABLE) from error

@@ -13,12 +13,12 @@ from pathlib import Path
 from gateway.clients import Line, SoupConnection
 from gateway.clients.python.arbiter import MalformedPacket, parse_packet
 from gateway.clients.python.recorder import Packer, ParquetRecorder, PcapWriter
+from gateway.marketdata.feed import DERIVED_BASE, REFERENCE
 from scripts.arguments import emit_one, progress
 from scripts.config import Config, split_address
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.feed.desk import Desk, add_login, answered, desk
 
-REFERENCE = 900
 IDLE_FLUSH_S = 0.05
 DESTINATION = ("239.255.66.82", 9300)  # what recordings of TCP say: a group of the private range
 
@@ -80,7 +80,9 @@ async def record(options: argparse.Namespace, config: Config) -> int:
         else:
             channels = options.channel or await _all_channels(place)
             tasks = [
-                asyncio.ensure_future(answered(_record_channel(recording, place, channel, options.first), place))
+                asyncio.ensure_future(
+                    answered(_record_channel(recording, place, channel, options.first), place.servers)
+                )
                 for channel in channels
             ]
         await _until_done(tasks, recording, options)
@@ -91,7 +93,7 @@ async def record(options: argparse.Namespace, config: Config) -> int:
 
 async def _all_channels(place: Desk) -> list[int]:
     partitions = sorted({each.partition for each in (await place.definitions()).values()})
-    return [*partitions, *(100 + partition for partition in partitions), REFERENCE]
+    return [*partitions, *(DERIVED_BASE + partition for partition in partitions), REFERENCE]
 
 
 async def _record_channel(recording: Recording, place: Desk, channel: int, first: int) -> None:

@@ -113,7 +113,7 @@ async def watch(options: argparse.Namespace, config: Config) -> int:
         book = feed.books.setdefault(definition.instrument_id, OrderBook(definition.instrument_id))
         view = View(definition, book)
         screen = asyncio.create_task(_draw(view, feed, options, fancy=fancy))
-        reading = asyncio.ensure_future(answered(_read(feed, view), place))
+        reading = asyncio.ensure_future(answered(_read(feed, view), place.servers))
         if fancy:
             print(ENTER, end="")
         try:
