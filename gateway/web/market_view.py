@@ -1,9 +1,4 @@
-"""Public market data as the routes ask for it, and where it comes from.
-
-MarketView is the interface between routes and data. StoreMarketView answers from the history store: trades and what
-follows from them, and books summed from open orders. A publisher with books and candles of its own takes its place by
-offering the same methods.
-"""
+"""Public market data as the routes ask for it, from the history store: trades and what follows from them."""
 
 from __future__ import annotations
 
@@ -13,10 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Protocol
 
-from gateway.web.orders import ADMITTED
 from gateway.web.reference import Instrument
 from gateway.web.store import StoreReader, Trade
-from ringbuf.wire import messages as wire
 
 NS_PER_S = 1_000_000_000
 INTERVALS_S = {
@@ -87,23 +80,8 @@ class AggregateTrade:
     buyer_is_maker: bool
 
 
-class MarketView(Protocol):
-    """Times are ns, [start, end). Lists are oldest first; without a start they hold the newest `limit`."""
-
-    def depth(self, instrument: Instrument, limit: int) -> Depth: ...
-
-    def trades(self, instrument: Instrument, limit: int, from_id: int | None = None) -> list[Trade]: ...
-
-    def aggregate_trades(
-        self, instrument: Instrument, limit: int, from_id: int | None, start_ns: int | None, end_ns: int | None
-    ) -> list[AggregateTrade]: ...
-
-    def candles(
-        self, instrument: Instrument, interval: str, limit: int, start_ns: int | None, end_ns: int | None,
-        offset_s: int = 0,
-    ) -> list[Candle]: ...  # fmt: skip
-
-    def statistics(self, instrument: Instrument, start_ns: int, end_ns: int) -> Statistics: ...
+class StoreSource(Protocol):
+    def __call__(self) -> StoreReader: ...
 
 
 def candle_start(interval: str, ts_ns: int, offset_s: int = 0) -> int:
@@ -129,28 +107,13 @@ def candle_end(interval: str, start_ns: int, offset_s: int = 0) -> int:
 
 
 class StoreMarketView:
-    """From orders and trades of the history store. `store` is asked for each time: it may be opened anew."""
+    """From trades of the history store; `store` is asked for each time: it may be opened anew.
+
+    Times are ns, [start, end). Lists are oldest first; without a start they hold the newest `limit`.
+    """
 
     def __init__(self, store: StoreSource) -> None:
         self._source = store
-
-    def depth(self, instrument: Instrument, limit: int) -> Depth:
-        return Depth(
-            self._source().last_event(),
-            self._levels(instrument, wire.Side.BUY, limit),
-            self._levels(instrument, wire.Side.SELL, limit),
-        )
-
-    def _levels(self, instrument: Instrument, side: wire.Side, limit: int) -> list[tuple[int, int]]:
-        rows = self._source().rows(
-            "SELECT price, sum(CASE WHEN display_qty > 0 THEN min(display_qty, qty - cum_qty - prevented_qty)"
-            " ELSE qty - cum_qty - prevented_qty END) AS open_qty FROM orders"
-            " WHERE open = 1 AND instrument = ? AND side = ? AND price IS NOT NULL AND working_ns > 0"
-            f" AND status < {ADMITTED} GROUP BY price HAVING open_qty > 0"
-            f" ORDER BY price {'DESC' if side == wire.Side.BUY else 'ASC'} LIMIT {limit:d}",
-            (instrument.id, int(side)),
-        )
-        return [(price, quantity) for price, quantity in rows]
 
     def trades(self, instrument: Instrument, limit: int, from_id: int | None = None) -> list[Trade]:
         if from_id is not None:
@@ -262,10 +225,6 @@ class DayStatistics:
         if known is None or now - known[0] > ANSWERS_KEPT_S:
             known = self._made[instrument.id] = (now, make())
         return known[1]
-
-
-class StoreSource(Protocol):
-    def __call__(self) -> StoreReader: ...
 
 
 def _add(candle: Candle, trade: Trade) -> None:

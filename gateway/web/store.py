@@ -31,7 +31,6 @@ CREATE INDEX orders_client ON orders (account, client_id);
 CREATE INDEX orders_open ON orders (account) WHERE open = 1;
 CREATE INDEX orders_list ON orders (list_id) WHERE list_id >= 0;
 CREATE INDEX orders_ended ON orders (updated_ns) WHERE open = 0 AND cum_qty = 0;
-CREATE INDEX orders_book ON orders (instrument, side, price) WHERE open = 1;
 CREATE INDEX orders_key ON orders (account, idempotency_key) WHERE idempotency_key != 0;
 CREATE TABLE fills (
     account, instrument, trade_id, order_id, list_id, price, qty, quote, fee, fee_asset, side, maker, ts_ns,
