@@ -29,7 +29,6 @@ from ringbuf.wire import messages as wire
 
 DAY_US = 86_400_000_000
 RATE_EXPONENT = -6  # fee rates are millionths
-EVENTS_MAX = 1000
 
 
 def time_range(call: Call, *, needs_symbol: bool = False) -> tuple[int | None, int | None]:
