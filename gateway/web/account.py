@@ -31,24 +31,12 @@ DAY_US = 86_400_000_000
 RATE_EXPONENT = -6  # fee rates are millionths
 
 
-def time_range(call: Call, *, needs_symbol: bool = False) -> tuple[int | None, int | None]:
-    """Return [start, end) in ns of startTime and endTime (inclusive). Raises ApiError -1127 above a day.
-
-    Without a symbol (an extension) the range is free.
-    """
-    start, end = call.get("startTime"), call.get("endTime")
-    start_us = None if start is None else to_us(start)
-    end_us = None if end is None else to_us(end)
-    if start_us is not None and end_us is not None:
-        if end_us < start_us:
-            raise ApiError(-1102, "Start time is greater than end time.")
-        if needs_symbol and "symbol" in call.values and end_us - start_us > DAY_US:
-            raise ApiError(-1127, "More than 24 hours between startTime and endTime.")
-    end_step = 1 if end is not None and end == end_us else 1000
-    return (
-        None if start_us is None else start_us * 1000,
-        None if end_us is None else (end_us + end_step) * 1000,
-    )
+def day_range(call: Call) -> tuple[int | None, int | None]:
+    """Return the call's time range. Raises ApiError -1127 above a day; without a symbol (an extension) it is free."""
+    found, start, end = call.time_range(), call.get("startTime"), call.get("endTime")
+    if "symbol" in call.values and start is not None and end is not None and to_us(end) - to_us(start) > DAY_US:
+        raise ApiError(-1127, "More than 24 hours between startTime and endTime.")
+    return found
 
 
 async def balances(call: Call) -> list[tuple[str, str, str]]:
@@ -131,7 +119,7 @@ async def commission(call: Call) -> dict[str, Any]:
 async def my_trades(call: Call) -> list[dict[str, Any]]:
     """Fills of a pair, or of the whole account; oldest first."""
     gateway = call.gateway
-    start_ns, end_ns = time_range(call, needs_symbol=True)
+    start_ns, end_ns = day_range(call)
     conditions, values = ["account = ?"], [call.account]
     if "symbol" in call.values:
         conditions.append("instrument = ?")

@@ -19,7 +19,6 @@ from gateway.web.api import (
     Kind,
     Param,
 )
-from gateway.web.auth import to_us
 from gateway.web.errors import ApiError, bad_symbol, combination
 from gateway.web.market_view import INTERVALS, NS_PER_S, Bar, average_text, candle_end, candle_start, percent_text
 from gateway.web.reference import Instrument
@@ -69,18 +68,9 @@ async def trades(call: Call) -> list[dict[str, Any]]:
     return [trade_body(call, instrument, trade) for trade in found]
 
 
-def bounds(call: Call) -> tuple[int | None, int | None]:
-    """Return [start, end) in ns of startTime and endTime, which is inclusive."""
-    start, end = call.get("startTime"), call.get("endTime")
-    if start is not None and end is not None and to_us(end) < to_us(start):
-        raise ApiError(-1102, "Start time is greater than end time.")
-    end_us = None if end is None else to_us(end) + (1 if to_us(end) == end else 1000)
-    return None if start is None else to_us(start) * 1000, None if end_us is None else end_us * 1000
-
-
 async def aggregate_trades(call: Call) -> list[dict[str, Any]]:
     instrument = call.instrument()
-    start_ns, end_ns = bounds(call)
+    start_ns, end_ns = call.time_range()
     if call.get("fromId") is not None and (start_ns is not None or end_ns is not None):
         raise combination()
     await call.gateway.caught_up()
@@ -116,7 +106,7 @@ def zone_offset_s(text: str) -> int:
 
 async def klines(call: Call) -> list[list[Any]]:
     instrument = call.instrument()
-    start_ns, end_ns = bounds(call)
+    start_ns, end_ns = call.time_range()
     offset_s = zone_offset_s(call.get("timeZone", "0"))
     interval = call.need("interval")
     await call.gateway.caught_up()
