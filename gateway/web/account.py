@@ -283,33 +283,27 @@ async def events(call: Call) -> dict[str, Any]:
     if not isinstance(after, dict) or not all(isinstance(seq, int) and seq >= 0 for seq in after.values()):
         raise ApiError(-1130, "Data sent for parameter 'after' is not valid. It must be {\"partition\": number}.")
     await gateway.caught_up()
-    vector = {str(partition): seq for partition, seq in gateway.store.vector(call.account).items()}
-    limit = call.get("limit", 500)
-    found = []
-    for partition in sorted(vector, key=int):
-        found += gateway.store.events_of(call.account, int(partition), after.get(partition, 0), limit)
+    found, reached, lost = [], {}, {}
+    with gateway.store.snapshot():
+        vector = {str(partition): seq for partition, seq in gateway.store.vector(call.account).items()}
+        limit = call.get("limit", 500)
+        for partition in sorted(vector, key=int):
+            seen = after.get(partition, 0)
+            kept = gateway.store.events_of(call.account, int(partition), seen, limit)
+            first = kept[0].seq if kept else vector[partition] + 1
+            if first > seen + 1:
+                lost[partition] = [seen + 1, first - 1]
+            reached[partition] = max(seen, first - 1)
+            found += kept
     found = sorted(found, key=lambda event: event.id)[:limit]
-    reached = {partition: after.get(partition, 0) for partition in vector}
     for event in found:
         reached[str(event.partition)] = event.seq
-    lost = {
-        partition: [after.get(partition, 0) + 1, first - 1]
-        for partition, first in _first_of(found).items()
-        if first > after.get(partition, 0) + 1
-    }
     return {
         "events": [orjson.loads(event.body) for event in found],
         "vector": reached,
         "newest": vector,
         "lost": lost,  # numbers that are no longer kept
     }
-
-
-def _first_of(found: list[Any]) -> dict[str, int]:
-    first: dict[str, int] = {}
-    for event in found:
-        first.setdefault(str(event.partition), event.seq)
-    return first
 
 
 ENDPOINTS = (

@@ -8,7 +8,8 @@ public trades go (`prune`).
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -262,6 +263,15 @@ class StoreReader:
 
     def close(self) -> None:
         self._db.close()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """What is read meanwhile is as of one commit."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("COMMIT")
 
     def reference_rows(self) -> list[tuple[str, dict[str, Any]]]:
         rows = self._db.execute("SELECT kind, body FROM reference")
