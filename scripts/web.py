@@ -130,7 +130,6 @@ def web_config(process: Process, number: int) -> WebConfig:
         history_socket=config.run_dir / HISTORY_SOCKET,
         shared_path=config.run_dir / SHARED_FILE,
         keys_path=config.web_dir / "rsa",
-        journal_dir=config.journal_dir,
         limits=LimitsConfig(
             weight_per_minute=web.weight_per_minute,
             requests_per_5_minutes=web.requests_per_5_minutes,

@@ -29,27 +29,14 @@ from ringbuf.wire import messages as wire
 
 DAY_US = 86_400_000_000
 RATE_EXPONENT = -6  # fee rates are millionths
-EVENTS_MAX = 1000
 
 
-def time_range(call: Call, *, needs_symbol: bool = False) -> tuple[int | None, int | None]:
-    """Return [start, end) in ns of startTime and endTime (inclusive). Raises ApiError -1127 above a day.
-
-    Without a symbol (an extension) the range is free.
-    """
-    start, end = call.get("startTime"), call.get("endTime")
-    start_us = None if start is None else to_us(start)
-    end_us = None if end is None else to_us(end)
-    if start_us is not None and end_us is not None:
-        if end_us < start_us:
-            raise ApiError(-1102, "Start time is greater than end time.")
-        if needs_symbol and "symbol" in call.values and end_us - start_us > DAY_US:
-            raise ApiError(-1127, "More than 24 hours between startTime and endTime.")
-    end_step = 1 if end is not None and end == end_us else 1000
-    return (
-        None if start_us is None else start_us * 1000,
-        None if end_us is None else (end_us + end_step) * 1000,
-    )
+def day_range(call: Call) -> tuple[int | None, int | None]:
+    """Return the call's time range. Raises ApiError -1127 above a day; without a symbol (an extension) it is free."""
+    found, start, end = call.time_range(), call.get("startTime"), call.get("endTime")
+    if "symbol" in call.values and start is not None and end is not None and to_us(end) - to_us(start) > DAY_US:
+        raise ApiError(-1127, "More than 24 hours between startTime and endTime.")
+    return found
 
 
 async def balances(call: Call) -> list[tuple[str, str, str]]:
@@ -132,7 +119,7 @@ async def commission(call: Call) -> dict[str, Any]:
 async def my_trades(call: Call) -> list[dict[str, Any]]:
     """Fills of a pair, or of the whole account; oldest first."""
     gateway = call.gateway
-    start_ns, end_ns = time_range(call, needs_symbol=True)
+    start_ns, end_ns = day_range(call)
     conditions, values = ["account = ?"], [call.account]
     if "symbol" in call.values:
         conditions.append("instrument = ?")
@@ -296,33 +283,27 @@ async def events(call: Call) -> dict[str, Any]:
     if not isinstance(after, dict) or not all(isinstance(seq, int) and seq >= 0 for seq in after.values()):
         raise ApiError(-1130, "Data sent for parameter 'after' is not valid. It must be {\"partition\": number}.")
     await gateway.caught_up()
-    vector = {str(partition): seq for partition, seq in gateway.store.vector(call.account).items()}
-    limit = call.get("limit", 500)
-    found = []
-    for partition in sorted(vector, key=int):
-        found += gateway.store.events_of(call.account, int(partition), after.get(partition, 0), limit)
+    found, reached, lost = [], {}, {}
+    with gateway.store.snapshot():
+        vector = {str(partition): seq for partition, seq in gateway.store.vector(call.account).items()}
+        limit = call.get("limit", 500)
+        for partition in sorted(vector, key=int):
+            seen = after.get(partition, 0)
+            kept = gateway.store.events_of(call.account, int(partition), seen, limit)
+            first = kept[0].seq if kept else vector[partition] + 1
+            if first > seen + 1:
+                lost[partition] = [seen + 1, first - 1]
+            reached[partition] = max(seen, first - 1)
+            found += kept
     found = sorted(found, key=lambda event: event.id)[:limit]
-    reached = {partition: after.get(partition, 0) for partition in vector}
     for event in found:
         reached[str(event.partition)] = event.seq
-    lost = {
-        partition: [after.get(partition, 0) + 1, first - 1]
-        for partition, first in _first_of(found).items()
-        if first > after.get(partition, 0) + 1
-    }
     return {
         "events": [orjson.loads(event.body) for event in found],
         "vector": reached,
         "newest": vector,
         "lost": lost,  # numbers that are no longer kept
     }
-
-
-def _first_of(found: list[Any]) -> dict[str, int]:
-    first: dict[str, int] = {}
-    for event in found:
-        first.setdefault(str(event.partition), event.seq)
-    return first
 
 
 ENDPOINTS = (

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from gateway.web.auth import to_us
 from gateway.web.decimals import NUMBER
 from gateway.web.errors import ApiError, bad_symbol, bad_value, empty, illegal, missing
 from gateway.web.reference import Instrument, Key
@@ -146,6 +147,14 @@ class Call:
         if found is None:
             raise bad_symbol()
         return found
+
+    def time_range(self) -> tuple[int | None, int | None]:
+        """Return [start, end) in ns of startTime and endTime, which is inclusive. Raises ApiError -1102."""
+        start, end = self.get("startTime"), self.get("endTime")
+        if start is not None and end is not None and to_us(end) < to_us(start):
+            raise ApiError(-1102, "Start time is greater than end time.")
+        end_us = None if end is None else to_us(end) + (1 if to_us(end) == end else 1000)
+        return None if start is None else to_us(start) * 1000, None if end_us is None else end_us * 1000
 
     def time(self, ns: int) -> int:
         return ns // (1000 if self.microseconds else 1_000_000)

@@ -22,7 +22,7 @@ from gateway.web.openapi import document
 from gateway.web.rest import RestEndpoint, errors_as_json, json_bytes, json_response
 from gateway.web.site import Observe, OperatorData, Pages
 from gateway.web.streams import asyncapi
-from gateway.web.streams.live import LiveMarket, LiveMarketView
+from gateway.web.streams.live import LiveMarket
 from gateway.web.streams.sockets import StreamLimits, StreamSockets
 from gateway.web.user_streams import UserStreams
 from gateway.web.ws_api import SocketApi
@@ -36,12 +36,11 @@ class WebGateway:
     """`start()` listens, `stop()` ends."""
 
     def __init__(
-        self, config: WebConfig, *, core: CoreLink, inputs: InputReader, live: LiveMarket | None = None,
-        observe: Observe | None = None,
+        self, config: WebConfig, *, core: CoreLink, inputs: InputReader, live: LiveMarket, observe: Observe,
     ) -> None:
-        """`live`: books of the markets, for public streams. `observe`: what the operator's page shows."""
+        """`live`: books of the markets. `observe`: what the operator's page shows."""
         self._config = config
-        self.gateway = Gateway(config, core=core, inputs=inputs)
+        self.gateway = Gateway(config, core=core, inputs=inputs, live=live)
         self.metrics = Metrics(config.number)
         self._guard = HeadGuard()
         self._guard_task: asyncio.Task[None] | None = None
@@ -53,10 +52,7 @@ class WebGateway:
         self._document = b""
         self._observe = observe
         self.sockets = SocketApi(self.gateway, self.streams, self.metrics, web_logger)
-        self.market: StreamSockets | None = None
-        if live is not None:
-            self.gateway.market = LiveMarketView(lambda: self.gateway.store, live)
-            self.market = StreamSockets(self.gateway, live, stream_limits(config))
+        self.market = StreamSockets(self.gateway, live, stream_limits(config))
         self._runner: web.AppRunner | None = None
 
     def application(self) -> web.Application:
@@ -73,13 +69,11 @@ class WebGateway:
         app.router.add_get("/openapi.json", self._openapi)
         app.router.add_get("/ws-api/v3", self.sockets.handle)
         app.router.add_routes(Pages().routes())
-        if self._observe is not None:
-            operator = OperatorData(self.gateway, self._observe, self._config.operator_token)
-            app.router.add_get("/operator/data", operator.handle)
+        operator = OperatorData(self.gateway, self._observe, self._config.operator_token)
+        app.router.add_get("/operator/data", operator.handle)
         app.router.add_get("/asyncapi.json", self._asyncapi)
-        if self.market is not None:
-            for path in ("/ws", "/ws/{names:.*}", "/stream"):
-                app.router.add_get(path, self.market.handle)
+        for path in ("/ws", "/ws/{names:.*}", "/stream"):
+            app.router.add_get(path, self.market.handle)
         app.router.add_get("/health", self._health)
         app.router.add_get("/ready", self._ready)
         app.router.add_get("/metrics", self._metrics_text)
@@ -87,8 +81,7 @@ class WebGateway:
 
     async def start(self, *, wait_for_core: bool = True) -> None:
         await self.gateway.start(wait_for_core=wait_for_core)
-        if self.market is not None:
-            self.market.start()
+        self.market.start()
         self._runner = web.AppRunner(
             self.application(), access_log=None, handle_signals=False, max_line_size=HEADER_BYTES_MAX,
             max_field_size=HEADER_BYTES_MAX, shutdown_timeout=SHUTDOWN_S,
@@ -109,8 +102,7 @@ class WebGateway:
         if self._guard_task is not None:
             self._guard_task.cancel()
         await self.sockets.shutdown()
-        if self.market is not None:
-            await self.market.shutdown()
+        await self.market.shutdown()
         if self._listen_keys is not None:
             await self._listen_sockets.shutdown()
             self._listen_keys.close()
@@ -121,10 +113,9 @@ class WebGateway:
 
     def numbers(self) -> dict[str, int]:
         """Return what `bullring stat` shows of this worker."""
-        market = {} if self.market is None else self.market.numbers()
         return {
             **self.gateway.numbers(),
-            **market,
+            **self.market.numbers(),
             "silent_closed": self._guard.closed,
             "socket_connections": self.sockets.count,
             "socket_slow_closed": self.sockets.slow,

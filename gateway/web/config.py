@@ -42,9 +42,8 @@ class WebConfig:
     tls_key: Path | None
     store_path: Path
     history_socket: Path
-    shared_path: Path  # limits and timers the workers share
+    shared_path: Path  # limits the workers share
     keys_path: Path  # public RSA keys: the log holds only their digests
-    journal_dir: Path
     limits: LimitsConfig
     listen_keys: bool  # the withdrawn listenKey way to private events, kept for older clients
     body_bytes_max: int

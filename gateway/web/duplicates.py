@@ -20,7 +20,6 @@ import orjson
 from gateway.web.api import Call
 from gateway.web.errors import ApiError, outcome_unknown
 from gateway.web.orders import OrderState, OrderView
-from gateway.web.reference import Reference
 from gateway.web.store import StoreReader
 from ringbuf.wire import messages as wire
 
@@ -110,11 +109,11 @@ class Duplicates:
 def order_again(call: Call, order: OrderState) -> dict[str, Any]:
     """Return the answer to a placed order made again from history."""
     body = call.gateway.view(call).result(order)
-    body["fills"] = fills_of(call.gateway.reference, call.gateway.store, call.gateway.view(call), order)
+    body["fills"] = fills_of(call.gateway.store, call.gateway.view(call), order)
     return body
 
 
-def fills_of(reference: Reference, store: StoreReader, view: OrderView, order: OrderState) -> list[dict[str, Any]]:
+def fills_of(store: StoreReader, view: OrderView, order: OrderState) -> list[dict[str, Any]]:
     rows = store.rows(
         "SELECT trade_id, price, qty, fee, fee_asset FROM fills WHERE account = ? AND instrument = ? AND order_id = ?"
         " ORDER BY trade_id",

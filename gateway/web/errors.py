@@ -10,9 +10,7 @@ from ringbuf.wire import messages as wire
 OK = 200
 BAD_REQUEST = 400
 UNAUTHORIZED = 401
-NOT_FOUND = 404
 CONFLICT = 409
-TOO_LARGE = 413
 BANNED = 418
 LIMITED = 429
 INTERNAL = 500

@@ -19,10 +19,11 @@ from gateway.web.duplicates import Duplicates
 from gateway.web.errors import BANNED, LIMITED, ApiError, missing, outcome_unknown, unavailable
 from gateway.web.history_link import HistoryLate, HistoryLink
 from gateway.web.limits import SharedLimits
-from gateway.web.market_view import DayStatistics, MarketView, Statistics, StoreMarketView
+from gateway.web.market_view import DayStatistics, Statistics
 from gateway.web.orders import OrderView
 from gateway.web.reference import Instrument, Key, Reference
 from gateway.web.store import StoreReader
+from gateway.web.streams.live import LiveMarket, LiveMarketView
 from ringbuf.wire import messages as wire
 from ringbuf.wire.base import WireMessage
 
@@ -35,7 +36,7 @@ KEY_LENGTH_MAX = 32
 
 
 class Gateway:
-    def __init__(self, config: WebConfig, *, core: CoreLink, inputs: InputReader) -> None:
+    def __init__(self, config: WebConfig, *, core: CoreLink, inputs: InputReader, live: LiveMarket) -> None:
         self.config = config
         self.core = core
         self.inputs = inputs
@@ -45,7 +46,7 @@ class Gateway:
         self.history = HistoryLink(config.history_socket, on_state=self._history_moved)
         self.duplicates = Duplicates(config.store_path.with_name("claims.db"))
         self.timers = DeadManTimers(config.store_path.with_name("timers.db"))
-        self.market: MarketView = StoreMarketView(lambda: self.store)
+        self.market = LiveMarketView(lambda: self.store, live)
         self._day_statistics = DayStatistics()
         self.on_events: list[Callable[[], None]] = []
         self._store: StoreReader | None = None

@@ -106,7 +106,7 @@ class HistoryBuilder:
     def feed_log(self, records: bytes) -> None:
         """Take whole groups of log slots."""
         for offset in range(0, len(records), SLOT_SIZE):
-            session, source, template, _, _, partition, flags, seq_num, _ = LOG_SLOT.unpack_from(records, offset)
+            session, source, template, _, _, _, flags, seq_num, _ = LOG_SLOT.unpack_from(records, offset)
             kind = _LOG_KINDS.get(template)
             if kind is not None:
                 ts_ns, aux = LOG_TAIL.unpack_from(records, offset + LOG_TAIL_OFFSET)
@@ -114,7 +114,7 @@ class HistoryBuilder:
                 if flags & FLAG_REJECT:
                     self._refused_record(message, session, seq_num, ts_ns)
                 else:
-                    self._record(message, source, partition, ts_ns, aux)
+                    self._record(message, source, ts_ns, aux)
             if not flags & FLAG_MORE:
                 self._details = self._list = None
 
@@ -130,7 +130,7 @@ class HistoryBuilder:
             if len(self._refused) > REFUSED_MAX:  # those of sessions that never get an answer
                 del self._refused[next(iter(self._refused))]
 
-    def _record(self, message: WireMessage, source: int, partition: int, ts_ns: int, aux: int) -> None:
+    def _record(self, message: WireMessage, source: int, ts_ns: int, aux: int) -> None:
         match message:
             case wire.OrderDetails():
                 self._details = message

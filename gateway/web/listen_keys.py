@@ -20,6 +20,7 @@ from aiohttp import WSMsgType, web
 from gateway.web.api import Call, Endpoint, Param, Security
 from gateway.web.errors import ApiError
 from gateway.web.gateway import Gateway
+from gateway.web.rest import time_unit
 from gateway.web.user_streams import Subscription, UserStreams
 from gateway.web.ws_api import CLOSE_GOING, CLOSE_SLOW, PING_EVERY_S, QUEUED_MAX
 
@@ -111,6 +112,7 @@ class ListenKeySockets:
         account = self._keys.account(name)
         if account is None:
             raise no_listen_key()
+        microseconds = time_unit(request.query.get("timeUnit"))
         socket = web.WebSocketResponse(heartbeat=PING_EVERY_S, max_msg_size=self._gateway.config.body_bytes_max)
         await socket.prepare(request)
         queue: asyncio.Queue[str] = asyncio.Queue()
@@ -122,7 +124,7 @@ class ListenKeySockets:
             else:
                 writer.cancel()
 
-        subscription = Subscription(account, send, microseconds=request.query.get("timeUnit") == "MICROSECOND")
+        subscription = Subscription(account, send, microseconds=microseconds)
         self._streams.subscribe(subscription)
         self._sockets.add(socket)
         try:

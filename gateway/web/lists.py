@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.web.account import time_range
 from gateway.web.api import (
     CLIENT_ID,
     END_TIME,
@@ -257,7 +256,7 @@ async def cancel_list(call: Call) -> dict[str, Any]:
 
 
 async def all_lists(call: Call) -> list[dict[str, Any]]:
-    start_ns, end_ns = time_range(call)
+    start_ns, end_ns = call.time_range()
     if "fromId" in call.values and (start_ns is not None or end_ns is not None):
         raise combination()
     await call.gateway.caught_up()

@@ -1,9 +1,4 @@
-"""Public market data as the routes ask for it, and where it comes from.
-
-MarketView is the interface between routes and data. StoreMarketView answers from the history store: trades and what
-follows from them, and books summed from open orders. A publisher with books and candles of its own takes its place by
-offering the same methods.
-"""
+"""Public market data as the routes ask for it, from the history store: trades and what follows from them."""
 
 from __future__ import annotations
 
@@ -13,10 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Protocol
 
-from gateway.web.orders import ADMITTED
-from gateway.web.reference import Instrument
+from gateway.web.decimals import to_text
+from gateway.web.reference import Instrument, Reference
 from gateway.web.store import StoreReader, Trade
-from ringbuf.wire import messages as wire
 
 NS_PER_S = 1_000_000_000
 INTERVALS_S = {
@@ -25,7 +19,10 @@ INTERVALS_S = {
 }  # fmt: skip
 INTERVALS = (*INTERVALS_S, "1M")
 WEEK_OFFSET_S = 4 * 86400  # the epoch was a Thursday; weeks begin on Monday
-TRADES_SCANNED_MAX = 2_000_000
+DAY_S = 86400
+NS_MAX = (1 << 63) - 1
+NO_ID = -1
+AVERAGE_PLACES, PERCENT_PLACES = 8, 3
 ANSWERS_KEPT_S = 1.0  # statistics of many pairs cost; the same answer does for a second
 
 
@@ -39,8 +36,8 @@ class Depth:
 
 
 @dataclass(slots=True)
-class Candle:
-    """Prices in ticks, volume in lots, quote in units. [open_ns, close_ns)."""
+class Bar:
+    """Trades of [open_ns, close_ns). Prices in ticks, volume in lots, quote in units of the quote asset."""
 
     open_ns: int
     close_ns: int
@@ -48,30 +45,39 @@ class Candle:
     high: int
     low: int
     close: int
-    volume: int
-    quote: int
-    count: int
-    taker_volume: int  # bought by takers
-    taker_quote: int
-
-
-@dataclass(slots=True)
-class Statistics:
-    """Over the trades of [open_ns, close_ns). first_id -1: there was none."""
-
-    open_ns: int
-    close_ns: int
-    open: int = 0
-    high: int = 0
-    low: int = 0
-    last: int = 0
-    last_qty: int = 0
-    previous_close: int = 0
     volume: int = 0
     quote: int = 0
-    first_id: int = -1
-    last_id: int = -1
     count: int = 0
+    first_id: int = NO_ID
+    last_id: int = NO_ID
+    taker_volume: int = 0
+    taker_quote: int = 0
+    last_qty: int = 0
+    last_ns: int = 0
+
+    @classmethod
+    def empty(cls, open_ns: int, close_ns: int, price: int) -> Bar:
+        """Nothing traded: it stands at the price before it."""
+        return cls(open_ns, close_ns, price, price, price, price)
+
+    def merge(self, later: Bar) -> None:
+        """Add what came behind it; its own bounds stay."""
+        if later.count == 0:
+            return
+        if self.count == 0:
+            self.open, self.high, self.low, self.first_id = later.open, later.high, later.low, later.first_id
+        self.high, self.low = max(self.high, later.high), min(self.low, later.low)
+        self.close, self.last_id, self.last_qty, self.last_ns = (
+            later.close, later.last_id, later.last_qty, later.last_ns,
+        )  # fmt: skip
+        self.volume += later.volume
+        self.quote += later.quote
+        self.count += later.count
+        self.taker_volume += later.taker_volume
+        self.taker_quote += later.taker_quote
+
+
+Statistics = tuple[Bar, int]  # a time as one bar, and the price before it
 
 
 @dataclass(slots=True)
@@ -87,23 +93,19 @@ class AggregateTrade:
     buyer_is_maker: bool
 
 
-class MarketView(Protocol):
-    """Times are ns, [start, end). Lists are oldest first; without a start they hold the newest `limit`."""
+_SUMMED = (
+    "qty", "quote", "CASE WHEN buyer_is_maker THEN 0 ELSE qty END", "CASE WHEN buyer_is_maker THEN 0 ELSE quote END",
+)  # fmt: skip
+_HALF = 32  # each value fits 64 bits, their sum may not: halves are summed
+_SUMS = ", ".join(
+    f"sum(({each}) >> {_HALF}) AS high{at}, sum(({each}) & {(1 << _HALF) - 1}) AS low{at}"
+    for at, each in enumerate(_SUMMED)
+)
+_HALVES = ", ".join(f"g.high{at}, g.low{at}" for at in range(len(_SUMMED)))
 
-    def depth(self, instrument: Instrument, limit: int) -> Depth: ...
 
-    def trades(self, instrument: Instrument, limit: int, from_id: int | None = None) -> list[Trade]: ...
-
-    def aggregate_trades(
-        self, instrument: Instrument, limit: int, from_id: int | None, start_ns: int | None, end_ns: int | None
-    ) -> list[AggregateTrade]: ...
-
-    def candles(
-        self, instrument: Instrument, interval: str, limit: int, start_ns: int | None, end_ns: int | None,
-        offset_s: int = 0,
-    ) -> list[Candle]: ...  # fmt: skip
-
-    def statistics(self, instrument: Instrument, start_ns: int, end_ns: int) -> Statistics: ...
+class StoreSource(Protocol):
+    def __call__(self) -> StoreReader: ...
 
 
 def candle_start(interval: str, ts_ns: int, offset_s: int = 0) -> int:
@@ -128,29 +130,61 @@ def candle_end(interval: str, start_ns: int, offset_s: int = 0) -> int:
     return (int(datetime(year, month, 1, tzinfo=UTC).timestamp()) - offset_s) * NS_PER_S
 
 
+def stored_bars(
+    store: StoreReader, instrument: int, start_ns: int, end_ns: int, width_ns: int
+) -> tuple[list[Bar], int]:
+    """Return the store's trades of [start, end) as bars of that width, those without trades left out, and the price
+    before them: their own first one where nothing had been traded before."""
+    rows = store.rows(
+        f"SELECT g.slot, f.price, g.high, g.low, l.price, g.count, g.first, g.last, l.qty, l.ts_ns, {_HALVES} FROM ("
+        f"SELECT {_SUMS}, (ts_ns - ?) / ? AS slot, max(price) AS high, min(price) AS low,"
+        " count(*) AS count, min(trade_id) AS first, max(trade_id) AS last"
+        " FROM trades WHERE instrument = ? AND ts_ns >= ? AND ts_ns < ? GROUP BY slot) AS g"
+        " JOIN trades AS f ON f.instrument = ? AND f.trade_id = g.first"
+        " JOIN trades AS l ON l.instrument = ? AND l.trade_id = g.last ORDER BY g.slot",
+        (start_ns, width_ns, instrument, start_ns, end_ns, instrument, instrument),
+    )
+    bars = []
+    for slot, first, high, low, last, count, first_id, last_id, last_qty, last_ns, *halves in rows:
+        volume, quote, taker_volume, taker_quote = (
+            (high_half << _HALF) + low_half for high_half, low_half in zip(halves[::2], halves[1::2], strict=True)
+        )
+        open_ns = start_ns + slot * width_ns
+        bars.append(
+            Bar(
+                open_ns, open_ns + width_ns, first, high, low, last, volume, quote, count, first_id, last_id,
+                taker_volume, taker_quote, last_qty, last_ns,
+            )
+        )  # fmt: skip
+    before = store.rows(
+        "SELECT price FROM trades WHERE instrument = ? AND ts_ns < ? ORDER BY ts_ns DESC, trade_id DESC LIMIT 1",
+        (instrument, start_ns),
+    )
+    return bars, int(before[0][0]) if before else bars[0].open if bars else 0
+
+
+def average_text(reference: Reference, instrument: Instrument, bar: Bar) -> str:
+    """Return the average price by volume, rounded down."""
+    volume = bar.volume * instrument.lot_size  # in 10^qty_exponent of the base asset
+    shift = AVERAGE_PLACES + reference.assets[instrument.quote_asset].exponent - instrument.qty_exponent
+    scaled = bar.quote * 10**shift if shift >= 0 else bar.quote // 10**-shift
+    return to_text(scaled // volume if volume else 0, -AVERAGE_PLACES)
+
+
+def percent_text(bar: Bar) -> str:
+    """Return by how many percent the price has changed."""
+    thousandths = (bar.close - bar.open) * 100 * 10**PERCENT_PLACES // bar.open if bar.open else 0
+    return to_text(thousandths, -PERCENT_PLACES, PERCENT_PLACES)
+
+
 class StoreMarketView:
-    """From orders and trades of the history store. `store` is asked for each time: it may be opened anew."""
+    """From trades of the history store; `store` is asked for each time: it may be opened anew.
+
+    Times are ns, [start, end). Lists are oldest first; without a start they hold the newest `limit`.
+    """
 
     def __init__(self, store: StoreSource) -> None:
         self._source = store
-
-    def depth(self, instrument: Instrument, limit: int) -> Depth:
-        return Depth(
-            self._source().last_event(),
-            self._levels(instrument, wire.Side.BUY, limit),
-            self._levels(instrument, wire.Side.SELL, limit),
-        )
-
-    def _levels(self, instrument: Instrument, side: wire.Side, limit: int) -> list[tuple[int, int]]:
-        rows = self._source().rows(
-            "SELECT price, sum(CASE WHEN display_qty > 0 THEN min(display_qty, qty - cum_qty - prevented_qty)"
-            " ELSE qty - cum_qty - prevented_qty END) AS open_qty FROM orders"
-            " WHERE open = 1 AND instrument = ? AND side = ? AND price IS NOT NULL AND working_ns > 0"
-            f" AND status < {ADMITTED} GROUP BY price HAVING open_qty > 0"
-            f" ORDER BY price {'DESC' if side == wire.Side.BUY else 'ASC'} LIMIT {limit:d}",
-            (instrument.id, int(side)),
-        )
-        return [(price, quantity) for price, quantity in rows]
 
     def trades(self, instrument: Instrument, limit: int, from_id: int | None = None) -> list[Trade]:
         if from_id is not None:
@@ -183,7 +217,7 @@ class StoreMarketView:
     def candles(
         self, instrument: Instrument, interval: str, limit: int, start_ns: int | None, end_ns: int | None,
         offset_s: int = 0,
-    ) -> list[Candle]:  # fmt: skip
+    ) -> list[Bar]:  # fmt: skip
         bounds = self._source().rows(
             "SELECT min(ts_ns), max(ts_ns) FROM trades WHERE instrument = ?", (instrument.id,)
         )[0]
@@ -206,48 +240,29 @@ class StoreMarketView:
             at = candle_end(interval, at, offset_s)
         return self._filled(instrument, interval, starts[-limit:], offset_s)
 
-    def _filled(self, instrument: Instrument, interval: str, starts: list[int], offset_s: int) -> list[Candle]:
+    def _filled(self, instrument: Instrument, interval: str, starts: list[int], offset_s: int) -> list[Bar]:
         """Return candles that begin then, without a gap: one without trades stands at the price before it."""
         if not starts:
             return []
-        before = self._last_before(instrument, starts[0])
+        width_ns = INTERVALS_S.get(interval, DAY_S) * NS_PER_S
         end_ns = candle_end(interval, starts[-1], offset_s)
-        trades = self._trades(
-            "ts_ns >= ? AND ts_ns < ?", (instrument.id, starts[0], end_ns), f"trade_id LIMIT {TRADES_SCANNED_MAX}"
-        )
-        price = before.price if before is not None else (trades[0].price if trades else 0)
+        found, price = stored_bars(self._source(), instrument.id, starts[0], end_ns, width_ns)
         candles, index = [], 0
         for start in starts:
-            candle = Candle(start, candle_end(interval, start, offset_s), price, price, price, price, 0, 0, 0, 0, 0)
-            while index < len(trades) and trades[index].ts_ns < candle.close_ns:
-                _add(candle, trades[index])
+            candle = Bar.empty(start, candle_end(interval, start, offset_s), price)
+            while index < len(found) and found[index].open_ns < candle.close_ns:
+                candle.merge(found[index])
                 index += 1
             price = candle.close
             candles.append(candle)
         return candles
 
-    def _last_before(self, instrument: Instrument, ts_ns: int) -> Trade | None:
-        found = self._trades("ts_ns < ?", (instrument.id, ts_ns), "ts_ns DESC, trade_id DESC LIMIT 1")
-        return found[0] if found else None
-
     def statistics(self, instrument: Instrument, start_ns: int, end_ns: int) -> Statistics:
-        made = Statistics(start_ns, end_ns)
-        before = self._last_before(instrument, start_ns)
-        made.previous_close = made.last = 0 if before is None else before.price
-        row = self._source().rows(
-            "SELECT count(*), min(trade_id), max(trade_id), max(price), min(price), sum(qty), sum(quote) FROM trades"
-            " WHERE instrument = ? AND ts_ns >= ? AND ts_ns < ?",
-            (instrument.id, start_ns, end_ns),
-        )[0]
-        if row[0] == 0:
-            made.open = made.high = made.low = made.last
-            return made
-        made.count, made.first_id, made.last_id, made.high, made.low, made.volume, made.quote = row
-        first = self._trades("trade_id = ?", (instrument.id, made.first_id), "trade_id")[0]
-        last = self._trades("trade_id = ?", (instrument.id, made.last_id), "trade_id")[0]
-        made.open, made.last, made.last_qty = first.price, last.price, last.qty
-        made.previous_close = made.previous_close or first.price
-        return made
+        found, before = stored_bars(self._source(), instrument.id, start_ns, end_ns, end_ns - start_ns)
+        whole = Bar.empty(start_ns, end_ns, before)
+        for bar in found:
+            whole.merge(bar)
+        return whole, before
 
 
 class DayStatistics:
@@ -262,20 +277,3 @@ class DayStatistics:
         if known is None or now - known[0] > ANSWERS_KEPT_S:
             known = self._made[instrument.id] = (now, make())
         return known[1]
-
-
-class StoreSource(Protocol):
-    def __call__(self) -> StoreReader: ...
-
-
-def _add(candle: Candle, trade: Trade) -> None:
-    if candle.count == 0:
-        candle.open = candle.high = candle.low = trade.price
-    candle.high, candle.low = max(candle.high, trade.price), min(candle.low, trade.price)
-    candle.close = trade.price
-    candle.volume += trade.qty
-    candle.quote += trade.quote
-    candle.count += 1
-    if not trade.buyer_is_maker:
-        candle.taker_volume += trade.qty
-        candle.taker_quote += trade.quote

@@ -121,10 +121,6 @@ class OrderState:
         return astuple(self)[:-1]
 
     @property
-    def is_stop(self) -> bool:
-        return self.ord_type >= wire.OrdType.STOP
-
-    @property
     def is_limit_maker(self) -> bool:
         return self.ord_type == wire.OrdType.LIMIT and bool(self.exec_inst & POST_ONLY)
 

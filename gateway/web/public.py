@@ -19,10 +19,8 @@ from gateway.web.api import (
     Kind,
     Param,
 )
-from gateway.web.auth import to_us
-from gateway.web.decimals import to_text
 from gateway.web.errors import ApiError, bad_symbol, combination
-from gateway.web.market_view import INTERVALS, NS_PER_S, Statistics, candle_end, candle_start
+from gateway.web.market_view import INTERVALS, NS_PER_S, Bar, average_text, candle_end, candle_start, percent_text
 from gateway.web.reference import Instrument
 from gateway.web.store import Trade
 
@@ -34,7 +32,6 @@ WINDOW_UNITS_S = {"m": 60, "h": 3600, "d": 86400}
 ZONE = r"^([+-]?)([0-9]{1,2})(?::([0-9]{2}))?$"
 ZONE_EAST_S, ZONE_WEST_S = 14 * 3600, -12 * 3600
 AVG_PRICE_MINUTES = 5
-PERCENT_PLACES = 3
 INTERVAL = Param("interval", required=True, choices=INTERVALS, bad_code=(-1120, "Invalid interval."))
 TYPE = Param("type", choices=("FULL", "MINI"), bad_code=(-1139, "Invalid ticker type."))
 TIME_ZONE = Param("timeZone", doc="hours from UTC, as 5 or -3:30")
@@ -71,18 +68,9 @@ async def trades(call: Call) -> list[dict[str, Any]]:
     return [trade_body(call, instrument, trade) for trade in found]
 
 
-def bounds(call: Call) -> tuple[int | None, int | None]:
-    """Return [start, end) in ns of startTime and endTime, which is inclusive."""
-    start, end = call.get("startTime"), call.get("endTime")
-    if start is not None and end is not None and to_us(end) < to_us(start):
-        raise ApiError(-1102, "Start time is greater than end time.")
-    end_us = None if end is None else to_us(end) + (1 if to_us(end) == end else 1000)
-    return None if start is None else to_us(start) * 1000, None if end_us is None else end_us * 1000
-
-
 async def aggregate_trades(call: Call) -> list[dict[str, Any]]:
     instrument = call.instrument()
-    start_ns, end_ns = bounds(call)
+    start_ns, end_ns = call.time_range()
     if call.get("fromId") is not None and (start_ns is not None or end_ns is not None):
         raise combination()
     await call.gateway.caught_up()
@@ -118,7 +106,7 @@ def zone_offset_s(text: str) -> int:
 
 async def klines(call: Call) -> list[list[Any]]:
     instrument = call.instrument()
-    start_ns, end_ns = bounds(call)
+    start_ns, end_ns = call.time_range()
     offset_s = zone_offset_s(call.get("timeZone", "0"))
     interval = call.need("interval")
     await call.gateway.caught_up()
@@ -147,22 +135,14 @@ async def average_price(call: Call) -> dict[str, Any]:
     instrument = call.instrument()
     now_ns = call.gateway.now_us() * 1000
     await call.gateway.caught_up()
-    made = call.gateway.market.statistics(instrument, now_ns - AVG_PRICE_MINUTES * 60 * NS_PER_S, now_ns + 1)
+    bar, _ = call.gateway.market.statistics(instrument, now_ns - AVG_PRICE_MINUTES * 60 * NS_PER_S, now_ns + 1)
     last = call.gateway.market.trades(instrument, 1)
+    average = average_text(call.gateway.reference, instrument, bar)
     return {
         "mins": AVG_PRICE_MINUTES,
-        "price": average_text(call, instrument, made) if made.volume else instrument.price_text(made.last),
+        "price": average if bar.volume else instrument.price_text(bar.close),
         "closeTime": call.time(last[0].ts_ns) if last else 0,
     }
-
-
-def average_text(call: Call, instrument: Instrument, made: Statistics) -> str:
-    """Return the average price by volume, rounded down to 8 decimals."""
-    quote = call.gateway.reference.assets[instrument.quote_asset]
-    volume = made.volume * instrument.lot_size  # in 10^qty_exponent of the base asset
-    shift = 8 + quote.exponent - instrument.qty_exponent
-    scaled = made.quote * 10**shift if shift >= 0 else made.quote // 10**-shift
-    return to_text(scaled // volume if volume else 0, -8)
 
 
 # --- one pair, some, or all -------------------------------------------------------------------------------------
@@ -246,32 +226,30 @@ async def book_ticker(call: Call) -> Any:
     return _one_or_all([{"symbol": each.symbol, **book_fields(call, each)} for each in found], one)
 
 
-def mini(call: Call, instrument: Instrument, made: Statistics) -> dict[str, Any]:
+def mini(call: Call, instrument: Instrument, bar: Bar) -> dict[str, Any]:
     return {
         "symbol": instrument.symbol,
-        "openPrice": instrument.price_text(made.open),
-        "highPrice": instrument.price_text(made.high),
-        "lowPrice": instrument.price_text(made.low),
-        "lastPrice": instrument.price_text(made.last),
-        "volume": instrument.qty_text(made.volume),
-        "quoteVolume": call.gateway.reference.quote_text(instrument, made.quote),
-        "openTime": call.time(made.open_ns),
-        "closeTime": call.time(made.close_ns),
-        "firstId": made.first_id,
-        "lastId": made.last_id,
-        "count": made.count,
+        "openPrice": instrument.price_text(bar.open),
+        "highPrice": instrument.price_text(bar.high),
+        "lowPrice": instrument.price_text(bar.low),
+        "lastPrice": instrument.price_text(bar.close),
+        "volume": instrument.qty_text(bar.volume),
+        "quoteVolume": call.gateway.reference.quote_text(instrument, bar.quote),
+        "openTime": call.time(bar.open_ns),
+        "closeTime": call.time(bar.close_ns),
+        "firstId": bar.first_id,
+        "lastId": bar.last_id,
+        "count": bar.count,
     }
 
 
-def full(call: Call, instrument: Instrument, made: Statistics) -> dict[str, Any]:
-    change = made.last - made.open
-    thousandths = change * 100 * 10**PERCENT_PLACES // made.open if made.open else 0
+def full(call: Call, instrument: Instrument, bar: Bar) -> dict[str, Any]:
     return {
         "symbol": instrument.symbol,
-        "priceChange": instrument.price_text(change),
-        "priceChangePercent": to_text(thousandths, -PERCENT_PLACES, PERCENT_PLACES),
-        "weightedAvgPrice": average_text(call, instrument, made),
-        **{name: value for name, value in mini(call, instrument, made).items() if name != "symbol"},
+        "priceChange": instrument.price_text(bar.close - bar.open),
+        "priceChangePercent": percent_text(bar),
+        "weightedAvgPrice": average_text(call.gateway.reference, instrument, bar),
+        **{name: value for name, value in mini(call, instrument, bar).items() if name != "symbol"},
     }
 
 
@@ -283,12 +261,12 @@ async def ticker_24hr(call: Call) -> Any:
 
 
 def _of_day(call: Call, instrument: Instrument, now_ns: int) -> dict[str, Any]:
-    made = call.gateway.statistics_24h(instrument, now_ns - DAY_NS, now_ns)
+    bar, before = call.gateway.statistics_24h(instrument, now_ns - DAY_NS, now_ns)
     if call.get("type") == "MINI":
-        return mini(call, instrument, made)
-    return full(call, instrument, made) | {
-        "prevClosePrice": instrument.price_text(made.previous_close),
-        "lastQty": instrument.qty_text(made.last_qty),
+        return mini(call, instrument, bar)
+    return full(call, instrument, bar) | {
+        "prevClosePrice": instrument.price_text(before),
+        "lastQty": instrument.qty_text(bar.last_qty),
         **book_fields(call, instrument),
     }
 
@@ -313,9 +291,9 @@ async def ticker_window(call: Call) -> Any:
 
 
 def _of_window(call: Call, instrument: Instrument, start_ns: int, end_ns: int) -> dict[str, Any]:
-    made = call.gateway.market.statistics(instrument, start_ns, end_ns)
+    bar, _ = call.gateway.market.statistics(instrument, start_ns, end_ns)
     body = mini if call.get("type") == "MINI" else full
-    return body(call, instrument, made)
+    return body(call, instrument, bar)
 
 
 _PAIRS = (SYMBOL_OPTIONAL, SYMBOLS)

@@ -22,7 +22,6 @@ STATUS = {
     wire.MarketState.HALTED: "HALT",
     wire.MarketState.CLOSED: "END_OF_DAY",
 }
-RATE_ONE = 1_000_000  # fee rates are millionths
 
 
 @dataclass(slots=True)

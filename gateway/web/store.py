@@ -8,7 +8,8 @@ public trades go (`prune`).
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,6 @@ CREATE INDEX orders_client ON orders (account, client_id);
 CREATE INDEX orders_open ON orders (account) WHERE open = 1;
 CREATE INDEX orders_list ON orders (list_id) WHERE list_id >= 0;
 CREATE INDEX orders_ended ON orders (updated_ns) WHERE open = 0 AND cum_qty = 0;
-CREATE INDEX orders_book ON orders (instrument, side, price) WHERE open = 1;
 CREATE INDEX orders_key ON orders (account, idempotency_key) WHERE idempotency_key != 0;
 CREATE TABLE fills (
     account, instrument, trade_id, order_id, list_id, price, qty, quote, fee, fee_asset, side, maker, ts_ns,
@@ -263,6 +263,15 @@ class StoreReader:
 
     def close(self) -> None:
         self._db.close()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """What is read meanwhile is as of one commit."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("COMMIT")
 
     def reference_rows(self) -> list[tuple[str, dict[str, Any]]]:
         rows = self._db.execute("SELECT kind, body FROM reference")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from gateway.web.account import commission_rates, time_range
+from gateway.web.account import commission_rates, day_range
 from gateway.web.api import (
     CLIENT_ID,
     LIMIT_1000,
@@ -425,7 +425,7 @@ async def open_orders(call: Call) -> list[dict[str, Any]]:
 async def all_orders(call: Call) -> list[dict[str, Any]]:
     """Orders of a pair, or of the whole account; oldest first."""
     gateway = call.gateway
-    start_ns, end_ns = time_range(call, needs_symbol=True)
+    start_ns, end_ns = day_range(call)
     conditions, values = [SHOWN, "account = ?"], [call.account]
     if "symbol" in call.values:
         conditions.append("instrument = ?")

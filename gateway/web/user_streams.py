@@ -68,25 +68,26 @@ class UserStreams:
 
         Raises ApiError -2042 when so many events were missed that they must be fetched by /account/events.
         """
-        if not self._by_account:
-            self._last_event = self._gateway.store.last_event()
-        else:
-            self._moved()
         account = subscription.account
-        vector = self._gateway.store.vector(account)
-        if after is not None:
-            for event in self._missed(account, vector, after):
-                subscription.deliver(event.body, event.ts_ns)
+        with self._gateway.store.snapshot():  # what a commit adds from here on comes live, and only so
+            if not self._by_account:
+                self._last_event = self._gateway.store.last_event()
+            else:
+                self._moved()
+            vector = self._gateway.store.vector(account)
+            missed = [] if after is None else self._missed(account, vector, after)
+        for event in missed:
+            subscription.deliver(event.body, event.ts_ns)
         self._by_account.setdefault(account, set()).add(subscription)
         return {str(partition): seq for partition, seq in vector.items()}
 
     def _missed(self, account: int, vector: Mapping[int, int], after: Mapping[str, int]) -> list[Event]:
         missed: list[Event] = []
-        for partition in vector:
+        for partition, newest in vector.items():
             seen = after.get(str(partition), 0)
             found = self._gateway.store.events_of(account, partition, seen, REPLAYED_MAX + 1)
-            if len(found) > REPLAYED_MAX or (found and found[0].seq != seen + 1):
-                first = found[0].seq
+            first = found[0].seq if found else newest + 1
+            if len(found) > REPLAYED_MAX or first > seen + 1:
                 text = "Too many events were missed; fetch them with account/events."
                 details = {"partition": partition, "from": seen + 1, "firstKept": first, "limit": REPLAYED_MAX}
                 raise ApiError(-2042, text, details=details)

@@ -106,7 +106,8 @@ def test_money_is_conserved_over_a_session_of_orders(site: Site) -> None:
     for index in range(10):
         price = str(3900 + index)
         site.ben.call("POST", "/api/v3/order", **limit("SELL", price, "0.5", "ETHUSDT"))
-        site.anna.call("POST", "/api/v3/order", **limit("BUY", price, "0.7", "ETHUSDT"))
+        taker = site.anna.call("POST", "/api/v3/order", **limit("BUY", price, "0.7", "ETHUSDT")).body
+        assert float(taker["executedQty"]) >= 0.5
     site.anna.call("DELETE", "/api/v3/openOrders", symbol="ETHUSDT")
     site.ben.call("DELETE", "/api/v3/allOpenOrders")
 

@@ -289,10 +289,14 @@ def test_listen_key_streams_bare_events(site: Site) -> None:
     url = f"{site.exchange.ready['web']['streams']}/{made}"
 
     async def run() -> None:
-        async with aiohttp.ClientSession() as client, client.ws_connect(url) as socket:
+        async with aiohttp.ClientSession() as client, client.ws_connect(f"{url}?timeUnit=microsecond") as socket:
             placed = await asyncio.to_thread(site.anna.call, "POST", "/api/v3/order", **limit("BUY", "60000", "0.01"))
             event = json.loads((await asyncio.wait_for(socket.receive(), WAIT_S)).data)
             assert (event["e"], event["i"]) == ("executionReport", placed.body["orderId"])
+            assert event["E"] > 10**15
+        async with aiohttp.ClientSession() as client:
+            answer = await client.get(f"{url}?timeUnit=HOUR")
+            assert (answer.status, (await answer.json())["code"]) == (400, -1194)
 
     asyncio.run(run())
     assert site.anna.raw("PUT", "/api/v3/userDataStream", f"listenKey={made}").status == 200

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.web.market_view import INTERVALS, NS_PER_S
+from gateway.web.market_view import INTERVALS, NS_PER_S, Bar
 from gateway.web.reference import Asset, Instrument, Reference
 from gateway.web.streams import payloads
-from gateway.web.streams.bars import Bar
 from gateway.web.streams.names import LATEST_ONLY, WINDOWS_MIN, Kind
 from gateway.web.streams.payloads import MS
 

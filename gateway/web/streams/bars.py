@@ -7,62 +7,19 @@ left out by their ids.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import numpy
 
-from gateway.web.market_view import NS_PER_S, candle_end, candle_start
+from gateway.web.market_view import NO_ID, NS_MAX, NS_PER_S, Bar, candle_end, candle_start, stored_bars
 from gateway.web.store import StoreReader
 from ringbuf.wire.messages import SideOrBoth
 
 MINUTE_NS = 60 * NS_PER_S
 DAY_MINUTES = 1440
-NO_ID = -1
 _HALF = 32
-
-
-@dataclass(slots=True)
-class Bar:
-    """Trades of [open_ns, close_ns). Prices in ticks, volume in lots, quote in units of the quote asset."""
-
-    open_ns: int
-    close_ns: int
-    open: int
-    high: int
-    low: int
-    close: int
-    volume: int = 0
-    quote: int = 0
-    count: int = 0
-    first_id: int = NO_ID
-    last_id: int = NO_ID
-    taker_volume: int = 0
-    taker_quote: int = 0
-    last_qty: int = 0
-    last_ns: int = 0
-
-    @classmethod
-    def empty(cls, open_ns: int, close_ns: int, price: int) -> Bar:
-        """Nothing traded: it stands at the price before it."""
-        return cls(open_ns, close_ns, price, price, price, price)
-
-    def merge(self, later: Bar) -> None:
-        """Add what came behind it; its own bounds stay."""
-        if later.count == 0:
-            return
-        if self.count == 0:
-            self.open, self.high, self.low, self.first_id = later.open, later.high, later.low, later.first_id
-        self.high, self.low = max(self.high, later.high), min(self.low, later.low)
-        self.close, self.last_id, self.last_qty, self.last_ns = (
-            later.close, later.last_id, later.last_qty, later.last_ns,
-        )  # fmt: skip
-        self.volume += later.volume
-        self.quote += later.quote
-        self.count += later.count
-        self.taker_volume += later.taker_volume
-        self.taker_quote += later.taker_quote
 
 
 def bars_of(rows: Any, quote_per_tick_lot: int) -> list[Bar]:
@@ -102,32 +59,6 @@ def _sum(values: Any) -> int:
     return (int((values >> _HALF).sum()) << _HALF) + int((values & ((1 << _HALF) - 1)).sum())
 
 
-def stored_bars(store: StoreReader, instrument: int, start_ns: int, width_ns: int) -> list[Bar]:
-    """Return the store's trades since a moment as bars of that width, those without trades left out."""
-    rows = store.rows(
-        "SELECT g.slot, f.price, g.high, g.low, l.price, g.volume, g.quote, g.count, g.first, g.last,"
-        " g.taker_volume, g.taker_quote, l.qty, l.ts_ns FROM ("
-        "SELECT (ts_ns - ?) / ? AS slot, max(price) AS high, min(price) AS low, sum(qty) AS volume,"
-        " sum(quote) AS quote, count(*) AS count, min(trade_id) AS first, max(trade_id) AS last,"
-        " sum(CASE WHEN buyer_is_maker THEN 0 ELSE qty END) AS taker_volume,"
-        " sum(CASE WHEN buyer_is_maker THEN 0 ELSE quote END) AS taker_quote"
-        " FROM trades WHERE instrument = ? AND ts_ns >= ? GROUP BY slot) AS g"
-        " JOIN trades AS f ON f.instrument = ? AND f.trade_id = g.first"
-        " JOIN trades AS l ON l.instrument = ? AND l.trade_id = g.last ORDER BY g.slot",
-        (start_ns, width_ns, instrument, start_ns, instrument, instrument),
-    )
-    return [Bar(start_ns + row[0] * width_ns, start_ns + (row[0] + 1) * width_ns, *row[1:]) for row in rows]
-
-
-def price_before(store: StoreReader, instrument: int, ts_ns: int) -> int | None:
-    """Return the price of the last trade before a moment."""
-    rows = store.rows(
-        "SELECT price FROM trades WHERE instrument = ? AND ts_ns < ? ORDER BY ts_ns DESC, trade_id DESC LIMIT 1",
-        (instrument, ts_ns),
-    )
-    return int(rows[0][0]) if rows else None
-
-
 class Series:
     """The open candle of one pair and interval."""
 
@@ -140,12 +71,9 @@ class Series:
     def load(self, store: StoreReader, instrument: int) -> int:
         """Read what has been traded in the open candle; return the last trade's id."""
         start, end = self.candle.open_ns, self.candle.close_ns
-        price = price_before(store, instrument, start)
-        found = stored_bars(store, instrument, start, end - start)
-        if price is None:
-            price = found[0].open if found else 0
+        found, price = stored_bars(store, instrument, start, end, end - start)
         self.candle = Bar.empty(start, end, price)
-        for bar in found[:1]:
+        for bar in found:
             self.candle.merge(bar)
         self.changed = True
         return self.candle.last_id
@@ -179,9 +107,8 @@ class Rolling:
     def load(self, store: StoreReader, instrument: int, now_ns: int) -> int:
         """Read the last day; return the last trade's id."""
         start = (now_ns // MINUTE_NS - DAY_MINUTES) * MINUTE_NS
-        self._minutes = deque(stored_bars(store, instrument, start, MINUTE_NS))
-        price = price_before(store, instrument, start)
-        self._price = price if price is not None else self._minutes[0].open if self._minutes else 0
+        found, self._price = stored_bars(store, instrument, start, NS_MAX, MINUTE_NS)
+        self._minutes = deque(found)
         return self._minutes[-1].last_id if self._minutes else NO_ID
 
     def take(self, bar: Bar) -> None:

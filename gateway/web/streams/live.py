@@ -149,7 +149,7 @@ class LiveMarket:
 
 
 class LiveMarketView(StoreMarketView):
-    """As the store has it, but depth comes from the books that the streams tell of."""
+    """Trades as the store has them; depth from the books that the streams tell of."""
 
     def __init__(self, store: StoreSource, live: LiveMarket) -> None:
         super().__init__(store)

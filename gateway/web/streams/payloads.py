@@ -7,14 +7,11 @@ from collections.abc import Iterable, Sequence
 from struct import Struct
 from typing import Any
 
-from gateway.web.decimals import to_text
+from gateway.web.market_view import Bar, average_text, percent_text
 from gateway.web.reference import Instrument, Reference
-from gateway.web.streams.bars import Bar
 
 MS, US = 1_000_000, 1_000
 CHECKSUM_LEVELS = 10
-PERCENT_PLACES = 3
-AVERAGE_PLACES = 8
 _LEVEL = Struct("<qq")
 Level = tuple[int, int]
 Body = dict[str, Any]
@@ -100,11 +97,10 @@ def mini(instrument: Instrument, reference: Reference, bar: Bar, now_ns: int, un
 def window(instrument: Instrument, reference: Reference, name: str, bar: Bar, now_ns: int, unit_ns: int) -> Body:
     """The fields that tickers of every window have."""
     price, change = instrument.price_text, bar.close - bar.open
-    thousandths = change * 100 * 10**PERCENT_PLACES // bar.open if bar.open else 0
     return {
         "e": f"{name}Ticker", "E": now_ns // unit_ns, "s": instrument.symbol, "p": price(change),
-        "P": to_text(thousandths, -PERCENT_PLACES, PERCENT_PLACES), "o": price(bar.open), "h": price(bar.high),
-        "l": price(bar.low), "c": price(bar.close), "w": average_text(instrument, reference, bar),
+        "P": percent_text(bar), "o": price(bar.open), "h": price(bar.high),
+        "l": price(bar.low), "c": price(bar.close), "w": average_text(reference, instrument, bar),
         "v": instrument.qty_text(bar.volume), "q": reference.quote_text(instrument, bar.quote),
         "O": bar.open_ns // unit_ns, "C": bar.close_ns // unit_ns, "F": bar.first_id, "L": bar.last_id, "n": bar.count,
     }  # fmt: skip
@@ -123,16 +119,8 @@ def day(
 
 
 def average(instrument: Instrument, reference: Reference, minutes: int, bar: Bar, now_ns: int, unit_ns: int) -> Body:
-    text = average_text(instrument, reference, bar) if bar.volume else instrument.price_text(bar.close)
+    text = average_text(reference, instrument, bar) if bar.volume else instrument.price_text(bar.close)
     return {
         "e": "avgPrice", "E": now_ns // unit_ns, "s": instrument.symbol, "i": f"{minutes}m", "w": text,
         "T": bar.last_ns // unit_ns,
     }  # fmt: skip
-
-
-def average_text(instrument: Instrument, reference: Reference, bar: Bar) -> str:
-    """Return the average price by volume, rounded down."""
-    volume = bar.volume * instrument.lot_size  # in 10^qty_exponent of the base asset
-    shift = AVERAGE_PLACES + reference.assets[instrument.quote_asset].exponent - instrument.qty_exponent
-    scaled = bar.quote * 10**shift if shift >= 0 else bar.quote // 10**-shift
-    return to_text(scaled // volume if volume else 0, -AVERAGE_PLACES)

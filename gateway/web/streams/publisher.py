@@ -16,10 +16,11 @@ from typing import Any
 from gateway.marketdata.columns import NO_PRICE
 from gateway.web.errors import ApiError
 from gateway.web.gateway import Gateway
+from gateway.web.market_view import Bar
 from gateway.web.reference import Instrument
 from gateway.web.streams import payloads
 from gateway.web.streams.aggregates import Aggregates
-from gateway.web.streams.bars import Bar, bars_of, copied
+from gateway.web.streams.bars import bars_of, copied
 from gateway.web.streams.depth import DepthStream
 from gateway.web.streams.fanout import Audience, FanOut, Make
 from gateway.web.streams.live import BESTS, LEVELS, TRADES, Batch, LiveMarket

@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from gateway.web.market_view import Bar
 from gateway.web.reference import Instrument
 from gateway.web.store import StoreReader
-from gateway.web.streams.bars import Bar, Rolling, Series, bars_of
+from gateway.web.streams.bars import Rolling, Series, bars_of
 
 Key = tuple[str, int]  # interval, seconds east of UTC
 

@@ -1,13 +1,22 @@
 """History from log and report slots: orders, fills, events with numbers, whatever batches they come in."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
+from gateway.web.account import events
+from gateway.web.api import Call
+from gateway.web.errors import ApiError
 from gateway.web.history import LOG_SLOT, LOG_TAIL, REPORT_SLOT, SLOT_SIZE, HistoryBuilder
+from gateway.web.reference import Key
 from gateway.web.store import HistoryStore, StoreReader
+from gateway.web.user_streams import Subscription, UserStreams
 from ringbuf.wire import messages as wire
 from ringbuf.wire.base import WireMessage
 
@@ -193,3 +202,29 @@ def test_number_stands_for_a_text_that_was_noted(tape: Tape, tmp_path: Path) -> 
 
     last = json.loads(StoreReader(tmp_path / "h.db").events_since(0)[-1].body)
     assert (last["c"], last["C"]) == ("cancel-of-mine", "mine")
+
+
+@pytest.mark.parametrize(("kept", "first_kept"), [(2, 3), (1, 4)])
+def test_events_that_are_no_longer_kept_are_never_a_silent_gap(tmp_path: Path, kept: int, first_kept: int) -> None:
+    """Also where none of an account's events is left."""
+    store = HistoryStore.open(tmp_path / "h.db", cluster=1, log_end=0)
+    store.put_rows("events", [(seq, ACCOUNT, 1, seq, START_NS, "{}") for seq in (1, 2, 3)])
+    store.put_rows("events", [(4, OTHER, 1, 1, START_NS, "{}")])
+    store.put_rows("counters", [(ACCOUNT, 1, 3), (OTHER, 1, 1)])
+    store.prune(events_max=kept, ended_before_ns=0, trades_before_ns=0, instruments=())
+    store.close()
+    gateway: Any = SimpleNamespace(store=StoreReader(tmp_path / "h.db"), on_events=[])
+    streams = UserStreams(gateway)
+    told: list[str] = []
+
+    with pytest.raises(ApiError) as refused:
+        streams.subscribe(Subscription(ACCOUNT, told.append, microseconds=False), {"1": 1})
+
+    assert (refused.value.code, dict(refused.value.details or {})["firstKept"]) == (-2042, first_kept)
+    streams.subscribe(Subscription(ACCOUNT, told.append, microseconds=False), {"1": first_kept - 1})
+    assert told == ["{}"] * (4 - first_kept)
+    gateway.caught_up = AsyncMock()
+    key = Key("k", ACCOUNT, permissions=1, credential=1, material="")
+    answer = asyncio.run(events(Call(gateway, {}, {"after": {"1": 1}}, key)))
+    assert (answer["lost"], answer["vector"]) == ({"1": [2, first_kept - 1]}, {"1": 3})
+    assert len(answer["events"]) == 4 - first_kept

@@ -5,8 +5,8 @@ import random
 import numpy
 import pytest
 
-from gateway.web.market_view import NS_PER_S
-from gateway.web.streams.bars import MINUTE_NS, Bar, Rolling, Series, bars_of
+from gateway.web.market_view import NS_PER_S, Bar
+from gateway.web.streams.bars import MINUTE_NS, Rolling, Series, bars_of
 from ringbuf.wire.messages import SideOrBoth
 
 DTYPE = numpy.dtype(
