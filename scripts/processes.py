@@ -123,7 +123,7 @@ class Process:
         if plan.core != NOT_PINNED:
             os.sched_setaffinity(0, {plan.core})
 
-    def at_end(self, action: Callable[[], None]) -> None:
+    def at_end(self, action: Callable[[], object]) -> None:
         """Have something done when this process ends."""
         self._stack.callback(action)
 
@@ -137,10 +137,6 @@ class Process:
         for ring, which in watched:
             ring.watch(bell, which)
         return bell
-
-    def closing(self, close: Callable[[], object]) -> None:
-        """Have something done when the process ends."""
-        self._stack.callback(close)
 
     def count(self, name: str, source: Callable[[], Mapping[str, int]]) -> None:
         """Have the numbers that `source` returns written to this process's counter file, again and again."""
@@ -359,7 +355,7 @@ def run_journaler(process: Process, ready: Ready) -> None:
         # Nothing but time says when a lazy record must be written: while one may wait, no sleep may be longer than it
         # may wait. When everything is written there is none, and only a bell can bring one.
         sleep_ns = journaler.idle_timeout_ns if awaited else BEHIND_NS
-        process.serve([_stage(journaler.stage)], bell, sleep_ns=sleep_ns, quiet=written, idle=archived)
+        process.serve([journaler.stage], bell, sleep_ns=sleep_ns, quiet=written, idle=archived)
     except CommandError:
         if journaler.stats()["halted"] == 0:
             raise
@@ -621,7 +617,7 @@ def _follow(
     if process.node.commit is None:
         return None
     role = FollowerRole(process.node, process.rings, sequencer, matchers, servers)
-    process.closing(role.close)
+    process.at_end(role.close)
     return role
 
 
@@ -666,10 +662,6 @@ def _all_answered(rings: NodeRings) -> bool:
     """Every record durable, every report settled: nothing is lost if the sequencer ends here."""
     settled = all(ring.consumer(1).cursor == ring.published for number, ring in rings.reports.items() if number)
     return settled and rings.log.visible == rings.log.published
-
-
-def _stage(stage: Stage | tuple[int, int]) -> Stage:
-    return stage if isinstance(stage, Stage) else Stage(*stage)
 
 
 def run_ledger(process: Process, ready: Ready) -> None:
