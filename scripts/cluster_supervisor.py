@@ -203,6 +203,7 @@ class ClusterSupervisor(Supervisor):
             return
         self._say(f"{NAME} ended with {code}: restarted")
         self._count_death(NAME)
+        self._check_deaths()
         self._start_replicator()
 
     # --- the core ---------------------------------------------------------------------------------------------------
@@ -320,6 +321,7 @@ class ClusterSupervisor(Supervisor):
         error = self._death(child)
         self._say(f"process died: {error}")
         self._count_death(child.plan.name)
+        self._check_deaths()
         if error.code in FATAL:
             raise error
         if child.plan.kind in CORE_KINDS:
@@ -340,19 +342,6 @@ class ClusterSupervisor(Supervisor):
             if each is child:
                 self._epoll.unregister(descriptor)
                 del self._pipes[descriptor]
-
-    def _count_death(self, name: str) -> None:
-        limits, now = self.config.supervisor, time.monotonic()
-        self.restarts[name] = self.restarts.get(name, 0) + 1
-        self._restart_times.append(now)
-        while self._restart_times[0] < now - limits.restart_window_s:
-            self._restart_times.popleft()
-        if len(self._restart_times) > limits.restarts_max:
-            raise CommandError(
-                f"{len(self._restart_times)} deaths within {limits.restart_window_s} s: giving up "
-                f"(supervisor.restarts_max = {limits.restarts_max})",
-                ExitCode.INTERNAL,
-            )
 
     def _stop_core(self) -> None:
         self._drop_core()
