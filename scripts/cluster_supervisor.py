@@ -328,6 +328,7 @@ class ClusterSupervisor(Supervisor):
             if not self._failed_told:
                 self._failed_told = True
                 self._tell(event="failed")
+            self._dump(child)  # after it was told: nobody waits for this
         else:
             self._forget([child])
             self._launch([child.plan])
