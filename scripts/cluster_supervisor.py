@@ -7,7 +7,6 @@ the core is told within a millisecond: the other node takes over at once.
 from __future__ import annotations
 
 import json
-import os
 import select
 import socket
 import subprocess
@@ -45,7 +44,7 @@ class ClusterSupervisor(Supervisor):
         self._epoll = select.epoll()
         self._replicator: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
-        self._pidfds: dict[int, Child] = {}
+        self._deaths: dict[int, Child] = {}
         self._pipes: dict[int, Child] = {}
         self._seeding = False
         self._failed_told = False
@@ -79,13 +78,19 @@ class ClusterSupervisor(Supervisor):
         return not self._stopping
 
     def _handle_events(self, timeout_s: float) -> None:
-        for descriptor, _ in self._epoll.poll(timeout_s):
+        happened = [(descriptor, self._whose(descriptor)) for descriptor, _ in self._epoll.poll(timeout_s)]
+        for descriptor, child in happened:
             if self._socket is not None and descriptor == self._socket.fileno():
                 self._from_replicator()
+            elif child is None or self._whose(descriptor) is not child:
+                continue  # what came first has ended it, and a new process may have got the number
             elif descriptor in self._pipes:
                 self._becomes_ready(descriptor)
-            elif descriptor in self._pidfds:
+            else:
                 self._dies(descriptor)
+
+    def _whose(self, descriptor: int) -> Child | None:
+        return self._pipes.get(descriptor) or self._deaths.get(descriptor)
 
     def stop(self) -> None:
         """Hand over to the other node if it can take over, then end the core in order, then the replicator."""
@@ -253,9 +258,8 @@ class ClusterSupervisor(Supervisor):
         for plan in plans:
             child = self._spawn(plan)
             self._children.append(child)
-            pidfd = os.pidfd_open(child.process.pid)
-            self._pidfds[pidfd] = child
-            self._epoll.register(pidfd, select.EPOLLIN)
+            self._deaths[child.death_fd] = child
+            self._epoll.register(child.death_fd, select.EPOLLIN)
             self._pipes[child.ready_pipe.fileno()] = child
             self._epoll.register(child.ready_pipe, select.EPOLLIN)
         self._write_processes()
@@ -308,14 +312,15 @@ class ClusterSupervisor(Supervisor):
             self._stop_core()
 
     def _dies(self, descriptor: int) -> None:
-        child = self._pidfds.pop(descriptor)
+        child = self._deaths.pop(descriptor)
         self._epoll.unregister(descriptor)
-        os.close(descriptor)
+        self._forget_pipe(child)
         child.process.wait()
-        if child not in self._children or self._stopping:
+        if self._stopping:
             return
+        if not child.ready_pipe.closed:
+            child.hear()  # why, if it has said so
         if child.plan.kind in OBSERVER_KINDS:
-            self._forget_pipe(child)
             self._bury_observers([child])
             return
         error = self._death(child)
@@ -356,10 +361,9 @@ class ClusterSupervisor(Supervisor):
         self._seeding = False
 
     def _forget_children(self) -> None:
-        for descriptor in self._pidfds:
+        for descriptor in self._deaths:
             self._epoll.unregister(descriptor)
-            os.close(descriptor)
-        self._pidfds.clear()
+        self._deaths.clear()
         for descriptor, child in self._pipes.items():
             self._epoll.unregister(descriptor)
             child.ready_pipe.close()
