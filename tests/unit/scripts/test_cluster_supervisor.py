@@ -73,13 +73,14 @@ def test_an_event_is_not_taken_for_one_of_a_process_that_got_its_number(
         monkeypatch.setattr(Site, "process_module", "tests.kit.stands_still")
         site._launch([GATEWAY])
 
-    buried: list[int] = []
+    taken: list[int] = []
     monkeypatch.setattr(site, "_do", start_anew)
-    monkeypatch.setattr(site, "_dies", buried.append)
+    monkeypatch.setattr(site, "_dies", taken.append)
+    monkeypatch.setattr(site, "_becomes_ready", taken.append)
     site._handle_events(0.2)
 
     (new,) = site._children
     assert new.death_fd == old.death_fd  # or nothing is shown here
     assert new.process.poll() is None
-    assert buried == []
+    assert taken == []
     theirs.close()
