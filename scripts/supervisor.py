@@ -28,6 +28,7 @@ from scripts.exit_codes import CommandError, ExitCode
 from scripts.node import Node, NodeRings, counter_path, engine_config, feed_key, seal_key
 from scripts.placement import CORE_KINDS, FEED_KINDS, OBSERVER_KINDS, WEB_KINDS, Kind, ProcessPlan, place
 from scripts.poison import PoisonWatch
+from scripts.rejoin import REJOIN
 from scripts.snapshots.keeper import SnapshotKeeper
 from scripts.snapshots.replaying import quarantined
 from scripts.snapshots.store import Snapshot, SnapshotStore
@@ -43,7 +44,6 @@ OBSERVER_PAUSE_S, OBSERVER_PAUSE_MAX_S, OBSERVER_YOUNG_S = 1.0, 30.0, 20.0
 # What a restart cannot cure.
 FATAL = {ExitCode.CANNOT_CREATE, ExitCode.BUSY, ExitCode.CONFIGURATION, ExitCode.NO_PERMISSION, ExitCode.IO_ERROR}
 LOCK_FILE = "lock"
-REJOIN = "rejoin"  # said to a process that takes the place of a dead one
 PROCESSES_FILE = "processes.json"
 
 Say = Callable[[str], None]
