@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from journaler.errors import ArchiveDiverged
+from journaler.segments import write_at
 
 SLOT_SIZE = 128
 MARKET_SLOT_SIZE = 64
@@ -38,7 +39,7 @@ def _append(folder: Path, size: int, partition: int, first: int, slots: bytes) -
         else:
             missing = _count_holes(folder, size, partition, first, slots, there)
         if missing:
-            os.pwrite(fd, slots, first * size)
+            write_at(fd, slots, first * size)
             os.fdatasync(fd)
         return missing
     finally:

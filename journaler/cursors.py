@@ -28,7 +28,7 @@ def store_cursor(directory: Path, name: str, sequence: int) -> None:
         raise ValueError(f"consumer {name}: sequence {sequence} must not be negative")
     folder = directory / FOLDER
     folder.mkdir(mode=0o700, exist_ok=True)
-    write_whole(folder / name, f"{sequence}\n")
+    write_whole(folder / name, f"{sequence}\n".encode())
 
 
 def read_cursors(directory: Path) -> dict[str, int]:

@@ -148,7 +148,7 @@ def delete(directory: Path, plan: Plan) -> None:
     """
     first = plan.keep[0].first
     if first > trimmed_to(directory):
-        write_whole(directory / TRIM_FILE, f"first {first}\n")
+        write_whole(directory / TRIM_FILE, f"first {first}\n".encode())
     for segment in plan.delete:
         segment.path.unlink()
     sync_directory(directory)

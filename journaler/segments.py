@@ -83,12 +83,12 @@ def open_direct(path: Path) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, data: bytes) -> None:
     """Replace a small file: whole or not at all, and durable."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, text.encode())
+        write_at(fd, data, 0)
         os.fsync(fd)
     finally:
         os.close(fd)
@@ -106,6 +106,14 @@ def trimmed_to(directory: Path) -> int:
     if match is None:
         raise JournalError(f"{directory / TRIM_FILE} does not say where the log begins: restore it from the archive")
     return int(match.group(1))
+
+
+def write_at(fd: int, data: bytes, offset: int) -> None:
+    """Write all of `data` at `offset`: a disk that fills up takes a part and says so only when asked for the rest."""
+    view = memoryview(data)
+    while view:
+        done = os.pwrite(fd, view, offset)
+        view, offset = view[done:], offset + done
 
 
 def sync_directory(directory: Path) -> None:

@@ -17,7 +17,7 @@ from journaler.cursors import store_cursor
 from journaler.errors import JournalError
 from journaler.format import MARK_SLOT_SIZE, SEGMENT_HEADER_SIZE, MarkSlot
 from journaler.marks import MARK_FILE, NO_SEGMENT, decode_slot
-from journaler.segments import Segment, audit_name, list_segments, segment_name, sync_directory
+from journaler.segments import Segment, audit_name, list_segments, segment_name, sync_directory, write_at, write_whole
 
 CONSUMER = "offsite"
 CHUNK = 1 << 20
@@ -170,7 +170,7 @@ class Shipper:
                 os.ftruncate(target, os.fstat(source.fileno()).st_size)
                 for offset in range(start, end, CHUNK):
                     data = os.pread(source.fileno(), min(CHUNK, end - offset), offset)
-                    os.pwrite(target, data, offset)
+                    write_at(target, data, offset)
             os.fsync(target)
         finally:
             os.close(target)
@@ -182,17 +182,7 @@ class Shipper:
             name = audit_name(segment.first_sequence)
             source, target = self._source / name, self._target / name
             if segment.first_sequence < mark.segment_first and source.exists() and not target.exists():
-                self._write(target, source.read_bytes())
+                write_whole(target, source.read_bytes())
 
     def _write_mark(self, mark: MarkSlot) -> None:
-        self._write(self._target / MARK_FILE, mark.pack() + bytes(MARK_SLOT_SIZE))
-
-    def _write(self, path: Path, data: bytes) -> None:
-        """Whole or not at all, and durable."""
-        draft = path.with_name(f".{path.name}.tmp")
-        with draft.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-        sync_directory(path.parent)
+        write_whole(self._target / MARK_FILE, mark.pack() + bytes(MARK_SLOT_SIZE))

@@ -7,7 +7,6 @@ the core is told within a millisecond: the other node takes over at once.
 from __future__ import annotations
 
 import json
-import os
 import select
 import socket
 import subprocess
@@ -45,7 +44,7 @@ class ClusterSupervisor(Supervisor):
         self._epoll = select.epoll()
         self._replicator: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
-        self._pidfds: dict[int, Child] = {}
+        self._deaths: dict[int, Child] = {}
         self._pipes: dict[int, Child] = {}
         self._seeding = False
         self._failed_told = False
@@ -79,13 +78,19 @@ class ClusterSupervisor(Supervisor):
         return not self._stopping
 
     def _handle_events(self, timeout_s: float) -> None:
-        for descriptor, _ in self._epoll.poll(timeout_s):
+        happened = [(descriptor, self._whose(descriptor)) for descriptor, _ in self._epoll.poll(timeout_s)]
+        for descriptor, child in happened:
             if self._socket is not None and descriptor == self._socket.fileno():
                 self._from_replicator()
+            elif child is None or self._whose(descriptor) is not child:
+                continue  # what came first has ended it, and a new process may have got the number
             elif descriptor in self._pipes:
                 self._becomes_ready(descriptor)
-            elif descriptor in self._pidfds:
+            else:
                 self._dies(descriptor)
+
+    def _whose(self, descriptor: int) -> Child | None:
+        return self._pipes.get(descriptor) or self._deaths.get(descriptor)
 
     def stop(self) -> None:
         """Hand over to the other node if it can take over, then end the core in order, then the replicator."""
@@ -203,6 +208,7 @@ class ClusterSupervisor(Supervisor):
             return
         self._say(f"{NAME} ended with {code}: restarted")
         self._count_death(NAME)
+        self._check_deaths()
         self._start_replicator()
 
     # --- the core ---------------------------------------------------------------------------------------------------
@@ -252,9 +258,8 @@ class ClusterSupervisor(Supervisor):
         for plan in plans:
             child = self._spawn(plan)
             self._children.append(child)
-            pidfd = os.pidfd_open(child.process.pid)
-            self._pidfds[pidfd] = child
-            self._epoll.register(pidfd, select.EPOLLIN)
+            self._deaths[child.death_fd] = child
+            self._epoll.register(child.death_fd, select.EPOLLIN)
             self._pipes[child.ready_pipe.fileno()] = child
             self._epoll.register(child.ready_pipe, select.EPOLLIN)
         self._write_processes()
@@ -307,25 +312,28 @@ class ClusterSupervisor(Supervisor):
             self._stop_core()
 
     def _dies(self, descriptor: int) -> None:
-        child = self._pidfds.pop(descriptor)
+        child = self._deaths.pop(descriptor)
         self._epoll.unregister(descriptor)
-        os.close(descriptor)
+        self._forget_pipe(child)
         child.process.wait()
-        if child not in self._children or self._stopping:
+        if self._stopping:
             return
+        if not child.ready_pipe.closed:
+            child.hear()  # why, if it has said so
         if child.plan.kind in OBSERVER_KINDS:
-            self._forget_pipe(child)
             self._bury_observers([child])
             return
         error = self._death(child)
         self._say(f"process died: {error}")
         self._count_death(child.plan.name)
+        self._check_deaths()
         if error.code in FATAL:
             raise error
         if child.plan.kind in CORE_KINDS:
             if not self._failed_told:
                 self._failed_told = True
                 self._tell(event="failed")
+            self._dump(child)  # after it was told: nobody waits for this
         else:
             self._forget([child])
             self._launch([child.plan])
@@ -341,19 +349,6 @@ class ClusterSupervisor(Supervisor):
                 self._epoll.unregister(descriptor)
                 del self._pipes[descriptor]
 
-    def _count_death(self, name: str) -> None:
-        limits, now = self.config.supervisor, time.monotonic()
-        self.restarts[name] = self.restarts.get(name, 0) + 1
-        self._restart_times.append(now)
-        while self._restart_times[0] < now - limits.restart_window_s:
-            self._restart_times.popleft()
-        if len(self._restart_times) > limits.restarts_max:
-            raise CommandError(
-                f"{len(self._restart_times)} deaths within {limits.restart_window_s} s: giving up "
-                f"(supervisor.restarts_max = {limits.restarts_max})",
-                ExitCode.INTERNAL,
-            )
-
     def _stop_core(self) -> None:
         self._drop_core()
         self._tell(event="down")
@@ -366,10 +361,9 @@ class ClusterSupervisor(Supervisor):
         self._seeding = False
 
     def _forget_children(self) -> None:
-        for descriptor in self._pidfds:
+        for descriptor in self._deaths:
             self._epoll.unregister(descriptor)
-            os.close(descriptor)
-        self._pidfds.clear()
+        self._deaths.clear()
         for descriptor, child in self._pipes.items():
             self._epoll.unregister(descriptor)
             child.ready_pipe.close()

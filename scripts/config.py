@@ -227,7 +227,7 @@ class AdminGatewayConfig(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class WebGatewayConfig(Section):
-    listen: str = _text(r"(\[[0-9a-fA-F:]+\]|[^:\[\]]+):[0-9]{1,5}", '"HOST:PORT"')
+    listen: str = _text(ADDRESS, '"HOST:PORT"')
     workers: int = _number(0, 64)
     tls_certificate: str = _text(r".*", "a path or empty")
     tls_key: str = _text(r".*", "a path or empty")
@@ -251,18 +251,17 @@ class WebGatewayConfig(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.port > PORT_MAX:
-            raise ConfigError(f"listen = {self.listen!r}: the port must be 0..{PORT_MAX}")
+        _check_port(self.listen, "listen")
         if (self.tls_certificate == "") != (self.tls_key == ""):
             raise ConfigError(f"tls_key = {self.tls_key!r}: give tls_certificate and tls_key, or none of them")
 
     @property
     def host(self) -> str:
-        return self.listen.rpartition(":")[0].strip("[]")
+        return split_address(self.listen)[0]
 
     @property
     def port(self) -> int:
-        return int(self.listen.rpartition(":")[2])
+        return split_address(self.listen)[1]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from scripts.node import Node, feed_key
 from scripts.placement import NOT_PINNED
 
 if TYPE_CHECKING:
-    from scripts.processes import Process, Ready
+    from scripts.process import Process, Ready
 
 KINDS = {"full": Kind.FULL, "derived": Kind.DERIVED, "definitions": Kind.DEFINITIONS, "all": Kind.ALL}
 DEFINITION_BATCHES = 16  # of the log, between two turns of the stage

@@ -23,7 +23,7 @@ from scripts.exit_codes import CommandError, ExitCode
 from scripts.feed_process import DEFINITION_BATCHES, STAGE_LAPPED, feed_config, follow
 
 if TYPE_CHECKING:
-    from scripts.processes import Process, Ready
+    from scripts.process import Process, Ready
 
 HOUSEKEEPING_S = 0.1
 

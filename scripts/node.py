@@ -110,13 +110,11 @@ class Node:
 
     @property
     def binary_address(self) -> str:
-        host = self.config.gateway.binary.host
-        return f"[{host}]:{self.binary_port}" if ":" in host else f"{host}:{self.binary_port}"
+        return _address(self.config.gateway.binary.host, self.binary_port)
 
     @property
     def web_address(self) -> str:
-        host = self.config.gateway.web.host
-        return f"[{host}]:{self.web_port}" if ":" in host else f"{host}:{self.web_port}"
+        return _address(self.config.gateway.web.host, self.web_port)
 
     def web_urls(self) -> dict[str, str]:
         """Return every address of the web gateway; empty without one."""
@@ -135,6 +133,10 @@ class Node:
             "metrics": f"{http}/metrics",
             "health": f"{http}/health",
         }
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _plan(facts: dict[str, Any]) -> ProcessPlan:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,3 @@ class PoisonWatch:
                 Poison.path(self._run_dir, poison.name).unlink()
                 WorkingOn.path(self._run_dir, poison.name).unlink(missing_ok=True)
                 yield self._down.pop(poison.name)
-
-    @property
-    def down(self) -> Sequence[str]:
-        return list(self._down)

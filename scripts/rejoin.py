@@ -29,6 +29,7 @@ SLOT_SIZE = 128
 FLAGS_OFFSET, FLAG_MORE = 14, 1
 PRIVATE_REPORTS, PRIVATE_MARKET = 1 << 12, 1 << 16
 REPLICA = 2
+REJOIN = "rejoin"  # said to a process that takes the place of a dead one
 _WORKING = Struct("<qq")
 
 

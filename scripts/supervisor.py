@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -22,12 +21,14 @@ from engine import Places
 from journaler import JournalError, LogReader
 from journaler.recover import recover
 from ringbuf import CounterReader, RingbufError, Storage, StorageLevel
+from scripts.addresses import listen_error
 from scripts.auditing.dump import Dump, broken_invariant
 from scripts.config import CHECKOUT, Config
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.node import Node, NodeRings, counter_path, engine_config, feed_key, seal_key
 from scripts.placement import CORE_KINDS, FEED_KINDS, OBSERVER_KINDS, WEB_KINDS, Kind, ProcessPlan, place
 from scripts.poison import PoisonWatch
+from scripts.rejoin import REJOIN
 from scripts.snapshots.keeper import SnapshotKeeper
 from scripts.snapshots.replaying import quarantined
 from scripts.snapshots.store import Snapshot, SnapshotStore
@@ -43,7 +44,6 @@ OBSERVER_PAUSE_S, OBSERVER_PAUSE_MAX_S, OBSERVER_YOUNG_S = 1.0, 30.0, 20.0
 # What a restart cannot cure.
 FATAL = {ExitCode.CANNOT_CREATE, ExitCode.BUSY, ExitCode.CONFIGURATION, ExitCode.NO_PERMISSION, ExitCode.IO_ERROR}
 LOCK_FILE = "lock"
-REJOIN = "rejoin"  # said to a process that takes the place of a dead one
 PROCESSES_FILE = "processes.json"
 
 Say = Callable[[str], None]
@@ -448,18 +448,34 @@ class Supervisor:
     # --- dying ------------------------------------------------------------------------------------------------------
 
     def _restart(self, dead: list[Child]) -> None:
-        limits = self.config.supervisor
-        now = time.monotonic()
         for child in dead:
             error = self._death(child)
             self._say(f"process died: {error}")
             self._dump(child)
             if error.code in FATAL:
                 raise error
-            if not self._is_coming_back(child):
-                self._restart_times.append(now)
-            self.restarts[child.plan.name] = self.restarts.get(child.plan.name, 0) + 1
-        while self._restart_times and self._restart_times[0] < now - limits.restart_window_s:
+            self._count_death(child.plan.name, counts=not self._is_coming_back(child))
+        self._check_deaths()
+        if all(self._may_rejoin(child) for child in dead):
+            self._replace(dead)
+            return
+        # One fault domain, or a start that was not complete: fresh rings, and everything from snapshot and journal.
+        self._kill_all()
+        self.on_recovery(self.config.supervisor.ready_timeout_s)
+        self._start_all()
+        self.on_recovery(0)
+        self._say("restarted the exchange from its journal")
+
+    def _count_death(self, name: str, *, counts: bool = True) -> None:
+        """`counts`: towards supervisor.restarts_max, too."""
+        if counts:
+            self._restart_times.append(time.monotonic())
+        self.restarts[name] = self.restarts.get(name, 0) + 1
+
+    def _check_deaths(self) -> None:
+        """Raise CommandError when too many died lately: another restart would not help."""
+        limits = self.config.supervisor
+        while self._restart_times and self._restart_times[0] < time.monotonic() - limits.restart_window_s:
             self._restart_times.popleft()
         if len(self._restart_times) > limits.restarts_max:
             raise CommandError(
@@ -467,15 +483,6 @@ class Supervisor:
                 f"(supervisor.restarts_max = {limits.restarts_max})",
                 ExitCode.INTERNAL,
             )
-        if all(self._may_rejoin(child) for child in dead):
-            self._replace(dead)
-            return
-        # One fault domain, or a start that was not complete: fresh rings, and everything from snapshot and journal.
-        self._kill_all()
-        self.on_recovery(limits.ready_timeout_s)
-        self._start_all()
-        self.on_recovery(0)
-        self._say("restarted the exchange from its journal")
 
     def _dump(self, child: Child) -> None:
         """Write down what a process broke, and how far everybody was (`bullring audit dump` explains it)."""
@@ -629,9 +636,5 @@ def reserve_port(host: str, port: int) -> socket.socket:
     except socket.gaierror as error:
         raise CommandError(f"{key}: no such host {host!r}", ExitCode.CONFIGURATION) from error
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            text = f"{host}:{port} is in use by another program: stop that, or choose another with {key}"
-            raise CommandError(text, ExitCode.CANNOT_CREATE) from error
-        code = ExitCode.NO_PERMISSION if error.errno == errno.EACCES else ExitCode.CANNOT_CREATE
-        raise CommandError(f"cannot listen on {host}:{port} ({key}): {error.strerror}", code) from error
+        raise listen_error(error, f"{host}:{port}", key) from error
     return held

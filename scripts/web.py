@@ -34,7 +34,7 @@ from scripts.config import HISTORY_SOCKET, Config
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.feed_process import STAGE_LAPPED, cure, feed_config
 from scripts.node import Node, seal_key
-from scripts.processes import HOUSEKEEPING_S, Process, Ready
+from scripts.process import HOUSEKEEPING_S, Process, Ready
 from scripts.stat import observe
 
 SHARED_FILE = "web-shared"

@@ -19,7 +19,6 @@ from scripts.exit_codes import CommandError, ExitCode
 
 SLOT_SIZE = 128
 BLOCK_OFFSET = 32
-TEMPLATE_OFFSET_IN_REPORT = 4
 NS = 1_000_000_000
 STAMP = np.dtype({"names": ["ts"], "formats": ["<u8"], "offsets": [112], "itemsize": SLOT_SIZE})
 SHOWN_OF_RECORD = (

@@ -27,6 +27,10 @@ COMMON_FIELDS = (
 )  # fmt: skip
 
 
+# The fault of every drill that judges what clients were told.
+FORGED = {"forged": "a client was told of a request that no log has"}
+
+
 class DrillSkipped(Exception):
     """This machine cannot show it: why, and the exit code that says so."""
 
@@ -115,6 +119,22 @@ class Outcome:
     @property
     def passed(self) -> bool:
         return not self.problems
+
+
+Scenario = Callable[[Context], Outcome]
+NODES = Option("nodes", 1, "1, or 2: network namespaces and an arbiter, as root")
+
+
+def by_nodes(one: Scenario, two: Scenario) -> Scenario:
+    """Return a `run` that plays what the option NODES says: `one` of a single node, `two` of a cluster."""
+
+    def run(context: Context) -> Outcome:
+        nodes = context.options["nodes"]
+        if nodes not in (1, 2):
+            raise ValueError(f"--nodes {nodes}: must be 1 or 2")
+        return (one if nodes == 1 else two)(context)
+
+    return run
 
 
 def names() -> list[str]:

@@ -115,12 +115,6 @@ class Load:
         self._thread.join(30)
 
     @property
-    def last_answer(self) -> float:
-        """When the last new answer came to anybody."""
-        times = [answer.at for history in self.histories.values() for answer in list(history.answers.values())[-1:]]
-        return max(times, default=0.0)
-
-    @property
     def answered(self) -> int:
         return sum(len(history.answers) for history in self.histories.values())
 

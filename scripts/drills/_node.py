@@ -27,7 +27,6 @@ from scripts.snapshots.archive_check import ArchiveCheck
 from scripts.snapshots.files import SnapshotError
 from scripts.snapshots.replaying import follow, start_replica
 
-FORGED = "a client was told of a request that no log has"
 START_S, STOP_S, BACK_S = 120.0, 60.0, 120.0
 STAGES = ("journaler", "sequencer", "matcher-1", "matcher-2", "gateway", "admin")
 FUSED = ("journaler", "fused")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from scripts.drills import Context, Drill, Option, Outcome
+from scripts.drills import FORGED, Context, Drill, Option, Outcome
 from scripts.drills._cluster import ClusterSite
 from scripts.drills._failover import Failover, play
 
@@ -36,6 +36,6 @@ def _fault(site: ClusterSite, first: str) -> Failover:
 DRILL = Drill(
     summary="both hosts die together and come back",
     run=run,
-    faults={"forged": "a client was told of a request that no log has"},
+    faults=FORGED,
     options=(Option("first", "both", f"who comes back first: {', '.join(FIRST)}"), Option("rate", 200, "requests/s")),
 )

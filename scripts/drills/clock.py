@@ -12,7 +12,7 @@ from pathlib import Path
 from struct import Struct
 
 from scripts.cluster import ask
-from scripts.drills import Context, Drill, Option, Outcome
+from scripts.drills import FORGED, Context, Drill, Option, Outcome
 from scripts.drills._cluster import ClusterNode, ClusterSite
 from scripts.drills._failover import Failover, play
 from scripts.native import shim
@@ -83,7 +83,7 @@ def _said(node: ClusterNode, event: str) -> bool:
 DRILL = Drill(
     summary="a host's wall clock jumps or runs wrong, and is set right again",
     run=run,
-    faults={"forged": "a client was told of a request that no log has"},
+    faults=FORGED,
     options=(
         Option("who", "primary", f"whose clock: {', '.join(WHO)}"),
         Option("by", -3600.0, "seconds it is wrong by"),

@@ -15,7 +15,7 @@ from struct import Struct
 from scripts.admin.account import credit
 from scripts.admin.link import AdminLink
 from scripts.demo import TRADERS
-from scripts.drills import Context, Drill, Option, Outcome
+from scripts.drills import FORGED, Context, Drill, Option, Outcome
 from scripts.drills._cluster import ClusterNode, ClusterSite
 from scripts.drills._failover import Failover, play
 from scripts.exit_codes import ExitCode
@@ -92,6 +92,6 @@ def _find(pid: int, wanted: bytes) -> Iterator[int]:
 DRILL = Drill(
     summary="the standby's state is changed behind its back: noticed at the next hash mark, and it never leads",
     run=run,
-    faults={"same": "the states are the same", "forged": "a client was told of a request that no log has"},
+    faults={"same": "the states are the same", **FORGED},
     options=(Option("rate", 200, "requests a second"),),
 )

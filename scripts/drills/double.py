@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import time
 
-from scripts.drills import Context, Drill, Option, Outcome
+from scripts.drills import FORGED, Context, Drill, Option, Outcome
 from scripts.drills._cluster import ClusterSite
 from scripts.drills._failover import Failover, play
 
@@ -34,6 +34,6 @@ def _fault(site: ClusterSite) -> Failover:
 DRILL = Drill(
     summary="the standby's core dies just after it has taken over from a dead host",
     run=run,
-    faults={"forged": "a client was told of a request that no log has"},
+    faults=FORGED,
     options=(Option("rate", 200, "requests a second"),),
 )

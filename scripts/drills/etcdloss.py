@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import time
 
-from scripts.drills import Context, Drill, Option, Outcome
+from scripts.drills import FORGED, Context, Drill, Option, Outcome
 from scripts.drills._cluster import ClusterSite
 from scripts.drills._failover import Failover, play
 
@@ -42,6 +42,6 @@ def _fault(site: ClusterSite, how: str) -> Failover:
 DRILL = Drill(
     summary="the arbiter is lost or stands still; in sync the exchange goes on",
     run=run,
-    faults={"forged": "a client was told of a request that no log has"},
+    faults=FORGED,
     options=(Option("how", "kill", f"what happens to it: {', '.join(HOW)}"), Option("rate", 200, "requests/s")),
 )

@@ -6,24 +6,15 @@ primary, and its link), standby, or a process of the primary or, with standby- b
 
 from __future__ import annotations
 
-from scripts.drills import Context, Drill, Option, Outcome, _kill_host, _kill_process
-from scripts.drills._node import FORGED
-
-
-def run(context: Context) -> Outcome:
-    nodes = context.options["nodes"]
-    if nodes not in (1, 2):
-        raise ValueError(f"--nodes {nodes}: must be 1 or 2")
-    return _kill_process.run(context) if nodes == 1 else _kill_host.run(context)
-
+from scripts.drills import FORGED, NODES, Drill, Option, _kill_host, _kill_process, by_nodes
 
 DRILL = Drill(
     summary="kill -9 of processes of a node, or of a host of two, under load; what clients were told is judged",
-    run=run,
-    faults={"forged": FORGED},
+    run=by_nodes(_kill_process.run, _kill_host.run),
+    faults=FORGED,
     runs=8,
     options=(
-        Option("nodes", 1, "1, or 2: network namespaces and an arbiter, as root"),
+        NODES,
         Option("what", "any", "the only victim"),
         Option("layout", "stages", "of one node: stages or fused"),
         Option("rate", 200, "requests a second"),

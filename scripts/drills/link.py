@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 
-from scripts.drills import Context, Drill, Option, Outcome
+from scripts.drills import FORGED, Context, Drill, Option, Outcome
 from scripts.drills._cluster import LINK_PORT, ClusterSite
 from scripts.drills._failover import Failover, play
 from scripts.drills._tun import Impairment, Wire
@@ -60,6 +60,6 @@ def run(context: Context) -> Outcome:
 DRILL = Drill(
     summary="the link between the nodes is late, lossy, repeating or out of order",
     run=run,
-    faults={"forged": "a client was told of a request that no log has"},
+    faults=FORGED,
     options=(Option("how", "all", f"what is wrong: {', '.join(HOW)}"), Option("rate", 200, "requests a second")),
 )

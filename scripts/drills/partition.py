@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from scripts.drills import Context, Drill, Option, Outcome
+from scripts.drills import FORGED, Context, Drill, Option, Outcome
 from scripts.drills._cluster import ClusterSite
 from scripts.drills._failover import Failover, play
 from scripts.drills._net import CLIENTS
@@ -70,6 +70,6 @@ def _fault(site: ClusterSite, link: str) -> Failover:
 DRILL = Drill(
     summary="the network between nodes, arbiter and clients fails in part, and comes back",
     run=run,
-    faults={"forged": "a client was told of a request that no log has"},
+    faults=FORGED,
     options=(Option("link", "ab", f"what fails: {', '.join(LINKS)}"), Option("rate", 200, "requests a second")),
 )

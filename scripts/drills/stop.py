@@ -6,24 +6,15 @@ replicator, fused or journaler of the primary, for --for seconds; longer than th
 
 from __future__ import annotations
 
-from scripts.drills import Context, Drill, Option, Outcome, _stop_host, _stop_process
-from scripts.drills._node import FORGED
-
-
-def run(context: Context) -> Outcome:
-    nodes = context.options["nodes"]
-    if nodes not in (1, 2):
-        raise ValueError(f"--nodes {nodes}: must be 1 or 2")
-    return _stop_process.run(context) if nodes == 1 else _stop_host.run(context)
-
+from scripts.drills import FORGED, NODES, Drill, Option, _stop_host, _stop_process, by_nodes
 
 DRILL = Drill(
     summary="processes of a node, or a host of two, stand still for a while and go on (SIGSTOP, SIGCONT)",
-    run=run,
-    faults={"forged": FORGED},
+    run=by_nodes(_stop_process.run, _stop_host.run),
+    faults=FORGED,
     runs=6,
     options=(
-        Option("nodes", 1, "1, or 2: network namespaces and an arbiter, as root"),
+        NODES,
         Option("what", "any", "the only victim; of two nodes: host or a process of the primary"),
         Option("layout", "stages", "of one node: stages or fused"),
         Option("for", 3.0, "seconds, at most"),

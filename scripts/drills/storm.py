@@ -13,7 +13,7 @@ from gateway.clients import BullringClient, load_signer
 from scripts.admin.link import AdminLink
 from scripts.admin.session import create_session
 from scripts.demo import TRADERS, DemoAccount
-from scripts.drills import Context, Drill, Option, Outcome
+from scripts.drills import FORGED, Context, Drill, Option, Outcome
 from scripts.drills._cluster import ClusterSite
 from scripts.drills._failover import Failover, play
 from scripts.drills._kill_host import kill_host
@@ -102,6 +102,6 @@ def run(context: Context) -> Outcome:
 DRILL = Drill(
     summary="a crowd of sessions comes to the other node at once",
     run=run,
-    faults={"forged": "a client was told of a request that no log has"},
+    faults=FORGED,
     options=(Option("sessions", 100, "how many, beside the load"), Option("rate", 200, "requests a second")),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from scripts.cluster import ask
-from scripts.drills import Context, Drill, Option, Outcome
+from scripts.drills import FORGED, Context, Drill, Option, Outcome
 from scripts.drills._cluster import ClusterSite
 from scripts.drills._failover import Failover, play
 
@@ -27,7 +27,7 @@ def _fault(site: ClusterSite) -> Failover:
 DRILL = Drill(
     summary="planned switchovers under load: a short pause, no request refused",
     run=run,
-    faults={"forged": "a client was told of a request that no log has"},
+    faults=FORGED,
     runs=5,
     options=(Option("rate", 200, "requests a second"),),
 )

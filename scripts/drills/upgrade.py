@@ -10,7 +10,7 @@ from pathlib import Path
 
 from scripts.cluster import ask
 from scripts.config import CHECKOUT
-from scripts.drills import Context, Drill, Option, Outcome
+from scripts.drills import FORGED, Context, Drill, Option, Outcome
 from scripts.drills._cluster import ClusterNode, ClusterSite
 from scripts.drills._failover import Failover, play
 
@@ -54,6 +54,6 @@ def _restart(node: ClusterNode, target: Path, problems: list[str]) -> None:
 DRILL = Drill(
     summary="both nodes are replaced one after the other under load: a short pause, no request refused",
     run=run,
-    faults={"forged": "a client was told of a request that no log has"},
+    faults=FORGED,
     options=(Option("to", "", "another checkout with its .venv"), Option("rate", 200, "requests a second")),
 )

@@ -149,10 +149,3 @@ class HistoryWriter:
 
     def _write(self, **facts: Any) -> None:
         self._file.write(json.dumps(facts) + "\n")
-
-
-def write_market(file: TextIO, partition: int, first: int, slots: bytes, slot_size: int = 64) -> None:
-    """Write market-data slots as an observer read them."""
-    for at in range(0, len(slots), slot_size):
-        facts = {"kind": "market", "partition": partition, "sequence": first + at // slot_size}
-        file.write(json.dumps(facts | {"slot": slots[at : at + slot_size].hex()}) + "\n")

@@ -32,7 +32,7 @@ from settlement.service import Handler, Row, Service
 from settlement.source import LiveSource
 
 if TYPE_CHECKING:
-    from scripts.processes import Process
+    from scripts.process import Process
 
 CONSUMER = "ledger"
 IDLE_S = 0.02

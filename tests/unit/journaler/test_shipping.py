@@ -1,5 +1,6 @@
 """The shipped copy is the log as far as it was synced, at any moment; what a node cut off is put aside, not lost."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -48,6 +49,18 @@ def test_the_copy_is_a_journal_of_the_same_records(source: Path, target: Path) -
     assert records(target) == records(source)
     assert recover(target).verdict == "clean"
     assert read_cursors(source) == {CONSUMER: 1200}
+
+
+def test_what_a_disk_takes_only_in_parts_is_written_whole(
+    source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a disk does that fills up."""
+    whole = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: whole(fd, bytes(data[:5000]), offset))
+
+    Shipper(source, target).ship()
+
+    assert records(target) == records(source)
 
 
 def test_only_what_is_new_is_copied(source: Path, target: Path) -> None:
