@@ -106,8 +106,10 @@ class Shipper:
         """Return (segment, offset) from which on to copy, and where a part that the source cut off was put."""
         have = durable_mark(self._target)
         segments = list_segments(self._source)
+        if not segments:
+            raise JournalError(f"{self._source} has a mark and no segments: there is nothing to copy")
         if have is None:
-            if not segments or segments[0].first_sequence > 0:
+            if segments[0].first_sequence > 0:
                 raise JournalError(f"{self._source} does not hold the log's beginning: {ARCHIVE}")
             return (0, 0), self._put_aside(0)  # of a first pass that a crash ended
         if segments[0].first_sequence > have.segment_first:

@@ -37,7 +37,7 @@ def play(
 ) -> Outcome:
     """Play the fault `runs` times against one cluster under load.
 
-    `takes_over`: an epoch must follow. `prepare` is called before the nodes are started.
+    `takes_over`: an epoch must follow; without it none may. `prepare` is called before the nodes are started.
     """
     outcome = Outcome({"runs": 0, "rto_ms": [], "acked_before": 0, "unknown_resolved": 0})
     settings = dict(OBSERVERS if context.options.get("observers") else {}) | dict(overrides or {})
@@ -89,6 +89,8 @@ def _round(
         made.undo()
         return False
     time.sleep(AFTER_S)
+    stayed = takes_over or site.epoch() == epoch
+    outcome.check(stayed, f"epoch {epoch} was followed by another without need: {site.describe()}")
     last, first = _longest_pause(load, made.at - 0.5)
     outcome.facts["rto_ms"].append(round((first - last) * 1000, 1))
     outcome.facts.setdefault("t_first_ack", round(first - context.began, 6))
