@@ -7,7 +7,7 @@ import pytest
 from scripts.bench import feed
 from scripts.exit_codes import CommandError
 
-SMALL = ["--rounds", "1", "--events", "3000", "--operations", "20000", "--rate", "100000"]
+SMALL = ["--rounds", "1", "--events", "12000", "--operations", "20000", "--rate", "100000"]
 
 
 def test_every_mode_prints_a_line_with_its_references(capsys: pytest.CaptureFixture[str]) -> None:
@@ -16,7 +16,7 @@ def test_every_mode_prints_a_line_with_its_references(capsys: pytest.CaptureFixt
     lines = {line["what"]: line for line in map(json.loads, capsys.readouterr().out.splitlines())}
     assert set(lines) == set(feed.MODES)
     assert {"match_to_kernel_us_p50", "send_us_p50", "ring_hop_us_p50", "bare_send_us_p50"} <= set(lines["latency"])
-    assert lines["latency"]["events"] > 0  # on a busy machine many share a packet
+    assert lines["latency"]["events"] > 500
     assert lines["publish"]["events_per_s"] > 0
     assert (lines["paced"]["lost"], lines["paced"]["laps"]) == (0, 0)
     assert lines["client"]["digests"] == 20
