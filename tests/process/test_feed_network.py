@@ -149,5 +149,5 @@ def test_the_book_is_the_exchange_s_through_a_bad_network(seed: int) -> None:
     assert publisher.killed == 1
     assert feed.mismatches == 0
     assert min(network.lost, network.doubled, network.reordered) > 100
-    assert feed.arbiter.requests + feed.replays > 1, "gaps there were, and they were filled"
+    assert feed.arbiter.requests > 100, "gaps there were, and they were filled"
     publisher.exchange.engine.close()
