@@ -289,8 +289,8 @@ def test_flood_of_requests_ends_the_connection(site: Site) -> None:
     asyncio.run(scenario())
 
 
-def test_reader_that_stops_reading_is_ended_and_the_others_miss_nothing(site: Site) -> None:
-    """By hand, with a small window: the kernel must not take everything for it."""
+def test_reader_that_stops_reading_makes_the_others_miss_nothing(site: Site) -> None:
+    """By hand, with a small window: the kernel must not take everything for it. Its end: streams/test_fanout.py."""
 
     async def scenario() -> None:
         host, port = site.socket.removeprefix("ws://").rsplit(":", 1)
@@ -309,6 +309,7 @@ def test_reader_that_stops_reading_is_ended_and_the_others_miss_nothing(site: Si
             await asyncio.to_thread(site.churn, 5)
             final = await asyncio.to_thread(site.depth)
             for event in await until(connection, lambda event: event["u"] >= final["lastUpdateId"]):
+                assert event["U"] == book.last + 1
                 book.apply(event)
             assert book.levels() == (final["bids"], final["asks"])
         dead.close()
