@@ -14,7 +14,7 @@ from typing import Any
 from gateway.marketdata.feed import Destination, Feed, FeedConfig, Kind
 from gateway.marketdata.tokens import Entitlement, Token, mint
 from ringbuf.wire.base import WireMessage
-from ringbuf.wire.market_codec import decode_market, encode_market
+from ringbuf.wire.market_codec import decode_market
 from tests.kit.composed_exchange import Exchange, make_exchange
 
 KEY = bytes(range(32))
@@ -250,11 +250,6 @@ class FeedSite:
         peer = SoupPeer(self, port)
         self.stack.callback(peer.close)
         return peer
-
-
-def unsequenced(message: WireMessage) -> bytes:
-    """Return the payload of a request to the snapshot port."""
-    return encode_market(message)
 
 
 def traders(exchange: Exchange) -> tuple[int, int]:

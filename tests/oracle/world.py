@@ -167,7 +167,7 @@ def setup(world: World) -> list[Command]:
         messages.append(
             AccountCreate(
                 stp_group_id=world.groups.get(account_id, 0),
-                firm_id=world.firms.get(account_id, 0) ,
+                firm_id=world.firms.get(account_id, 0),
                 fee_tier=account_id % 3,
             )
         )

@@ -44,7 +44,7 @@ LONG: dict[str, tuple[str, ...]] = {
 }
 PLAYED = SHORT | (LONG if os.environ.get("BULLRING_DRILLS") == "all" else {})
 # One course plays and judges every drill of two nodes, another those of one node's processes: one control each.
-CONTROLS = {name: SHORT[name] for name in SHORT if name != "kill of a host"} | {
+CONTROLS = {name: options for name, options in PLAYED.items() if " of a " not in name} | {
     "kill": ("--runs", "1"),
     "snapkill": ("--runs", "1"),
     "switchover": ("--runs", "1"),
@@ -78,7 +78,7 @@ def test_drill_passes(name: str) -> None:
 
 
 def planted() -> list[tuple[str, str]]:
-    """Every fault of every drill; drills of one course are judged by the same code, so that is controlled once."""
+    """Every fault of the drills played; those of one course are judged by the same code, which is controlled once."""
     pairs = [(name, fault) for name in CONTROLS for fault in load(name).faults]
     return [pair for pair in pairs if pair[1] != "forged" or pair[0] in ("kill", "switchover")]
 

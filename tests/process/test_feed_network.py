@@ -19,6 +19,10 @@ from tests.kit.namespaces import Faults, Network, available, send_whole_frames
 
 PORT = 9300
 ORDERS = 12_000
+ORDERS_BEFORE_JOINED = ORDERS // 5
+ORDERS_A_DIGEST = 500
+# Those after it has joined at the latest, and the one at the very end.
+DIGESTS_MIN = ORDERS // ORDERS_A_DIGEST - ORDERS_BEFORE_JOINED // ORDERS_A_DIGEST + 1
 DEADLINE_S = 120.0
 SECOND_NS = 1_000_000_000
 
@@ -51,9 +55,9 @@ class Publisher:
         self.ready.set()
         sent = 0
         for sent, _ in enumerate(flow(self.exchange, *traders(self.exchange), ORDERS), 1):
-            if sent % 500 == 0:
-                self.exchange.engine.set_time(START_NS + sent // 500 * 2 * SECOND_NS)
-            while sent == ORDERS // 5 and not (self.joined.is_set() or self.stop.is_set()):
+            if sent % ORDERS_A_DIGEST == 0:
+                self.exchange.engine.set_time(START_NS + sent // ORDERS_A_DIGEST * 2 * SECOND_NS)
+            while sent == ORDERS_BEFORE_JOINED and not (self.joined.is_set() or self.stop.is_set()):
                 if feed.poll() == 0:
                     time.sleep(0.0005)
             if sent == ORDERS // 2:
@@ -141,9 +145,9 @@ def test_the_book_is_the_exchange_s_through_a_bad_network(seed: int) -> None:
         publisher.stop.set()
     feed = follower.feed
     assert follower.digest == publisher.exchange.engine.matchers[0].book_hash(PAIR)
-    assert follower.digests > 2, "those after it had joined, which takes longer on a busy machine"
+    assert follower.digests >= DIGESTS_MIN
     assert publisher.killed == 1
     assert feed.mismatches == 0
     assert min(network.lost, network.doubled, network.reordered) > 100
-    assert feed.arbiter.requests + feed.replays > 1, "gaps there were, and they were filled"
+    assert feed.arbiter.requests > 100, "gaps there were, and they were filled"
     publisher.exchange.engine.close()

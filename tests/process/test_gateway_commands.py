@@ -151,15 +151,15 @@ def test_no_exchange_and_no_key_are_told_apart(people: list[Person], tmp_path: P
 def test_watch_prints_what_happens_to_resting_orders(people: list[Person]) -> None:
     anna, bert = people
     anna("place", "BTC-USDT", "sell", "1", "100")
+    logons = anna.site.server.counters()["logons"]
     watching = threading.Thread(target=anna.call, args=("watch", "--seconds", "2"))
 
     async def trade() -> None:
         address = ("127.0.0.1", bert.site.port)
         async with BullringClient([address], session_id=bert.session, signer=load_signer(bert.key_file)) as client:
             bound = anna.site.server.counters
-            while bound()["open"] < 2:
+            while bound()["logons"] < logons + 2:  # before anna's the fill would not be hers to watch
                 await asyncio.sleep(0.01)
-            await asyncio.sleep(0.2)  # anna's logon; without it the fill comes before and is not hers to watch
             client.new_order(instrument_id=1, side=Side.BUY, quantity=3, price=2000)
             async for report in client.reports():
                 if isinstance(report, Report) and isinstance(report.message, OrderExecuted):

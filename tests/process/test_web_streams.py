@@ -297,7 +297,7 @@ def test_flood_of_requests_ends_the_connection(site: Site) -> None:
 
 
 def test_reader_that_stops_reading_is_behind_and_the_others_miss_nothing(site: Site) -> None:
-    """By hand, with a small window: the kernel must not take everything for it."""
+    """By hand, with a small window: the kernel must not take everything for it. Its end: streams/test_fanout.py."""
 
     async def scenario() -> None:
         host, port = site.socket.removeprefix("ws://").rsplit(":", 1)
@@ -319,6 +319,7 @@ def test_reader_that_stops_reading_is_behind_and_the_others_miss_nothing(site: S
                 await asyncio.to_thread(site.churn, 5)
             final = await asyncio.to_thread(site.depth)
             for event in await until(connection, lambda event: event["u"] >= final["lastUpdateId"]):
+                assert event["U"] == book.last + 1
                 book.apply(event)
             assert book.levels() == (final["bids"], final["asks"])
         assert site.gauge("stream_behind") >= 1

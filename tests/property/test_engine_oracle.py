@@ -50,14 +50,6 @@ def make_engine(world: World) -> EngineTarget:
     return EngineTarget(world)
 
 
-@pytest.fixture(scope="module")
-def engine() -> MakeTarget:
-    package = pytest.importorskip("engine")
-    if not hasattr(package, "ComposedEngine"):
-        pytest.skip("engine.ComposedEngine is not built here")
-    return make_engine
-
-
 def compare(seed: int, count: int, world: World, make_target: MakeTarget, *, bursts: bool = False) -> None:
     result = run_random(seed, count, world, make_target, bursts=bursts)
     if result.difference is not None:
@@ -66,26 +58,26 @@ def compare(seed: int, count: int, world: World, make_target: MakeTarget, *, bur
 
 
 @pytest.mark.parametrize("orders_max", [64, 128, 1024])
-def test_engine_and_model_agree_on_short_runs(engine: MakeTarget, orders_max: int) -> None:
+def test_engine_and_model_agree_on_short_runs(orders_max: int) -> None:
     for seed in range(3):
-        compare(seed, 1_500, world_of(2, orders_max), engine)
+        compare(seed, 1_500, world_of(2, orders_max), make_engine)
 
 
 @pytest.mark.parametrize("orders_max", [64, 1024])
-def test_engine_and_model_agree_on_commands_in_flight_together(engine: MakeTarget, orders_max: int) -> None:
+def test_engine_and_model_agree_on_commands_in_flight_together(orders_max: int) -> None:
     for seed in range(4):
         world = world_of(2, orders_max)
-        compare(seed, 150, world, engine, bursts=True)
+        compare(seed, 150, world, make_engine, bursts=True)
 
 
 @pytest.mark.slow
-def test_engine_and_model_agree_on_a_long_run(engine: MakeTarget) -> None:
+def test_engine_and_model_agree_on_a_long_run() -> None:
     count = int(os.environ.get("BULLRING_ORACLE_COMMANDS", COMMANDS_DEFAULT))
     seed = int(os.environ.get("BULLRING_ORACLE_SEED", "1000"))
     while count > 0:
         orders_max = (64, 128, 1024)[seed % 3]
         world = world_of(1 + seed % 3, orders_max)
-        compare(seed, min(count, COMMANDS_PER_SEED), world, engine)
+        compare(seed, min(count, COMMANDS_PER_SEED), world, make_engine)
         count -= COMMANDS_PER_SEED
         seed += 1
 
@@ -96,11 +88,11 @@ def compare_one(command: Command) -> None:
     assert difference is None, str(difference)
 
 
-def test_skipping_numbers_is_not_answered(engine: MakeTarget) -> None:
+def test_skipping_numbers_is_not_answered() -> None:
     compare_one(Command(2, Sequence(next_seq_no=10)))
 
 
-def test_shape_is_checked_before_permission(engine: MakeTarget) -> None:
+def test_shape_is_checked_before_permission() -> None:
     order = NewOrderSingle(instrument_id=1, side=200, ord_type=OrdType.LIMIT, price=100, order_qty=5)
     compare_one(Command(World(partitions=1, orders_max=64).drop_copy_session, order))
 
@@ -202,8 +194,8 @@ def run_machine(make: MakeTarget, examples: int, phases: tuple[Phase, ...] = tup
     )
 
 
-def test_engine_and_model_agree_in_the_state_machine(engine: MakeTarget) -> None:
-    run_machine(engine, examples=60)
+def test_engine_and_model_agree_in_the_state_machine() -> None:
+    run_machine(make_engine, examples=60)
 
 
 @pytest.mark.parametrize("name", ["last in first out", "self-trade prevention ignored", "post-only may cross"])

@@ -79,6 +79,7 @@ def test_snapshot_without_the_reports_above_the_marks_is_noticed(log: Log) -> No
         with closing(replica_at(log, sequence)) as before:
             stored = store(before)
         if any(stored.unsettled.values()):
+            assert survives(lambda stored=stored: end_of(restore(log.config, stored), log) == expected)
             broken = replace(stored, unsettled={partition: b"" for partition in stored.unsettled})
             assert not survives(lambda broken=broken: end_of(restore(log.config, broken), log) == expected)
             return

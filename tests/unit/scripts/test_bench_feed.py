@@ -7,7 +7,7 @@ import pytest
 from scripts.bench import feed
 from scripts.exit_codes import CommandError, ExitCode
 
-SMALL = ["--rounds", "1", "--events", "3000", "--operations", "20000", "--rate", "100000"]
+SMALL = ["--rounds", "1", "--events", "12000", "--operations", "20000", "--rate", "100000"]
 
 
 def test_every_mode_prints_a_line_with_its_references(capsys: pytest.CaptureFixture[str]) -> None:
@@ -17,7 +17,7 @@ def test_every_mode_prints_a_line_with_its_references(capsys: pytest.CaptureFixt
     assert set(lines) == set(feed.MODES)
     assert {"match_to_kernel_us_p50", "send_us_p50", "ring_hop_us_p50", "bare_send_us_p50"} <= set(lines["latency"])
     assert {"us_p50_above_one_send", "quietest_us_p50_above_one_send"} <= set(lines["latency"])
-    assert lines["latency"]["events"] > 0  # on a busy machine many share a packet
+    assert lines["latency"]["events"] > 500
     assert lines["publish"]["events_per_s"] > 0
     assert (lines["paced"]["lost"], lines["paced"]["laps"]) == (0, 0)
     assert lines["client"]["digests"] == 20

@@ -363,6 +363,17 @@ FAULTS = (
 
 
 @pytest.mark.slow
+def test_ledger_s_tests_pass_with_a_sound_copy(tmp_path: Path) -> None:
+    """The control of the controls: a copy is not found faulty for being a copy."""
+    package = mutants.copy_package("settlement", tmp_path)
+    mutants.build_module(package, "_ledger")
+
+    done = mutants.unit(package, "-x", "tests/property/test_ledger_postings.py")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "old", "new"), FAULTS if os.environ.get("BULLRING_LEDGER_FAULTS") == "all" else FAULTS[:4]
 )
