@@ -66,7 +66,7 @@ def _reading_parsers(actions: Any) -> None:
     closes = actions.add_parser("closes", help="closed days, or the balances one was closed with")
     closes.add_argument("day", nargs="?", metavar="DATE", help="for instance 2026-11-25")
     closes.set_defaults(handler=show_closes)
-    page = actions.add_parser("overview", help="what the operator's page shows, as JSON")
+    page = actions.add_parser("overview", help="status, trial balance, reconciliations, days, transit, as JSON")
     page.set_defaults(handler=show_overview)
 
 
