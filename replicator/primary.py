@@ -33,8 +33,6 @@ class LogSender:
         self._acked = start.sequence
         self._known: dict[int, LogPosition] = {start.sequence: start}  # frame ends not below the last acknowledged one
         self._order: deque[int] = deque([start.sequence])
-        self.frames = 0
-        self.rewinds = 0
 
     @property
     def next_sequence(self) -> int:
@@ -60,7 +58,6 @@ class LogSender:
                 return
             self._next = extend(first, records)
             self._remember(self._next)
-            self.frames += 1
             yield Append(first.sequence, first.chain, self._next.chain, commit, wanted, records)
 
     def acknowledge(self, sequence: int, chain: int) -> bool:
@@ -85,7 +82,6 @@ class LogSender:
             return False
         if position.sequence < self._next.sequence:
             self._next = position
-            self.rewinds += 1
         return True
 
     def position_at(self, sequence: int) -> LogPosition | None:

@@ -6,6 +6,7 @@ from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 
 from scripts.exit_codes import CommandError, ExitCode
+from settlement.decimals import decimal_text
 
 UNITS_MAX = (1 << 62) - 1
 DIGITS_MAX = 40
@@ -25,11 +26,7 @@ def to_units(text: str, exponent: int, name: str) -> int:
 
 def from_units(units: int, exponent: int) -> str:
     """Return `units` of 10^exponent as plain decimal text."""
-    if exponent >= 0:
-        return str(units * 10**exponent)
-    digits = f"{abs(units):0{1 - exponent}d}"
-    sign = "-" if units < 0 else ""
-    return f"{sign}{digits[:exponent]}.{digits[exponent:]}"
+    return decimal_text(units, exponent)
 
 
 def decimal(text: str, name: str) -> Decimal:

@@ -102,6 +102,8 @@ def _status(config: Config, *, as_json: bool) -> int:
 
 def _order(config: Config, order: str, *, wait: bool, as_json: bool) -> int:
     before = ask(config, {})
+    if order == "switchover" and before.get("state") != "primary":
+        raise CommandError(f"switchover: this node is {before.get('state')}; ask the primary", ExitCode.NEGATIVE)
     ask(config, {"order": order})
     wanted = ("standby", "catchup", "verify", "fenced") if order == "switchover" else ("primary",)
     deadline = time.monotonic() + WAIT_S

@@ -1,4 +1,4 @@
-"""Histories for the gateways, asked of the ledger's process: `myTrades`, `allOrders`, klines and more, of any time.
+"""Histories for a gateway, asked of the ledger's process: `myTrades`, `allOrders`, klines and more, of any time.
 
 One `History` an event loop; its calls may overlap. Ids, prices and amounts are whole numbers as in the log (ticks,
 lots, units); `instruments` and `assets` say what they are worth. Answers are as old as what is not stored yet, normally
@@ -76,7 +76,7 @@ class History:
         return (await self._call("status"))[0]
 
     async def overview(self) -> dict[str, Any]:
-        """Return what the operator's page shows: status, trial balance, reconciliations, days closed, in transit."""
+        """Return the books at a glance: status, trial balance, reconciliations, days closed, in transit."""
         return (await self._call("overview"))[0]
 
     async def assets(self) -> list[Asset]:

@@ -1,4 +1,4 @@
-"""What the operator's page shows of the books, as plain values: amounts as decimal text."""
+"""The books at a glance, as plain values: amounts as decimal text."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from settlement.chart import Book, account_name, books_of, exchange_account
 from settlement.definitions import BLOCK_OFFSET, record_fields
 from settlement.derivation import SLOT_SIZE, Balances, Block, Columns, Derivation
 from settlement.errors import DerivationHalted
+from settlement.service import Row
 from settlement.source import Source
 from settlement.store import Store, one
 
@@ -63,6 +64,16 @@ class Result:
     @property
     def good(self) -> bool:
         return self.count == 0
+
+    def as_row(self) -> Row:
+        """Return it as plain values, as commands show it."""
+        return {
+            "kind": self.kind,
+            "position": self.position,
+            "compared": self.compared,
+            "differences": self.count,
+            "first_difference": self.sentence,
+        }
 
 
 def stored_balances(store: Store, position: int) -> dict[Key, Units]:

@@ -1,7 +1,7 @@
 """A journal with a real market in it, made fast: sequencer, matchers and journaler in this process, no network.
 
 What the flow is: makers rest one order each time, takers cross with one of the same size, so that two orders make one
-trade; prices walk; pairs and accounts are drawn evenly. A part of the makers' orders is replaced or canceled instead.
+trade; prices walk; pairs and accounts are drawn evenly.
 """
 
 from __future__ import annotations
@@ -29,25 +29,23 @@ TAKER_RATE, MAKER_RATE = 500, -100
 QUOTE = 1  # asset of all prices; the pairs' bases follow
 DEADLINE_S = 600.0
 
+_ORDER = np.dtype(
+    {
+        "names": [name for name, _, _ in wire.NewOrderSingle.COLUMNS],
+        "formats": [kind for _, kind, _ in wire.NewOrderSingle.COLUMNS],
+        "offsets": [offset for _, _, offset in wire.NewOrderSingle.COLUMNS],
+        "itemsize": wire.NewOrderSingle.BLOCK_LENGTH,
+    }
+)
+_BLOCK = f"V{wire.NewOrderSingle.BLOCK_LENGTH}"
 _SLOT = np.dtype(
     {
         "names": ["session", "template", "seq_num", "ingress_ns", "block"],
-        "formats": ["<u4", "<u2", "<u8", "<u8", "V80"],
+        "formats": ["<u4", "<u2", "<u8", "<u8", _BLOCK],
         "offsets": [0, 6, 16, 24, 32],
         "itemsize": SLOT_SIZE,
     }
 )
-_ORDER = np.dtype(
-    {
-        "names": [
-            "cl_ord_id", "price", "order_qty", "display_qty", "stop_px", "expire_time",
-            "instrument_id", "account_id", "side", "ord_type", "time_in_force", "stp_mode",
-        ],
-        "formats": ["<u8", "<i8", "<i8", "<i8", "<i8", "<u4", "<u4", "<u4", "u1", "u1", "u1", "u1"],
-        "offsets": [0, 8, 16, 24, 32, 40, 56, 60, 76, 77, 78, 79],
-        "itemsize": 80,
-    }
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -150,7 +148,7 @@ class MarketMaker:
         slots["session"] = SESSION
         slots["template"] = wire.NewOrderSingle.TEMPLATE_ID
         slots["seq_num"] = np.arange(self._seq_num + 1, self._seq_num + 1 + len(orders), dtype=np.uint64)
-        slots["block"] = orders.view("V80")
+        slots["block"] = orders.view(_BLOCK)
         self._seq_num += len(orders)
         return slots.tobytes()
 

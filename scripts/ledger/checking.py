@@ -15,7 +15,7 @@ from scripts.ledger.show import period
 from scripts.ledger.store import file_source
 from settlement.errors import SettlementError
 from settlement.order_records import OrderRecords, Window, write_order_records
-from settlement.reconcile import Result, compare, compare_engine, first_wrong_record, recount
+from settlement.reconcile import compare, compare_engine, first_wrong_record, recount
 from settlement.service import Row, ServiceClient, ServiceError
 
 BAR_WIDTH = 30
@@ -118,7 +118,7 @@ def _recount(config: Config, books: RunningBooks | StoredBooks, position: int) -
         for row in books.call("balances", at=position)
     }
     result = compare("recount", position, again.balances().as_dict(), stored)
-    row = _row(result)
+    row = dict(result.as_row())
     row["records_per_s"] = round(position / max(seconds, 1e-9))
     row["marks_compared"] = again.counts().marks_compared
     row["marks_differing"] = again.counts().marks_differing
@@ -142,14 +142,4 @@ def _exchange(config: Config, position: int) -> Row:
         )
     except SettlementError as error:
         raise command_error(error) from error
-    return _row(result)
-
-
-def _row(result: Result) -> dict[str, object]:
-    return {
-        "kind": result.kind,
-        "position": result.position,
-        "compared": result.compared,
-        "differences": result.count,
-        "first_difference": result.sentence,
-    }
+    return result.as_row()

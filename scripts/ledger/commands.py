@@ -16,7 +16,7 @@ from scripts.exit_codes import CommandError, ExitCode
 from scripts.ledger.asking import books_of, command_error
 from scripts.ledger.changing import changing_parsers
 from scripts.ledger.checking import order_records, reconcile
-from scripts.ledger.show import Names, account_text, day_text, moment, period, time_text
+from scripts.ledger.show import DAY_NS, Names, account_text, day_text, moment, period, time_text
 from scripts.ledger.store import make_replication, make_store
 from scripts.supervisor import DataLock
 from settlement.chart import Book
@@ -66,7 +66,7 @@ def _reading_parsers(actions: Any) -> None:
     closes = actions.add_parser("closes", help="closed days, or the balances one was closed with")
     closes.add_argument("day", nargs="?", metavar="DATE", help="for instance 2026-11-25")
     closes.set_defaults(handler=show_closes)
-    page = actions.add_parser("overview", help="what the operator's page shows, as JSON")
+    page = actions.add_parser("overview", help="status, trial balance, reconciliations, days, transit, as JSON")
     page.set_defaults(handler=show_overview)
 
 
@@ -303,7 +303,7 @@ def show_closes(config: Config, options: argparse.Namespace) -> int:
             emit(days, as_json=options.json, empty="no day is closed yet")
             return ExitCode.OK
         names = Names.load(books)
-        day = moment(options.day, "day") // 86_400_000_000_000
+        day = moment(options.day, "day") // DAY_NS
         rows = [
             {
                 "account": account_text(row["book"], row["account"]),

@@ -28,7 +28,7 @@ from settlement.bookkeeper import Bookkeeper, BookkeeperConfig
 from settlement.consumer import Consumer, ConsumerConfig
 from settlement.ledger import Ledger
 from settlement.reader import Reader
-from settlement.service import Handler, Row, Service
+from settlement.service import Handler, Service
 from settlement.source import LiveSource
 
 if TYPE_CHECKING:
@@ -112,19 +112,7 @@ class LedgerLoop:
         self._tell()
 
     def _commands(self) -> dict[str, Handler]:
-        def reconcile() -> list[Row]:
-            result = self._keeper.reconcile_soon()
-            return [
-                {
-                    "kind": result.kind,
-                    "position": result.position,
-                    "compared": result.compared,
-                    "differences": result.count,
-                    "first_difference": result.sentence,
-                }
-            ]
-
-        return {"reconcile": reconcile}
+        return {"reconcile": lambda: [self._keeper.reconcile_soon().as_row()]}
 
     def _facts(self) -> dict[str, Any]:
         found = dict(self._keeper.facts())

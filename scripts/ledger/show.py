@@ -45,13 +45,9 @@ class Names:
         """Return units of an asset as plain decimal text."""
         return from_units(units, self.assets[asset]["exponent"]) if asset in self.assets else f"{units} units"
 
-    def price(self, ticks: int, instrument: int) -> str:
-        pair = self.instruments[instrument]
-        return decimal_text(ticks * pair["tick_size"], pair["price_exponent"])
-
     def quantity(self, lots: int, instrument: int) -> str:
         pair = self.instruments[instrument]
-        return decimal_text(lots * pair["lot_size"], pair["qty_exponent"])
+        return from_units(lots * pair["lot_size"], pair["qty_exponent"])
 
     def asset_number(self, symbol: str) -> int:
         """Raises CommandError naming what there is."""
@@ -60,10 +56,6 @@ class Names:
                 return number
         known = ", ".join(sorted(row["symbol"] for row in self.assets.values())) or "none"
         raise CommandError(f"unknown asset {symbol!r}; there are: {known}", ExitCode.BAD_INPUT)
-
-
-def decimal_text(mantissa: int, exponent: int) -> str:
-    return from_units(mantissa, exponent) if exponent <= 0 else str(mantissa * 10**exponent)
 
 
 def account_text(book: int, account: int) -> str:

@@ -131,7 +131,7 @@ def test_export_of_a_running_exchange(exchange: Exchange, tmp_path: Path) -> Non
     assert "exists already" in again.stderr
 
 
-def test_overview_has_what_the_operators_page_shows(exchange: Exchange) -> None:
+def test_overview_has_the_books_at_a_glance(exchange: Exchange) -> None:
     caught_up(exchange)
 
     page = ledger(exchange, "overview")[0]

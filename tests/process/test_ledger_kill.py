@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from scripts.ledger.store import LateStore
 from settlement import schema
 from settlement.clickhouse_store import ClickhouseStore
-from settlement.derivation import Columns, Derivation
+from settlement.derivation import Derivation
 from settlement.reconcile import compare_store
-from settlement.store import Store, Version, one
+from settlement.store import Store, one
 from tests.kit import eventually
 from tests.kit.clickhouse_server import DATABASE, ClickhouseServer
 from tests.kit.ledger_books import Books, chdb_store
@@ -96,45 +97,15 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clickhou
     made.stop()
 
 
-class Reconnecting:
-    """Opens the server's store when it is first needed: it may be down just then."""
-
-    def __init__(self, server: ClickhouseServer, timeout_s: int) -> None:
-        self.place = "server under test"
-        self._server = server
-        self._timeout_s = timeout_s
-        self._store: ClickhouseStore | None = None
-
-    @property
-    def version(self) -> Version:
-        return self._opened().version
-
-    def execute(self, sql: str) -> None:
-        self._opened().execute(sql)
-
-    def select(self, sql: str) -> Columns:
-        return self._opened().select(sql)
-
-    def insert(self, table: str, columns: Columns) -> None:
-        self._opened().insert(table, columns)
-
-    def hold_merges(self, *, held: bool) -> None:
-        self._opened().hold_merges(held=held)
-
-    def close(self) -> None:
-        if self._store is not None:
-            self._store.close()
-
-    def _opened(self) -> ClickhouseStore:
-        if self._store is None:
-            self._store = ClickhouseStore(self._server.config(timeout_s=self._timeout_s))
-        return self._store
+def late_store(server: ClickhouseServer, timeout_s: int) -> LateStore:
+    """Return what the ledger's process has: the server may be down just when it is first needed."""
+    return LateStore(lambda: ClickhouseStore(server.config(timeout_s=timeout_s)), "server under test")
 
 
 @pytest.mark.slow
 def test_killed_server_ends_up_with_the_same_books(server: ClickhouseServer, rng: random.Random) -> None:
     market = record_market(COMMANDS_A_KILL * KILLS, days=3, partitions=2)
-    store = Reconnecting(server, timeout_s=30)
+    store = late_store(server, timeout_s=30)
     books = Books(store, market)
     kills, blocks = 0, 0
 
@@ -164,7 +135,7 @@ def test_killed_server_ends_up_with_the_same_books(server: ClickhouseServer, rng
 def test_server_that_hangs_or_is_down_is_waited_for(server: ClickhouseServer) -> None:
     market = record_market(300)
     half = Recording(market.records[: market.end // 2 * 128], market.reports)
-    store = Reconnecting(server, timeout_s=1)
+    store = late_store(server, timeout_s=1)
     first = Books(store, half)
     first.run()
     first.stop()
