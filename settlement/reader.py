@@ -401,7 +401,10 @@ class Reader:
         newest: bool = False,
         refused: bool = False,
     ) -> list[AccountOrder]:
-        """Return orders by id: the first `limit` that fit, or the last ones; those the matcher refused if asked for."""
+        """Return orders of a pair by id, of all by age: the first `limit` that fit, or the last ones (`newest`).
+
+        Those the matcher refused only if asked for.
+        """
         where = [f"account = {account}", f"created_ns >= {start_ns}", f"created_ns < {end_ns}"]
         if instrument is not None:
             where.append(f"instrument = {instrument}")
@@ -415,10 +418,11 @@ class Reader:
         if not refused:
             where.append(f"status != {wire.OrdStatus.REJECTED:d}")
         direction = " DESC" if newest else ""
+        age = "" if instrument is not None else f"created_ns{direction}, "
         names = ", ".join(field.name for field in fields(AccountOrder))
         rows = self.store.select(
             f"SELECT {names} FROM orders FINAL WHERE {' AND '.join(where)} "
-            f"ORDER BY instrument, order_id{direction} LIMIT {bounded(limit)}"
+            f"ORDER BY {age}order_id{direction}, instrument{direction} LIMIT {bounded(limit)}"
         )
         orders = [_order(values) for values in _rows(rows, AccountOrder)]
         return orders[::-1] if newest else orders

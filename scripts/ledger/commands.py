@@ -16,7 +16,8 @@ from scripts.exit_codes import CommandError, ExitCode
 from scripts.ledger.asking import books_of, command_error
 from scripts.ledger.changing import changing_parsers
 from scripts.ledger.checking import order_records, reconcile
-from scripts.ledger.show import DAY_NS, Names, account_text, day_text, moment, period, time_text
+from scripts.ledger.histories import history_parsers
+from scripts.ledger.show import DAY_NS, Names, account_text, add_period, day_text, moment, period, time_text
 from scripts.ledger.store import make_replication, make_store
 from scripts.supervisor import DataLock
 from settlement.chart import Book
@@ -31,7 +32,7 @@ Action = Callable[[Config, argparse.Namespace], int]
 def run(arguments: Sequence[str]) -> int:
     parser = command_parser("ledger", "The double-entry books derived from the log.")
     actions = parser.add_subparsers(dest="action", required=True)
-    for make in (_reading_parsers, _checking_parsers, changing_parsers):
+    for make in (_reading_parsers, history_parsers, _checking_parsers, changing_parsers):
         make(actions)
     for action in actions.choices.values():
         add_common(action, nested=True)
@@ -47,7 +48,7 @@ def _reading_parsers(actions: Any) -> None:
     statement.add_argument("account", type=int, help="account id; 0 for books without accounts")
     statement.add_argument("--asset", metavar="SYMBOL", help="one asset; all by default")
     statement.add_argument("--book", default="client", choices=[book.name.lower() for book in Book])
-    _add_period(statement)
+    add_period(statement)
     statement.set_defaults(handler=show_statement)
     balance = actions.add_parser("balance", help="balances, now or at any time")
     balance.add_argument("account", type=int, nargs="?", help="account id; all accounts by default")
@@ -59,7 +60,7 @@ def _reading_parsers(actions: Any) -> None:
     fees = actions.add_parser("fees", help="fees, rebates and volume")
     fees.add_argument("--by", default="instrument", metavar="WHAT[,WHAT]", help="instrument, account, tier; instrument")
     fees.add_argument("--account", type=int, metavar="N", help="one account")
-    _add_period(fees)
+    add_period(fees)
     fees.set_defaults(handler=show_fees)
     transit = actions.add_parser("transit", help="deposits and withdrawals that are not final")
     transit.set_defaults(handler=show_transit)
@@ -81,24 +82,19 @@ def _checking_parsers(actions: Any) -> None:
         "path", type=Path, metavar="FILE", help="must not exist; the format follows from .csv or .parquet"
     )
     export.add_argument("--account", type=int, metavar="N", help="one account")
-    _add_period(export)
+    add_period(export)
     export.set_defaults(handler=export_books)
     orders = actions.add_parser("order-records", help="each event of each order, for a regulator, from the journal")
     orders.add_argument("path", type=Path, metavar="FILE", help="must not exist; JSON")
     orders.add_argument("--pair", metavar="SYMBOL", help="one pair; all by default")
     orders.add_argument("--mic", default="XXXX", metavar="CODE", help="the venue's market identifier code (ISO 10383)")
-    _add_period(orders)
+    add_period(orders)
     orders.set_defaults(handler=order_records)
     migrating = actions.add_parser("migrate", help="make the tables of the configured server; for each of a cluster")
     migrating.set_defaults(handler=migrate_store)
     rebuild = actions.add_parser("rebuild", help="forget the store; the next start derives it from the journal again")
     rebuild.add_argument("--yes", action="store_true", help="really")
     rebuild.set_defaults(handler=rebuild_books)
-
-
-def _add_period(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--from", dest="start", metavar="TIME", help="date, UTC time or nanoseconds")
-    parser.add_argument("--to", dest="end", metavar="TIME", help="likewise; before this moment")
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

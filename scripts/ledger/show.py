@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -49,13 +50,25 @@ class Names:
         pair = self.instruments[instrument]
         return from_units(lots * pair["lot_size"], pair["qty_exponent"])
 
+    def price(self, ticks: int, instrument: int) -> str:
+        pair = self.instruments[instrument]
+        return from_units(ticks * pair["tick_size"], pair["price_exponent"])
+
     def asset_number(self, symbol: str) -> int:
         """Raises CommandError naming what there is."""
-        for number, row in self.assets.items():
-            if row["symbol"] == symbol:
-                return number
-        known = ", ".join(sorted(row["symbol"] for row in self.assets.values())) or "none"
-        raise CommandError(f"unknown asset {symbol!r}; there are: {known}", ExitCode.BAD_INPUT)
+        return _number_of(symbol, self.assets, "asset")
+
+    def instrument_number(self, symbol: str) -> int:
+        """Raises CommandError naming what there is."""
+        return _number_of(symbol, self.instruments, "pair")
+
+
+def _number_of(symbol: str, rows: Mapping[int, Row], what: str) -> int:
+    for number, row in rows.items():
+        if row["symbol"] == symbol:
+            return number
+    known = ", ".join(sorted(row["symbol"] for row in rows.values())) or "none"
+    raise CommandError(f"unknown {what} {symbol!r}; there are: {known}", ExitCode.BAD_INPUT)
 
 
 def account_text(book: int, account: int) -> str:
@@ -90,6 +103,12 @@ def moment(text: str, name: str) -> int:
 
 def day_text(day: int) -> str:
     return f"{datetime.fromtimestamp(day * DAY_NS // NS, UTC):%Y-%m-%d}"
+
+
+def add_period(parser: argparse.ArgumentParser) -> None:
+    """Add --from and --to, which `period` reads."""
+    parser.add_argument("--from", dest="start", metavar="TIME", help="date, UTC time or nanoseconds")
+    parser.add_argument("--to", dest="end", metavar="TIME", help="likewise; before this moment")
 
 
 def period(options: Any) -> dict[str, int]:

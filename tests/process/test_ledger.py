@@ -68,6 +68,28 @@ def ledger(exchange: Exchange, *arguments: str) -> Any:
 # --- what the commands say --------------------------------------------------------------------------------------------
 
 
+def test_what_was_traded_can_be_asked(exchange: Exchange) -> None:
+    eventually(lambda: facts(exchange)["trades"] > 20, deadline_s=CATCH_UP_S)
+    caught_up(exchange)
+
+    trades = ledger(exchange, "trades", "BTC-USDT", "--limit", "10")
+    numbers = [row["trade"] for row in trades]
+    assert numbers and numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    assert {"price", "quantity", "amount", "maker"} <= set(trades[0])
+    candles = ledger(exchange, "candles", "BTC-USDT", "--interval", "1m")
+    assert sum(row["trades"] for row in candles) >= numbers[-1]
+    assert all(float(row["low"]) <= float(row["open"]) <= float(row["high"]) for row in candles)
+    makers = [account for account in range(2, 6) if ledger(exchange, "fills", str(account), "--limit", "5")]
+    assert makers
+    fills = ledger(exchange, "fills", str(makers[0]), "--pair", "BTC-USDT", "--limit", "5")
+    assert all(row["pair"] == "BTC-USDT" for row in fills)
+    orders = ledger(exchange, "orders", str(makers[0]), "--limit", "5")
+    assert [row["time"] for row in orders] == sorted(row["time"] for row in orders)
+    unknown = bullring("ledger", "candles", "A-B", "--data", str(exchange.data))
+    assert unknown.returncode == ExitCode.BAD_INPUT
+    assert "unknown pair 'A-B'; there are: BTC-USDT" in unknown.stderr
+
+
 def test_books_of_a_running_exchange_can_be_asked(exchange: Exchange) -> None:
     eventually(lambda: facts(exchange)["trades"] > 20, deadline_s=CATCH_UP_S)
     caught_up(exchange)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ringbuf.wire import messages as wire
@@ -232,6 +234,30 @@ def test_orders_by_id_time_and_limit(reader: Reader) -> None:
         order for order in everything if order.created_ns < middle.created_ns
     ]
     assert reader.account_orders(2, client_text="nobody") == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_orders_of_all_pairs_are_by_age(kind: str, market: Recording, tmp_path: Path) -> None:
+    with stores_of(kind, tmp_path) as stores:
+        store = stores.fresh()
+        books = Books(store, market)
+        books.run()
+        books.stop()
+        # The same orders a little later in another pair, whose ids are lower.
+        rows = store.select("SELECT * FROM orders FINAL WHERE account = 2")
+        rows["instrument"] = rows["instrument"] + np.uint32(1)
+        rows["created_ns"] = rows["created_ns"] + np.uint64(1)
+        rows["order_id"] = np.arange(1, len(rows["order_id"]) + 1, dtype=np.uint64)
+        store.insert("orders", rows)
+        reader = Reader(store, lambda: market.end)
+
+        everything = reader.account_orders(2, limit=10_000)
+
+        assert {order.instrument for order in everything} == {PAIR, PAIR + 1}
+        assert [order.created_ns for order in everything] == sorted(order.created_ns for order in everything)
+        newest = reader.account_orders(2, limit=4, newest=True)
+        assert newest == everything[-4:]
+        assert {order.instrument for order in newest} == {PAIR, PAIR + 1}
 
 
 def test_public_trades_and_candles_are_the_takers_fills(reader: Reader, market: Recording) -> None:
