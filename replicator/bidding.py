@@ -105,16 +105,15 @@ class Bidding(Machine):
         return known and self._log.durable == self._log.end
 
     def _ask(self, bid: Bid) -> None:
-        """F2: one transaction names the leader and makes it the only member (with who handed over to it)."""
+        """F2: one transaction names the leader and makes it the only member."""
         view = bid.view
         failovers = view.leader.failovers if view.leader is not None else ()
         if bid.automatic:
             failovers = (*(at for at in failovers if self._wall_s - at < HOUR_S), self._wall_s)
-        members = frozenset({self.me} if bid.keep is None else {self.me, bid.keep})
         leader = Leader(bid.target, self.config.node, self.incarnation, failovers)
         revisions = (view.leader_revision, view.members_revision, view.nonce_revision)
         bid.sent = True
-        self._out.append(ev.Cas(self._begin("bid"), *revisions, leader, members))
+        self._out.append(ev.Cas(self._begin("bid"), *revisions, leader, frozenset({self.me})))
 
     def _bid_answered(self, event: ev.CasDone) -> None:
         bid = self._bid
@@ -189,7 +188,7 @@ class Bidding(Machine):
         self._persist()
 
     def _won(self, epoch: int, view: ClusterView) -> None:
-        bid, self._bid = self._bid, None
+        self._bid = None
         self.view = view
         self.epoch = self.promised = epoch
         self._unpromising = self._stepped_down = False
@@ -198,21 +197,21 @@ class Bidding(Machine):
         self._join_goal = self._join_revision = None
         self._handover = None
         self.peer.streaming = False
-        self._gate_from_the_start(bid, view)
+        self._gate_from_the_start(view)
         self._page("promoted", f"this node leads epoch {epoch}")
         if self.core is Core.FOLLOWING:
             self._out.append(ev.Activate(epoch))
         elif self.core is Core.DOWN:
             self._start_core(self._log.commit)
 
-    def _gate_from_the_start(self, bid: Bid | None, view: ClusterView) -> None:
+    def _gate_from_the_start(self, view: ClusterView) -> None:
         """Whoever is a member besides us, commit waits for it: the gated set includes the in-sync set, always (F5)."""
         others = [incarnation for node, incarnation in view.members if node != self.config.node]
         self.gating = bool(others)
         self.peer.acked = -1
         if others:
             self.peer.incarnation = max(self.peer.incarnation, *others)
-            self.peer.acked = bid.keep_from if bid is not None else self._log.commit
+            self.peer.acked = self._log.commit
             self.peer.heard = self.peer.progress = self._now
         self._store_gate()
 

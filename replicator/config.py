@@ -29,7 +29,6 @@ class FailoverConfig:
     floor_ms: int = 1000
     core_stuck_ms: int = 1000  # a sequencer without a turn, a journaler without a sync, for so long is given up
     handover_ms: int = 250  # how long a switchover may hold the intake
-    handover_keeps: bool = False  # who hands over stays in the in-sync set: its log must go on within standby_lost_ms
     failover_gap_s: int = 30
     failovers_per_hour: int = 3
     join_lag_slots: int = 4096  # how far behind a standby may be when commit begins to wait for it

@@ -143,7 +143,6 @@ class HandedOver:
     """The primary asks us to take over; it holds its intake and we have its whole log."""
 
     epoch: int
-    incarnation: int
     sequence: int
 
 
@@ -339,10 +338,9 @@ class StartCore:
 
 @dataclass(frozen=True, slots=True)
 class StopCore:
-    """Kill them. Answered by CoreChanged(DOWN); with `keep_log` journaler and log ring live on: CoreChanged(LOG)."""
+    """Kill them. Answered by CoreChanged(DOWN)."""
 
     reason: str
-    keep_log: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,7 +219,7 @@ class Failover(Bidding, Leading):
             self._halt(f"epoch {self.epoch} has other records from {event.common} on; all below {known} was committed")
             return
         self._fork_at = event.common
-        self._stop_core("the end of its log is not the leader's", keep_log=False)
+        self._stop_core("the end of its log is not the leader's")
 
     def _on_truncated(self, event: ev.LogTruncated) -> None:
         self._truncating = False
@@ -239,9 +239,6 @@ class Failover(Bidding, Leading):
         self._start_bid(self.view, "member", automatic=False)
         assert self._bid is not None
         self._bid.planned = True
-        if self.config.handover_keeps:
-            self._bid.keep = (self.config.peer, event.incarnation)
-            self._bid.keep_from = event.sequence
         self._advance_bid()
 
     def _on_peer_stepped_down(self, event: ev.PeerSteppedDown) -> None:
@@ -278,8 +275,6 @@ class Failover(Bidding, Leading):
         elif event.core is Core.LEADING and self.state is State.ACTIVATING and event.epoch == self.epoch:
             self._enter(State.PRIMARY)
             self._floor_at = NEVER
-        elif event.core is Core.LOG and self.state is State.FENCED:
-            self._enter_verify()  # a planned handover keeps journaler and rings: records can be appended at once
         self._follow_if_ready()
         self._advance_bid()
 

@@ -156,7 +156,7 @@ class Leading(Machine):
         if handover is None or handover.end is None or handover.sent or not self.in_sync:
             return
         if self._log.commit >= handover.end:
-            # On our disk and on the standby's: it keeps us as a member that has everything below.
+            # On our disk and on the standby's: it can promote without asking for anything more.
             handover.sent = True
             self._out.append(ev.SendHandover(handover.end))
 
@@ -182,9 +182,8 @@ class Leading(Machine):
     def _fence(self, reason: str) -> None:
         """F9: this node does not lead any more. Its core is killed, never repaired in place."""
         self._page("fenced", f"{reason}: this node stops leading epoch {self.epoch}")
-        kept = self._handover is not None and self._handover.sent and self.config.handover_keeps
         self._stop_leading()
-        self._stop_core(reason, keep_log=kept)
+        self._stop_core(reason)
 
     def _stop_leading(self) -> None:
         self._enter(State.FENCED)
@@ -203,13 +202,13 @@ class Leading(Machine):
                 self._out.append(ev.SendStepDown())
             self._stop_leading()
             self._page("core_failed", "sequencer or journaler is dead or stuck: this node stops leading")
-        self._stop_core("a process of the core died", keep_log=False)
+        self._stop_core("a process of the core died")
 
-    def _stop_core(self, reason: str, *, keep_log: bool) -> None:
+    def _stop_core(self, reason: str) -> None:
         if self.core is Core.DOWN:
             self._core_is_down()
         else:
-            self._out.append(ev.StopCore(reason, keep_log))
+            self._out.append(ev.StopCore(reason))
 
     def _core_is_down(self) -> None:
         """The core has been stopped: go on with what it was stopped for."""

@@ -44,8 +44,6 @@ class Bid:
     automatic: bool
     began: int
     planned: bool = False  # the primary has asked for it and holds its intake
-    keep: Member | None = None  # stays in the in-sync set: the primary that hands over
-    keep_from: int = 0  # it has everything below
     sent: bool = False
 
 

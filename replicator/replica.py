@@ -442,7 +442,7 @@ class Replica:
         end = LogPosition() if receiver is None else receiver.position
         if (end.sequence, end.chain) == (handover.sequence, handover.chain) and self._matched:
             self._tell_log()
-            self._step(ev.HandedOver(frame.sender.epoch, frame.sender.incarnation, handover.sequence))
+            self._step(ev.HandedOver(frame.sender.epoch, handover.sequence))
 
     def _on_diverged(self, frame: Frame) -> None:
         assert isinstance(frame.message, Diverged)

@@ -69,7 +69,7 @@ def ask(config: Config, message: dict[str, Any]) -> dict[str, Any]:
             link.settimeout(WAIT_S)
             link.connect(str(path))
             link.sendall(json.dumps(message).encode() + b"\n")
-            answer: dict[str, Any] = json.loads(link.recv(ANSWER_MAX) or b"{}")
+            answer: dict[str, Any] = json.loads(link.makefile("rb").readline(ANSWER_MAX) or b"{}")
             return answer
     except (OSError, ValueError) as error:
         raise CommandError(f"no replicator answers at {path}: {error}", ExitCode.UNAVAILABLE) from error
@@ -104,13 +104,16 @@ def _order(config: Config, order: str, *, wait: bool, as_json: bool) -> int:
     before = ask(config, {})
     if order == "switchover" and before.get("state") != "primary":
         raise CommandError(f"switchover: this node is {before.get('state')}; ask the primary", ExitCode.NEGATIVE)
+    if order != "switchover" and before.get("state") == "primary":
+        raise CommandError(f"{order}: this node leads already, epoch {before.get('epoch')}", ExitCode.NEGATIVE)
     ask(config, {"order": order})
-    wanted = ("standby", "catchup", "verify", "fenced") if order == "switchover" else ("primary",)
+    wanted = ("standby", "catchup", "verify") if order == "switchover" else ("primary",)
     deadline = time.monotonic() + WAIT_S
     now = before
-    while wait and not (now.get("state") in wanted and now.get("epoch", 0) >= before.get("epoch", 0)):
+    while wait and not (now.get("state") in wanted and now.get("epoch", 0) > before.get("epoch", 0)):
         if time.monotonic() > deadline:
-            raise CommandError(f"{order}: still {now.get('state')} after {WAIT_S:.0f} s", ExitCode.NEGATIVE)
+            still = f"{now.get('state')} in epoch {now.get('epoch')}"
+            raise CommandError(f"{order}: still {still} after {WAIT_S:g} s", ExitCode.NEGATIVE)
         time.sleep(POLL_S)
         now = ask(config, {})
     emit_one({"order": order, "state": now.get("state"), "epoch": now.get("epoch")}, as_json=as_json)

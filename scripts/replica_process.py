@@ -72,8 +72,8 @@ class ProcessHost:
         match action:
             case ev.StartCore(commit, leads):
                 self._tell(do="start_core", commit=commit, leads=leads)
-            case ev.StopCore(reason, keep_log):
-                self._tell(do="stop_core", reason=reason, keep_log=keep_log)
+            case ev.StopCore(reason):
+                self._tell(do="stop_core", reason=reason)
             case ev.Page(event, text):
                 self._tell(do="page", event=event, text=text)
             case ev.Halt(reason):

@@ -319,13 +319,6 @@ class SimCore:
     def epoch(self) -> int:
         return self._epoch if self.phase is Core.LEADING else self.node.replica.machine.epoch
 
-    def demote(self) -> None:
-        """Sequencer, matchers and gateways end, journaler and log ring stay (planned switchover)."""
-        self.phase = Core.LOG
-        self.position = self.disk.positions[-1]
-        self._held = False
-        self._cell = self.commit
-
     def stop(self) -> None:
         self._stopped = True
         self.phase = Core.DOWN

@@ -96,7 +96,6 @@ class SimNode:
             mode="D2m" if world.mode == "D2m" else "D2",
             failover_gap_s=0,
             failovers_per_hour=1000,
-            handover_keeps=world.seed % 2 == 0,
             join_lag_slots=64,
         )
         stream = StreamConfig(window_bytes=64 * 1024, frame_bytes=1024)
@@ -205,8 +204,8 @@ class SimNode:
                 self._ask_arbiter(action, floor)
             case ev.StartCore(commit):
                 self._start_core(commit)
-            case ev.StopCore(_, keep_log):
-                self.later(rng.randint(0, 30), lambda: self._stop_core(keep_log=keep_log))
+            case ev.StopCore():
+                self.later(rng.randint(0, 30), self._stop_core)
             case ev.Activate(epoch):
                 if self.core is not None:
                     self.core.activate(epoch)
@@ -254,26 +253,15 @@ class SimNode:
 
         self.later(self.world.rng.randint(5, 200), log)
 
-    def _stop_core(self, *, keep_log: bool) -> None:
-        core = self.core
-        if core is not None and keep_log:
-            core.demote()
-            self.replica.core_log(core, self.world.now)
-            self.later(self.world.rng.randint(50, 400), lambda: self._follow_again(core))
-            return
+    def _stop_core(self) -> None:
         self._core_life += 1
-        if core is not None:
-            core.stop()
+        if self.core is not None:
+            self.core.stop()
             self.core = None
         # What was in the ring and not in a file is gone; what was written stays, synced or not, and recovery syncs it.
         self.disk.cut(self.world.rng.randint(self.disk.durable, len(self.disk.records)))
         self.disk.durable = len(self.disk.records)
         self.event(ev.CoreChanged(Core.DOWN))
-
-    def _follow_again(self, core: SimCore) -> None:
-        if self.core is core and core.phase is Core.LOG:
-            core.phase = Core.FOLLOWING
-            self.event(ev.CoreChanged(Core.FOLLOWING))
 
     def _truncate(self, end: int) -> None:
         self.world.note("truncate", self.number, len(self.disk.records), end)
