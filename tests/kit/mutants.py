@@ -56,7 +56,8 @@ def native(package: Path, test: str) -> subprocess.CompletedProcess[str]:
     include = [f"-I{folder}" for folder in (package.parent, ROOT, ROOT / "ringbuf" / "include")]
     sources = [*map(str, sorted(package.glob("*.c"))), str(ROOT / "tests" / "native" / f"{test}.c")]
     subprocess.run(["gcc", *CFLAGS, *include, *sources, "-lpthread", "-o", str(program)], check=True)
-    return subprocess.run([str(program)], capture_output=True, text=True, timeout=RUN_TIME_MAX_S)
+    # In its own folder: what a run that breaks leaves behind, goes with it.
+    return subprocess.run([program], cwd=package.parent, capture_output=True, text=True, timeout=RUN_TIME_MAX_S)
 
 
 def unit(package: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -292,7 +292,7 @@ static void world_open(world_t *world, uint64_t seed)
     char path[80];
     memset(world, 0, sizeof(*world));
     world->seed = world->random = seed * 0x9e3779b97f4a7c15u + 7;
-    snprintf(world->folder, sizeof(world->folder), "/tmp/feed-faults-XXXXXX");
+    snprintf(world->folder, sizeof(world->folder), "feed-faults-XXXXXX");
     CHECK(mkdtemp(world->folder) != NULL);
     snprintf(path, sizeof(path), "%s/1", world->folder);
     world->archive_fd = open(path, O_WRONLY | O_CREAT, 0600);

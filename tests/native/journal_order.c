@@ -18,7 +18,7 @@
 #define RING_SLOTS 1024
 #define SEGMENT_SIZE (64u << 10)
 
-static char directory[] = "/tmp/bullring-order-XXXXXX";
+static char directory[] = "bullring-order-XXXXXX";
 
 /* What the hooks know: about the stage's thread only, the keeper's calls pass through. */
 static _Thread_local int is_stage;

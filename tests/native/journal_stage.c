@@ -25,7 +25,7 @@
 /* Longer than any pause this machine may make us take: only the test's own clock gets there. */
 #define LAZY_NS UINT64_C(1000000000000)
 
-static char directory[] = "/tmp/bullring-journal-XXXXXX";
+static char directory[] = "bullring-journal-XXXXXX";
 
 /* The journaler's clock is the system's, and as far ahead of it as the test says. */
 static _Atomic uint64_t clock_ahead_ns;

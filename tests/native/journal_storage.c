@@ -25,7 +25,7 @@
 #define WAIT_MS_MAX 60000
 #define LOOKS_MAX 150
 
-static char directory[] = "/tmp/bullring-storage-XXXXXX";
+static char directory[] = "bullring-storage-XXXXXX";
 
 static _Thread_local int is_stage;
 static struct {
