@@ -68,15 +68,6 @@ int64_t composed_feed(sequencer_t *sequencer, matcher_t **matchers, int64_t coun
     }
 }
 
-static int64_t linked(const log_slot_t *slots, int64_t count)
-{
-    int64_t length = 1;
-
-    while (length < count && (slots[length - 1].flags & SLOT_FLAG_MORE) != 0)
-        length++;
-    return length;
-}
-
 int64_t composed_feed_watched(sequencer_t *sequencer, matcher_t **matchers, int64_t count, const log_slot_t *slots, int64_t first,
                               int64_t slot_count, uint32_t account, bool *changed)
 {
@@ -85,7 +76,9 @@ int64_t composed_feed_watched(sequencer_t *sequencer, matcher_t **matchers, int6
 
     *changed = false;
     while (done < slot_count && !*changed) {
-        int64_t group = linked(slots + done, slot_count - done);
+        int64_t group = slots_linked(slots + done, slot_count - done);
+        if (group == 0) /* its rest comes with the next slots */
+            break;
         int64_t step = composed_feed(sequencer, matchers, count, slots + done, first + done, group);
         if (step < 0)
             return step;

@@ -63,15 +63,6 @@ static enum follow follow_record(sequencer_t *sequencer, const log_slot_t *slot)
     return FOLLOW_GOES;
 }
 
-/* Records that belong together; 0 = the last one is not there yet. */
-static uint32_t linked_records(const log_slot_t *slots, int64_t count)
-{
-    for (uint32_t i = 0; i < count && i < GROUP_SLOTS_MAX; i++)
-        if ((slots[i].flags & SLOT_FLAG_MORE) == 0)
-            return i + 1;
-    return 0;
-}
-
 int64_t sequencer_feed(sequencer_t *sequencer, const log_slot_t *slots, int64_t first_sequence, int64_t count)
 {
     int64_t done = 0;
@@ -84,7 +75,7 @@ int64_t sequencer_feed(sequencer_t *sequencer, const log_slot_t *slots, int64_t 
     }
     while (done < count && ring_room(sequencer->reports0, GROUP_SLOTS_MAX) >= GROUP_SLOTS_MAX) {
         const log_slot_t *slot = &slots[done];
-        uint32_t linked = linked_records(slot, count - done);
+        uint32_t linked = slots_linked(slot, count - done);
         if (linked == 0 || (follow = follow_record(sequencer, slot)) != FOLLOW_GOES)
             break;
         apply_records(sequencer, slot, linked, first_sequence + done);

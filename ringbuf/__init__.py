@@ -27,6 +27,7 @@ from ringbuf.wait import (
     RunResult,
     RunStatus,
     Stage,
+    StageStatus,
     sharpen_timers,
 )
 
@@ -63,6 +64,7 @@ __all__ = [
     "SegmentMissing",
     "SegmentNotReady",
     "Stage",
+    "StageStatus",
     "Storage",
     "StorageLevel",
     "Watch",

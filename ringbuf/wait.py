@@ -221,6 +221,13 @@ class Stage:
         return f"Stage({address(self.poll):#x}, {address(self.state):#x})"
 
 
+class StageStatus(IntEnum):
+    """What a stage's poll returns instead of the work it did (ringbuf/include/stage.h)."""
+
+    LAPPED = lib.STAGE_LAPPED  # it needs records that have left the ring: feed them from the journal
+    FAILED = lib.STAGE_FAILED  # it refuses to go on; its own error text says why
+
+
 class RunStatus(IntEnum):
     """Why a run ended; a stage's own negative status is not in here."""
 
@@ -231,7 +238,7 @@ class RunStatus(IntEnum):
 
 class RunResult(NamedTuple):
     work: int  # units done by all stages together
-    status: int  # RunStatus, or the negative status of a stage (STAGE_LAPPED, STAGE_FAILED)
+    status: int  # RunStatus, or a StageStatus
     stage: int  # index of that stage, else -1
 
 

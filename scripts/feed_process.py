@@ -14,7 +14,7 @@ from gateway.errors import ListenError
 from gateway.marketdata.definitions import Definitions
 from gateway.marketdata.feed import Destination, Feed, FeedConfig, Kind, generation_of
 from journaler.reader import LogFollower
-from ringbuf import sharpen_timers
+from ringbuf import StageStatus, sharpen_timers
 from scripts.addresses import listen_error, numeric
 from scripts.config import CHECKOUT, FEED_LISTENERS, Config, FeedSection, split_address
 from scripts.exit_codes import CommandError, ExitCode
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 KINDS = {"full": Kind.FULL, "derived": Kind.DERIVED, "definitions": Kind.DEFINITIONS, "all": Kind.ALL}
 DEFINITION_BATCHES = 16  # of the log, between two turns of the stage
-STAGE_LAPPED = -1
 NS_PER_US = 1000
 
 
@@ -126,7 +125,7 @@ def listen(feed: Feed, node: Node) -> dict[str, int]:
 def cure(process: Process, feed: Feed, status: int) -> None:
     """Fill the hole that stopped the feed: market data that neither ring nor archive has, made again from the log."""
     hole = feed.hole
-    if status != STAGE_LAPPED or hole is None:
+    if status != StageStatus.LAPPED or hole is None:
         raise CommandError(f"feed: {feed.error or 'the stage failed'} ({status})", ExitCode.INTERNAL)
     text = f"feed: slot {hole.first} of market ring {hole.partition} is missing; making it again from the journal"
     print(text, file=sys.stderr, flush=True)

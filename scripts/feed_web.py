@@ -15,12 +15,13 @@ from gateway.marketdata.definitions import Definitions
 from gateway.marketdata.feed import Feed, Kind
 from gateway.marketdata.websocket import MarketWeb, WebConfig
 from journaler.reader import LogFollower
+from ringbuf import StageStatus
 from ringbuf.wire.base import WireMessage
 from ringbuf.wire.market_messages import InstrumentDefinition
 from scripts.addresses import listen_error, numeric
 from scripts.config import split_address
 from scripts.exit_codes import CommandError, ExitCode
-from scripts.feed_process import DEFINITION_BATCHES, STAGE_LAPPED, feed_config, follow
+from scripts.feed_process import DEFINITION_BATCHES, feed_config, follow
 
 if TYPE_CHECKING:
     from scripts.process import Process, Ready
@@ -105,7 +106,7 @@ async def _keep_house(process: Process, market: MarketWeb, follow_log: Callable[
 def _stalled(feed: Feed) -> Callable[[int], None]:
     def stalled(status: int) -> None:
         # A hole: the feed's own process comes to it as well, and makes it again.
-        if status != STAGE_LAPPED:
+        if status != StageStatus.LAPPED:
             raise CommandError(f"feed-web: {feed.error or 'the stage failed'} ({status})", ExitCode.INTERNAL)
 
     return stalled

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from engine import Matcher, Sequencer
 from journaler import LogReader
-from ringbuf import Counter, CounterFile, Doorbell, Ring, Runner, Stage, Watch
+from ringbuf import Counter, CounterFile, Doorbell, Ring, Runner, Stage, StageStatus, Watch
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.node import SLOT_SIZE, Node, NodeRings, counter_path
 from scripts.placement import NOT_PINNED, Kind, ProcessPlan
@@ -36,7 +36,6 @@ HOUSEKEEPING_S = 0.1
 QUIET_RUNS_BEFORE_END = 20
 DRAIN_S = 5.0
 STANDSTILL_S = 0.0005
-STAGE_LAPPED = -1
 # Who talks to strangers cannot write the log, whatever they make it do.
 READ_ONLY = {Kind.GATEWAY: frozenset({"log"}), Kind.ADMIN: frozenset({"log"})}
 
@@ -191,7 +190,7 @@ class Process:
             raise CommandError(f"{self.plan.name}: the supervisor has gone", ExitCode.INTERNAL)
 
     def _cure(self, status: int, index: int, lapped: Mapping[int, Owner]) -> None:
-        if status != STAGE_LAPPED or index not in lapped:
+        if status != StageStatus.LAPPED or index not in lapped:
             raise CommandError(f"{self.plan.name}: stage {index} failed ({status})", ExitCode.INTERNAL)
         # All owners of this process together: a sequencer waits for reports that a matcher here has still to make.
         owners = list(lapped.values())

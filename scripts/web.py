@@ -24,7 +24,7 @@ from gateway.web.core_link import CoreLink, InputReader
 from gateway.web.history_server import HistoryConfig, HistoryServer
 from gateway.web.streams.live import LiveMarket
 from journaler.reader import ReportArchive
-from ringbuf import Watch
+from ringbuf import StageStatus, Watch
 from ringbuf.wire import messages as wire
 from scripts.admin.account import create_account
 from scripts.admin.key import create_ed25519_key
@@ -32,7 +32,7 @@ from scripts.admin.link import AdminLink
 from scripts.admin.session import create_session
 from scripts.config import HISTORY_SOCKET, Config
 from scripts.exit_codes import CommandError, ExitCode
-from scripts.feed_process import STAGE_LAPPED, cure, feed_config
+from scripts.feed_process import cure, feed_config
 from scripts.node import Node, seal_key
 from scripts.process import HOUSEKEEPING_S, Process, Ready
 from scripts.stat import observe
@@ -184,7 +184,7 @@ class Repairs:
 
     def stalled(self, status: int) -> None:
         """Take the status of a feed that cannot go on."""
-        if status != STAGE_LAPPED:
+        if status != StageStatus.LAPPED:
             raise CommandError(f"web: {self._feed.error or 'the feed failed'} ({status})", ExitCode.INTERNAL)
         if self._number == 0 and (self._task is None or self._task.done()):
             cure_it = asyncio.to_thread(cure, self._process, self._feed, status)

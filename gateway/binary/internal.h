@@ -53,6 +53,7 @@ typedef struct connection {
     bool stalled;
     bool key_to_check; /* it may have been revoked */
     bool drop_copy;    /* reads what its account is told; asks nothing */
+    bool flooded;      /* more was refused in this interval than is allowed */
     int fd;
     uint32_t id;
     uint32_t session;
@@ -68,7 +69,8 @@ typedef struct connection {
     uint64_t full_ns[2];      /* buckets: requests, cancels */
     uint64_t flood_window_ns; /* start of the interval in which refusals are counted */
     uint64_t unread_until_ns; /* 0 = its socket is read */
-    uint32_t flood_refused, flood_intervals;
+    uint32_t flood_refused;   /* in that interval */
+    uint32_t flood_intervals; /* in a row, each with a flood */
     uint8_t peer[16];         /* IPv6 address, or IPv4 mapped into it */
     uint32_t in_length;
     uint32_t out_head, out_tail;
@@ -200,6 +202,8 @@ void limits_join(server_t *server, connection_t *connection);
 void limits_leave(connection_t *connection);
 uint16_t limits_take(server_t *server, connection_t *connection, bool cancel);
 bool limits_flooded(const connection_t *connection);
+/* True once, when a connection that was not read for too many requests may be read again. */
+bool limits_read_again(server_t *server, connection_t *connection);
 
 /* logon.c */
 enum parse_verdict { PARSE_DONE, PARSE_WAIT, PARSE_DEAD };

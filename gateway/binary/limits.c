@@ -3,7 +3,7 @@
 
 #include "internal.h"
 
-#define FLOOD_INTERVALS 10 /* in a row above the limit */
+#define FLOOD_INTERVALS 10
 #define CANCELS_FACTOR 2
 
 /* A bucket is the time at which it will be full again: it holds as many requests as fit between that and one interval ahead. One
@@ -47,19 +47,24 @@ void limits_leave(connection_t *connection)
     connection->limits = NULL;
 }
 
-/* Counts what was refused; a client that does not stop is first not read, then cut off. */
+/* Counts what was refused. An interval with more refusals than requests allowed is a flood: the client is not read for the rest of
+ * it. FLOOD_INTERVALS of them in a row end the connection; one without breaks the row, however much else was refused. */
 static void note_refused(server_t *server, connection_t *connection, uint32_t allowed)
 {
     uint64_t interval_ns = (uint64_t)server->config.throttle_interval_ms * 1000000;
 
     if (server->now_ns >= connection->flood_window_ns + interval_ns) {
-        bool in_a_row = server->now_ns < connection->flood_window_ns + 2 * interval_ns;
-        connection->flood_intervals = in_a_row ? connection->flood_intervals + 1 : 1;
+        if (!connection->flooded || server->now_ns >= connection->flood_window_ns + 2 * interval_ns)
+            connection->flood_intervals = 0;
         connection->flood_window_ns = server->now_ns;
         connection->flood_refused = 0;
+        connection->flooded = false;
     }
-    if (++connection->flood_refused > allowed)
-        connection->unread_until_ns = connection->flood_window_ns + interval_ns;
+    if (++connection->flood_refused <= allowed)
+        return;
+    connection->flood_intervals += !connection->flooded;
+    connection->flooded = true;
+    connection->unread_until_ns = connection->flood_window_ns + interval_ns;
 }
 
 uint16_t limits_take(server_t *server, connection_t *connection, bool cancel)
@@ -84,7 +89,19 @@ uint16_t limits_take(server_t *server, connection_t *connection, bool cancel)
     return REJECT_CODE_NONE;
 }
 
+bool limits_read_again(server_t *server, connection_t *connection)
+{
+    uint64_t interval_ns = (uint64_t)server->config.throttle_interval_ms * 1000000;
+
+    if (connection->unread_until_ns == 0 || server->now_ns < connection->unread_until_ns)
+        return false;
+    connection->unread_until_ns = 0;
+    /* That interval ends here and not before: who was kept waiting longer, for we look only now and then, is still in its row. */
+    connection->flood_window_ns = server->now_ns - interval_ns;
+    return true;
+}
+
 bool limits_flooded(const connection_t *connection)
 {
-    return connection->flood_intervals > FLOOD_INTERVALS;
+    return connection->flood_intervals >= FLOOD_INTERVALS;
 }

@@ -610,10 +610,8 @@ static void keep_alive(server_t *server, connection_t *connection)
         return;
     if (connection->unread_until_ns != 0) { /* whom we do not read cannot be silent */
         connection->received_ns = server->now_ns;
-        if (server->now_ns >= connection->unread_until_ns) {
-            connection->unread_until_ns = 0;
+        if (limits_read_again(server, connection))
             connection_stall(server, connection); /* parse what waits, then read on */
-        }
     }
     if (server->now_ns - connection->received_ns > 3 * connection->keep_alive_ns) {
         server->counters.keep_alive_lapsed++;

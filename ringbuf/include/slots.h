@@ -68,6 +68,15 @@ typedef struct market_slot {
     uint8_t block[MARKET_BLOCK_MAX];
 } market_slot_t;
 
+/* Log slots of the command that begins at `slots`; 0 = its last one is not among the `count`. */
+static inline uint32_t slots_linked(const log_slot_t *slots, int64_t count)
+{
+    for (uint32_t i = 0; i < count && i < GROUP_SLOTS_MAX; i++)
+        if ((slots[i].flags & SLOT_FLAG_MORE) == 0)
+            return i + 1;
+    return 0;
+}
+
 _Static_assert(sizeof(log_slot_t) == 128, "CORE section 8");
 _Static_assert(offsetof(log_slot_t, source) == 4, "CORE section 8");
 _Static_assert(offsetof(log_slot_t, template_id) == 6, "CORE section 8");

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from replicator.coordinator import Etcd
 from replicator.transport import KeyPair
 from scripts.config import CHECKOUT, Config, load
 from scripts.demo import DemoAccount, prepare
 from scripts.drills import Context
+from scripts.drills._etcd import etcd_answers, etcd_command
 from scripts.drills._net import Network, needs_namespaces
 from scripts.replica_process import coordinator_config
 
@@ -245,25 +245,11 @@ class ClusterSite:
     # --- etcd -------------------------------------------------------------------------------------------------------
 
     def start_etcd(self) -> None:
-        address = self.network.address("etcd")
-        client, peer = f"http://{address}:{ETCD_PORT}", f"http://{address}:{ETCD_PEER_PORT}"
-        command = ["etcd", "--name", "one", "--data-dir", str(self.folder / "etcd")]
-        command += ["--listen-client-urls", client, "--advertise-client-urls", client]
-        command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
-        command += ["--initial-cluster", f"one={peer}", "--log-level", "error", "--logger", "zap"]
+        address, folder = self.network.address("etcd"), self.folder / "etcd"
+        command = etcd_command("etcd", folder, address, ETCD_PORT, ETCD_PEER_PORT)
         with (self.folder / "etcd.log").open("ab") as log:
             self._etcd = subprocess.Popen(self.network.command("etcd", *command), stdout=log, stderr=log)
-        self._context.wait(self._etcd_answers)
-
-    def _etcd_answers(self) -> bool:
-        etcd = Etcd(coordinator_config(self.nodes["a"].config))
-        try:
-            etcd.view()
-            return True
-        except OSError:
-            return False
-        finally:
-            etcd.close()
+        self._context.wait(lambda: etcd_answers(coordinator_config(self.nodes["a"].config)))
 
     def kill_etcd(self) -> None:
         if self._etcd is not None:

@@ -18,14 +18,13 @@ from typing import Any
 from cffi import FFI
 
 from engine import EngineConfig, Matcher
-from ringbuf import Lapped, Ring, Stage
+from ringbuf import Lapped, Ring, Stage, StageStatus
 from ringbuf.wire import messages as wire
 from scripts import cli, processes, rejoin, supervisor
 
 VARIABLE = "BULLRING_POISON_CLIENT_ID"
 SLOT_SIZE, TEMPLATE_OFFSET, BLOCK_OFFSET = 128, 6, 32
 READ_MAX = 256
-STAGE_LAPPED = -1
 ffi = FFI()
 
 
@@ -65,7 +64,7 @@ class PoisonedMatcher(Matcher):
         try:
             records = self._log.read(self.position, count) if count > 0 else b""
         except Lapped:
-            return STAGE_LAPPED
+            return StageStatus.LAPPED
         return self.feed(self.position, records) if records or not self.idle else 0
 
     def _poison(self, first: int, records: bytes | bytearray | memoryview) -> int | None:

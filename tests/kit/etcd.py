@@ -7,7 +7,8 @@ from types import TracebackType
 
 import pytest
 
-from replicator.coordinator import CoordinatorConfig, Etcd
+from replicator.coordinator import CoordinatorConfig
+from scripts.drills._etcd import etcd_answers, etcd_command
 from tests.kit.ports import free_port
 from tests.kit.waiting import eventually
 
@@ -42,24 +43,10 @@ class EtcdServer:
         return CoordinatorConfig(**(values | changes))  # type: ignore[arg-type]
 
     def start(self) -> None:
-        client, peer = f"http://{self.endpoint}", f"http://127.0.0.1:{self._peer_port}"
-        command = [self._program, "--name", "one", "--data-dir", str(self._folder / "etcd")]
-        command += ["--listen-client-urls", client, "--advertise-client-urls", client]
-        command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
-        command += ["--initial-cluster", f"one={peer}", "--log-level", "error", "--logger", "zap"]
+        command = etcd_command(self._program, self._folder / "etcd", "127.0.0.1", self.port, self._peer_port)
         with (self._folder / "etcd.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        eventually(self._answers, deadline_s=30, what="etcd answers")
-
-    def _answers(self) -> bool:
-        etcd = Etcd(self.config())
-        try:
-            etcd.view()
-            return True
-        except OSError:
-            return False
-        finally:
-            etcd.close()
+        eventually(lambda: etcd_answers(self.config()), deadline_s=30, what="etcd answers")
 
     def kill(self) -> None:
         if self.process is not None:

@@ -20,12 +20,18 @@
 
 #define TURNS_DEFAULT 60000
 #define TURNS_QUICK 10000
+#define PROOFS_NS UINT64_C(10000000000)        /* what must be seen is waited for at most so long */
+#define BURST 16                               /* requests of the flooder; it may send 8 in 20 ms */
+#define BURST_EVERY_NS UINT64_C(4000000)
 #define SOURCE 2
 #define SESSIONS 6
 #define DROP_COPY_SESSION SESSIONS
+#define FLOODER_SESSION 2 /* of client 0 alone, who does nothing wrong but too much */
+#define FLOODER_KEY "FLOODER" /* never revoked, not an administrator's */
 #define ACCOUNT 7
 #define RINGS 3
 #define CLIENTS 8
+#define TERMINATE_CODES 32
 #define INGRESS_SLOTS 32
 #define REPORT_SLOTS 256
 
@@ -47,7 +53,10 @@ static struct {
     uint64_t account_numbers[RINGS];
     uint64_t in_seq, random, frames_seen, logons, version;
     int64_t cursor;
+    uint64_t burst_due_ns;
+    uint64_t terminated[TERMINATE_CODES]; /* clients told so, by code */
     bool asleep, announced;
+    bool calm; /* nobody is lapped or asleep: a connection may live long */
 } fuzz;
 
 static uint64_t random_below(uint64_t bound)
@@ -108,10 +117,12 @@ static void put_report(ring_t *ring, uint32_t partition, uint32_t session, uint1
 static void answer_key(const log_slot_t *slot)
 {
     const key_query_t *query = (const key_query_t *)slot->block;
-    key_reply_t reply = {.request_id = query->request_id, .account_id = ACCOUNT, .permissions = (uint16_t)random_below(32)};
+    bool flooder = memcmp(query->access_key_id, FLOODER_KEY, sizeof(FLOODER_KEY)) == 0;
+    uint16_t permissions = flooder ? PERMISSIONS_TRADE : (uint16_t)random_below(PERMISSIONS_MASK + 1);
+    key_reply_t reply = {.request_id = query->request_id, .account_id = ACCOUNT, .permissions = permissions};
     query_end_t end = {.request_id = query->request_id, .ref_template_id = TEMPLATE_KEY_QUERY};
 
-    if (random_below(8) != 0)
+    if (flooder || random_below(8) != 0)
         put_report(&fuzz.reply, 0, slot->session, TEMPLATE_KEY_REPLY, false, &reply);
     put_report(&fuzz.reply, 0, slot->session, TEMPLATE_QUERY_END, false, &end);
 }
@@ -221,7 +232,7 @@ static void exchange_step(void)
 static void random_reports(void)
 {
     static const uint16_t templates[] = {202, 203, 205, 212, 219, 215, 999};
-    uint64_t count = random_below(64) == 0 ? random_below(5 * REPORT_SLOTS) : random_below(4);
+    uint64_t count = !fuzz.calm && random_below(64) == 0 ? random_below(5 * REPORT_SLOTS) : random_below(4);
 
     fuzz.in_seq++;
     for (uint64_t i = 0; i < count; i++) {
@@ -230,7 +241,7 @@ static void random_reports(void)
         const admin_ack_t revoked = {.ref_template_id = TEMPLATE_KEY_REVOKE};
         if (random_below(2) == 0)
             put_report(&fuzz.reports[partition], partition, session, TEMPLATE_ORDER_EXECUTED, true, &executed);
-        else if (random_below(40) == 0)
+        else if (random_below(8) == 0)
             put_report(&fuzz.reports[0], 0, 1, TEMPLATE_ADMIN_ACK, true, &revoked);
         else
             put_report(&fuzz.reports[partition], partition, session, templates[random_below(7)], random_below(4) != 0, NULL);
@@ -291,9 +302,9 @@ static size_t put_frame(uint8_t *target, uint16_t template_id, uint16_t flags, u
     return FRAME_HEADER_SIZE + length;
 }
 
-static size_t logon_frames(client_t *client, uint8_t *target)
+static size_t logon_frames(client_t *client, uint32_t session, uint8_t *target)
 {
-    uint32_t session = client->session = 2 + (uint32_t)random_below(SESSIONS - 1);
+    client->session = session;
     negotiate_t negotiate = {.session_id = session, .session_ver_id = ++fuzz.version, .timestamp = wall_ns()};
     establish_t establish = {.session_id = session,
                              .keep_alive_interval_ms = 1000,
@@ -301,6 +312,10 @@ static size_t logon_frames(client_t *client, uint8_t *target)
                              .timestamp = wall_ns() + 1,
                              .next_seq_no = 1,
                              .recover_from_seq_no = random_below(3)};
+    if (session == FLOODER_SESSION) {
+        memcpy(negotiate.access_key_id, FLOODER_KEY, sizeof(FLOODER_KEY));
+        memcpy(establish.access_key_id, FLOODER_KEY, sizeof(FLOODER_KEY));
+    }
     size_t size = put_frame(target, TEMPLATE_NEGOTIATE, 0, 0, &negotiate);
     return size + put_frame(target + size, TEMPLATE_ESTABLISH, 0, 0, &establish);
 }
@@ -333,7 +348,8 @@ static size_t request_frame(const client_t *client, uint8_t *target)
 static void client_write(client_t *client)
 {
     uint8_t stream[4096];
-    size_t size = random_below(client->session == 0 ? 2 : 60) == 0 ? logon_frames(client, stream) : 0;
+    uint32_t session = FLOODER_SESSION + 1 + (uint32_t)random_below(SESSIONS - FLOODER_SESSION);
+    size_t size = random_below(client->session == 0 ? 2 : 60) == 0 ? logon_frames(client, session, stream) : 0;
 
     if (size == 0 && client->session == 0 && random_below(8) != 0)
         return;
@@ -349,7 +365,7 @@ static void client_write(client_t *client)
     (void)!send(client->fd, stream, size, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-static void check_frame(client_t *client, const frame_header_t *header)
+static void check_frame(client_t *client, const frame_header_t *header, const uint8_t *block)
 {
     uint32_t partition = header->flags >> FRAME_FLAG_PARTITION_SHIFT;
 
@@ -361,6 +377,11 @@ static void check_frame(client_t *client, const frame_header_t *header)
     INVARIANT(partition < RINGS || header->template_id == TEMPLATE_RETRANSMIT_REJECT); /* which repeats what was asked */
     if (header->template_id == TEMPLATE_ESTABLISH_ACK)
         memset(client->last, 0, sizeof(client->last));
+    if (header->template_id == TEMPLATE_TERMINATE) {
+        uint8_t code = block[offsetof(terminate_t, code)];
+        INVARIANT(code < TERMINATE_CODES);
+        fuzz.terminated[code]++;
+    }
     if (header->seq_num == 0 || (header->flags & FRAME_FLAG_POSS_RETRANS) != 0)
         return;
     INVARIANT(partition < RINGS);
@@ -387,11 +408,35 @@ static void client_read(client_t *client)
         memcpy(&header, client->received + at, sizeof(header));
         if (client->received_length - at < header.message_length)
             break;
-        check_frame(client, &header);
+        check_frame(client, &header, client->received + at + FRAME_HEADER_SIZE);
         at += header.message_length;
     }
     client->received_length -= at;
     memmove(client->received, client->received + at, client->received_length);
+}
+
+/* Whole and valid requests, far more than it may: refused, then not read, in the end cut off. */
+static void flooder_step(client_t *client)
+{
+    uint8_t stream[4096];
+    size_t size = 0;
+
+    if (client->fd < 0) {
+        client_open(client);
+        return;
+    }
+    client_read(client);
+    if (client->fd < 0 || wall_ns() < fuzz.burst_due_ns)
+        return;
+    if (client->session == 0)
+        size = logon_frames(client, FLOODER_SESSION, stream);
+    const new_order_single_t order = {.price = 5, .order_qty = 1, .instrument_id = 1, .side = SIDE_BUY, .ord_type = 2,
+                                      .time_in_force = 1};
+    for (int i = 0; i < BURST; i++)
+        size += put_frame(stream + size, TEMPLATE_NEW_ORDER_SINGLE, 0, 1 + random_below(2000), &order);
+    if (send(client->fd, stream, size, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t)size)
+        client_close(client); /* half a frame: the next one would not be whole */
+    fuzz.burst_due_ns = wall_ns() + BURST_EVERY_NS;
 }
 
 static void client_step(client_t *client)
@@ -457,16 +502,30 @@ static void start(void)
 
 static void turn(void)
 {
-    client_step(&fuzz.clients[random_below(CLIENTS)]);
+    client_t *client = &fuzz.clients[random_below(CLIENTS)];
+
+    if (client == &fuzz.clients[0])
+        flooder_step(client);
+    else
+        client_step(client);
     INVARIANT(server_poll(fuzz.server, 64) >= 0);
     if (random_below(500) == 0)
-        fuzz.asleep = !fuzz.asleep;
+        fuzz.asleep = !fuzz.asleep && !fuzz.calm;
     if (!fuzz.asleep && random_below(4) != 0)
         exchange_step();
     if (random_below(8) == 0)
         random_reports();
     if (random_below(2) == 0)
         check_signatures();
+}
+
+/* That a flood and a revoked key have ended connections whose clients were told why. */
+static bool proven(void)
+{
+    const server_counters_t *counters = server_counters(fuzz.server);
+
+    return counters->floods > 0 && counters->keys_revoked > 0 && fuzz.terminated[TERMINATE_CODE_FLOOD] > 0 &&
+           fuzz.terminated[TERMINATE_CODE_CREDENTIALS_REVOKED] > 0;
 }
 
 /* Everybody leaves; then as many as there is room for must be able to come again. */
@@ -518,6 +577,10 @@ int main(int count, char **arguments)
     for (long i = 0; i < turns; i++)
         turn();
     const server_counters_t *counters = server_counters(fuzz.server);
+    /* A flood takes real time, and a connection that lives that long. */
+    fuzz.calm = true;
+    for (uint64_t end = wall_ns() + PROOFS_NS; !proven() && wall_ns() < end;)
+        turn();
     printf("%llu revoked, %llu floods, %llu connections, %llu logons, %llu requests, %llu rejected, %llu malformed, %llu frames out, %llu slow, %llu full, "
            "%llu superseded, %llu retransmissions, %llu refused, %llu laps\n",
            (unsigned long long)counters->keys_revoked, (unsigned long long)counters->floods,
@@ -532,6 +595,9 @@ int main(int count, char **arguments)
     INVARIANT(counters->malformed > 0);
     INVARIANT(fuzz.frames_seen > 0);
     INVARIANT(fuzz.announced);
+    INVARIANT(proven());
+    INVARIANT(fuzz.terminated[TERMINATE_CODE_FLOOD] <= counters->floods);
+    INVARIANT(fuzz.terminated[TERMINATE_CODE_CREDENTIALS_REVOKED] <= counters->keys_revoked);
     check_places_are_free();
     stop();
     return 0;

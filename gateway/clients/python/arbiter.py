@@ -63,6 +63,10 @@ class Arbiter:
         self._asked_at: float | None = None
         self._asked = 0
 
+    def concerns(self, data: bytes) -> bool:
+        """Whether a datagram says that it is a packet of this channel, of whichever generation."""
+        return len(data) >= MOLD_HEADER.size and data.startswith(self.session[:CHANNEL_SIZE].encode())
+
     def packet(self, data: bytes, now: float) -> Iterator[tuple[int, bytes]]:
         """Take a datagram; yield (number, message) that are due. Raises MalformedPacket or NewSession."""
         session, first, count, messages = parse_packet(data)

@@ -293,7 +293,8 @@ class MarketFeed:
         try:
             while True:
                 data = receiver.recv(DATAGRAM_MAX)
-                if receiver is not self._asker:
+                # What strangers or other channels send to our ports does not say that the lines are alive.
+                if receiver is not self._asker and self._arbiter.concerns(data):
                     self._heard_at = time.monotonic()
                 self._inbox.put_nowait((None, data))
         except (BlockingIOError, ConnectionRefusedError, asyncio.QueueFull):

@@ -114,6 +114,19 @@ def test_who_goes_on_is_first_not_read_and_then_cut_off(make_site: MakeSite) -> 
     assert site.server.counters()["floods"] == 1
 
 
+def test_who_is_refused_a_little_for_long_is_not_cut_off(make_site: MakeSite) -> None:
+    site = make_site(throttle_count=20, throttle_interval_ms=50)
+    client = site.logged_on()
+    refused = 0
+    for burst in range(15):
+        client.raw(orders(30 * burst + 1, 30))
+        refused += sum(code != 0 for code in codes(client, 30))
+        time.sleep(0.05)  # an interval: the bucket is full again
+
+    assert refused > 0
+    assert site.server.counters()["floods"] == 0
+
+
 def test_a_flood_is_not_read_while_others_are_answered(make_site: MakeSite) -> None:
     site = make_site(throttle_count=2, throttle_interval_ms=60_000)
     site.exchange.sessions[OTHER_SESSION] = FakeSession(account=ACCOUNT)

@@ -310,6 +310,31 @@ def test_a_dead_line_is_made_up_for_by_the_other_and_two_by_the_replay_server() 
     play(scene)
 
 
+def test_what_strangers_send_is_no_sign_that_the_lines_are_alive() -> None:
+    async def scene(market: Market) -> None:
+        market.network.dead = [True, True]
+        strange = [b"hello", packet(1, b"x", session=b"BR002TEST1"), packet(7, session=b"XX001TEST1")]
+
+        async def disturb() -> None:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+                while True:
+                    for port in market.network.ports:
+                        for data in strange:
+                            stranger.sendto(data, ("127.0.0.1", port))
+                    await asyncio.sleep(0.001)
+
+        async with market.client() as client:
+            disturbing = asyncio.create_task(disturb())
+            await market.until(lambda: client.snapshots == 1)
+            await market.trade(300, seed=1)
+            await market.same(client)
+            assert not client.live
+            assert client.rejoined == 0
+            disturbing.cancel()
+
+    play(scene)
+
+
 def test_without_lines_everything_comes_over_tcp() -> None:
     async def scene(market: Market) -> None:
         async with market.client(lines=False) as client:
