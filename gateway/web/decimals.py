@@ -38,14 +38,14 @@ def parse(text: str) -> tuple[int, int]:
 def to_units(text: str, exponent: int) -> int:
     """Return the number of units of 10^exponent in `text`. Raises NotANumber, TooFine."""
     mantissa, own = parse(text)
+    return units_of(mantissa, own, exponent, text)
+
+
+def units_of(mantissa: int, own: int, exponent: int, text: str) -> int:
+    """Return the number of units of 10^exponent in mantissa x 10^own, the number `text`. Raises TooFine."""
     if own >= exponent:
         return int(mantissa * 10 ** (own - exponent))
     units, rest = divmod(mantissa, int(10 ** (exponent - own)))
     if rest:
         raise TooFine(text)
     return units
-
-
-def places(text: str) -> int:
-    """Return how many decimals the number has, without trailing zeros. Raises NotANumber."""
-    return -parse(text)[1]
