@@ -182,7 +182,7 @@ class CoreLink(BullringClient):
 
     def place_single(self, order: SingleOrder, block: bytes, details: wire.OrderDetails | None) -> None:
         """Send one NewOrderSingle, with the text that belongs to it; `order` is told. Raises CoreUnavailable."""
-        if not self.established or self._link is None:
+        if not self.established or not isinstance(self._link, _CoreConnection):
             raise CoreUnavailable("the session to the exchange is not bound")
         seq_num = self._own.next_seq
         now_ns = self._wall_ns()
@@ -193,7 +193,7 @@ class CoreLink(BullringClient):
         order.until = asyncio.get_running_loop().time() + ANSWER_TIMEOUT_S
         self._singles[seq_num] = order
         self._own.next_seq = seq_num + 1
-        self._link.send(frames + FRAME_HEADER.pack(*_ORDER_PREFIX, seq_num, now_ns) + block)
+        self._link.post(frames + FRAME_HEADER.pack(*_ORDER_PREFIX, seq_num, now_ns) + block)
 
     def order_accepted(self, flags: int, seq_num: int, data: bytes, offset: int) -> bool:
         """Take an OrderAccepted that a single order waits for; False: it has to go the general way."""
@@ -273,6 +273,20 @@ class _CoreConnection(_Link):
     def __init__(self, core: CoreLink) -> None:
         super().__init__(core)
         self._core = core
+        self._posted: list[bytes] = []
+
+    def post(self, frame: bytes) -> None:
+        """Send at the end of this turn of the loop, with what else is posted in it; or before the next send()."""
+        if not self._posted:
+            asyncio.get_running_loop().call_soon(self.send, b"")
+        self._posted.append(frame)
+
+    def send(self, frame: bytes) -> None:
+        if self._posted:
+            frame = b"".join((*self._posted, frame))
+            self._posted.clear()
+        if frame:
+            super().send(frame)
 
     def data_received(self, data: bytes) -> None:
         if self._reader.pending_bytes:  # the rest of a frame

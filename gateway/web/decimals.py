@@ -1,9 +1,11 @@
 """Decimal text <-> whole units, exactly. No float comes near a price, a quantity or money."""
 
+import functools
 import re
 
 NUMBER = r"^([0-9]{1,20})(\.[0-9]{1,20})?$"
 DECIMALS = 8  # what prices and quantities are shown with, unless an asset is finer
+TEXTS_CACHED = 16384
 _NUMBER = re.compile(NUMBER)
 
 
@@ -15,6 +17,7 @@ class TooFine(ValueError):
     """The number is no whole multiple of the unit."""
 
 
+@functools.lru_cache(TEXTS_CACHED)
 def to_text(units: int, exponent: int, decimals: int = DECIMALS) -> str:
     """Return units x 10^exponent with at least `decimals` decimals, more where the unit is finer."""
     places = max(decimals, -exponent)

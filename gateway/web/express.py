@@ -36,6 +36,7 @@ from ringbuf.wire import messages as wire
 HELD_S = 1.0  # how long the rest of a request is waited for before aiohttp gets what there is
 HELD_BYTES_MAX = 8192
 PLACE_WEIGHT = 1
+_OK = "HTTP/1.1 200 OK\r\n"
 _HEAD_END = b"\r\n\r\n"
 _SIZE = re.compile(rb"\r\ncontent-length[ \t]*:[ \t]*([0-9]{1,9})[ \t]*\r\n")
 _BEYOND = (b"transfer-encoding", b"upgrade", b"expect")  # a head that has one: what follows is not simply a body
@@ -172,10 +173,10 @@ class ExpressLane:
         return f"{text}X-MBX-ORDER-COUNT-10S: {counted.ten_seconds}\r\nX-MBX-ORDER-COUNT-1D: {counted.day}\r\n"
 
     def _answer(self, order: _Order, status: int, body: bytes, headers: str) -> None:
+        line = _OK if status == 200 else f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
         close = "Connection: close\r\n" if order.close else ""
-        reason = HTTPStatus(status).phrase
         head = (
-            f"HTTP/1.1 {status} {reason}\r\n{headers}Content-Type: {UTF8}\r\nContent-Length: {len(body)}\r\n"
+            f"{line}{headers}Content-Type: {UTF8}\r\nContent-Length: {len(body)}\r\n"
             f"Date: {rfc822_formatted_time()}\r\nServer: {SERVER_SOFTWARE}\r\n{close}\r\n"
         )
         order.connection.answer(order, head.encode() + body)
