@@ -12,6 +12,7 @@ from aiohttp.log import web_logger
 from gateway.web.config import WebConfig
 from gateway.web.core_link import CoreLink, InputReader
 from gateway.web.endpoints import ENDPOINTS
+from gateway.web.express import ExpressLane, ExpressSite
 from gateway.web.gateway import Gateway
 from gateway.web.guard import HeadGuard
 from gateway.web.listen_keys import PATTERN as LISTEN_KEY
@@ -42,6 +43,7 @@ class WebGateway:
         self._config = config
         self.gateway = Gateway(config, core=core, inputs=inputs, live=live)
         self.metrics = Metrics(config.number)
+        self.lane = ExpressLane(self.gateway, self.metrics, web_logger)
         self._guard = HeadGuard()
         self._guard_task: asyncio.Task[None] | None = None
         self.streams = UserStreams(self.gateway)
@@ -87,14 +89,10 @@ class WebGateway:
             max_field_size=HEADER_BYTES_MAX, shutdown_timeout=SHUTDOWN_S,
         )  # fmt: skip
         await self._runner.setup()
-        site = web.TCPSite(
-            self._runner,
-            self._config.host,
-            self._config.port,
-            reuse_port=True,
-            backlog=BACKLOG,
+        site = ExpressSite(
+            self._runner, self.lane, self._config.host, self._config.port, reuse_port=True, backlog=BACKLOG,
             ssl_context=self._tls(),
-        )
+        )  # fmt: skip
         await site.start()
         self._guard_task = asyncio.create_task(self._guard.run(self._runner.server))
 
@@ -117,6 +115,7 @@ class WebGateway:
             **self.gateway.numbers(),
             **self.market.numbers(),
             "silent_closed": self._guard.closed,
+            "express_orders": self.lane.orders,
             "socket_connections": self.sockets.count,
             "socket_slow_closed": self.sockets.slow,
             "user_subscriptions": self.streams.count,

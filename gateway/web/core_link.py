@@ -12,16 +12,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from gateway.clients.python.client import BullringClient, LogonRefused, Report, ReportGap, SessionLost
+from gateway.clients.python.client import BullringClient, LogonRefused, Report, ReportGap, SessionLost, _Link
 from gateway.clients.python.signing import HmacSigner, Signer
 from gateway.web.history import BLOCK_OFFSET, REPORT_SLOT, SLOT_SIZE
 from journaler.reader import ReportArchive
 from ringbuf import Lapped, Ring
 from ringbuf.wire import messages as wire
 from ringbuf.wire.base import WireMessage
-from ringbuf.wire.codec import encode_frame
+from ringbuf.wire.codec import FRAME_HEADER, FRAME_HEADER_SIZE, SOFH_ENCODING_TYPE, encode_frame
 from ringbuf.wire.messages import FrameFlag
 
 REPORT_SEQ_MASK = (1 << 56) - 1
@@ -34,6 +34,12 @@ SWEEP_S = 0.5
 CREDENTIALS_S = 1.0
 NO_SIGNER = HmacSigner("", b"")  # until there are credentials
 ANSWER_TIMEOUT_S = 10.0
+_ORDER_PREFIX = (
+    FRAME_HEADER_SIZE + wire.NewOrderSingle.BLOCK_LENGTH, SOFH_ENCODING_TYPE, wire.NewOrderSingle.BLOCK_LENGTH,
+    wire.NewOrderSingle.TEMPLATE_ID, wire.SCHEMA_ID, wire.SCHEMA_VERSION, 0,
+)  # fmt: skip
+_ACCEPTED_SIZE = FRAME_HEADER_SIZE + wire.OrderAccepted.BLOCK_LENGTH
+_REF_SEQ_NUM = wire.OrderAccepted.__match_args__.index("ref_seq_num")
 
 
 class CoreUnavailable(ConnectionError):
@@ -63,6 +69,27 @@ class _Pending:
     until: float
     answers: dict[int, list[Answer]] = field(default_factory=dict)
 
+    def lost(self, why: str) -> bool:
+        if self.done.done():
+            return False
+        self.done.set_exception(OutcomeUnknown(why))
+        return True
+
+
+class SingleOrder(Protocol):
+    """Who waits for the first report of one new order, without a future of its own."""
+
+    until: float
+
+    def accepted(self, partition: int, report: tuple[int, ...]) -> None:
+        """It was accepted; `report` has the fields of OrderAccepted, in the schema's order."""
+
+    def answered(self, answer: Answer) -> None:
+        """Another report answers it."""
+
+    def lost(self, why: str) -> bool:
+        """No answer will come; whether that was news."""
+
 
 Credentials = Callable[[], Awaitable[tuple[int, Signer] | None]]
 
@@ -79,6 +106,7 @@ class CoreLink(BullringClient):
         self._reports = _Delivery(self)
         self._partitions = partitions
         self._pending: dict[int, _Pending] = {}
+        self._singles: dict[int, SingleOrder] = {}
         self._lost_event = asyncio.Event()
         self.bound = asyncio.Event()  # set once the session has been bound the first time
         self.unknown_outcomes = 0
@@ -108,10 +136,11 @@ class CoreLink(BullringClient):
         while True:
             await asyncio.sleep(SWEEP_S)
             now = asyncio.get_running_loop().time()
-            for pending in list(self._pending.values()):
-                if pending.until < now and not pending.done.done():
-                    self.unknown_outcomes += 1
-                    pending.done.set_exception(OutcomeUnknown("no answer in time"))
+            late = [seq_num for seq_num, order in self._singles.items() if order.until < now]
+            given_up: list[_Pending | SingleOrder] = [each for each in self._pending.values() if each.until < now]
+            given_up += [self._singles.pop(seq_num) for seq_num in late]
+            for waiting in given_up:
+                self.unknown_outcomes += waiting.lost("no answer in time")
 
     async def _ready_to_sign(self) -> bool:
         if self.session_id == 0:
@@ -151,6 +180,45 @@ class CoreLink(BullringClient):
                 self._pending.pop(seq_num, None)
         return [answers.get(first + index, []) for index in range(len(messages))]
 
+    def place_single(self, order: SingleOrder, block: bytes, details: wire.OrderDetails | None) -> None:
+        """Send one NewOrderSingle, with the text that belongs to it; `order` is told. Raises CoreUnavailable."""
+        if not self.established or not isinstance(self._link, _CoreConnection):
+            raise CoreUnavailable("the session to the exchange is not bound")
+        seq_num = self._own.next_seq
+        now_ns = self._wall_ns()
+        frames = b""
+        if details is not None:
+            frames = encode_frame(details, seq_num=seq_num, flags=FrameFlag.MORE, sending_time=now_ns)
+            seq_num += 1
+        order.until = asyncio.get_running_loop().time() + ANSWER_TIMEOUT_S
+        self._singles[seq_num] = order
+        self._own.next_seq = seq_num + 1
+        self._link.post(frames + FRAME_HEADER.pack(*_ORDER_PREFIX, seq_num, now_ns) + block)
+
+    def order_accepted(self, flags: int, seq_num: int, data: bytes, offset: int) -> bool:
+        """Take an OrderAccepted that a single order waits for; False: it has to go the general way."""
+        report = wire.OrderAccepted.STRUCT.unpack_from(data, offset)
+        order = self._singles.get(report[_REF_SEQ_NUM])
+        partition = flags >> 8
+        flow = self._flows.get(partition)
+        if order is None or flow is None or not flow.in_order(seq_num):
+            return False
+        del self._singles[report[_REF_SEQ_NUM]]
+        self._own.taken(report[_REF_SEQ_NUM])
+        order.accepted(partition, report)
+        return True
+
+    async def _link_to(self, host: str, port: int) -> _Link:
+        loop = asyncio.get_running_loop()
+        try:
+            _, link = await loop.create_connection(lambda: _CoreConnection(self), host, port, ssl=self._tls)
+        except OSError as error:
+            raise ConnectionError(f"{host}:{port}: {error}") from error
+        return link
+
+    def uses(self, link: _Link) -> bool:
+        return link is self._link
+
     def new_request_id(self) -> int:
         """Return an id for a query that no other query has."""
         return self._request()
@@ -165,6 +233,11 @@ class CoreLink(BullringClient):
     def _answered_request(self, item: Report) -> None:
         report = item.message
         seq_num = getattr(report, "ref_seq_num", 0)
+        single = self._singles.get(seq_num)
+        if single is not None and not isinstance(report, wire.OrderPrevented):
+            del self._singles[seq_num]
+            single.answered(Answer(item.partition, report))
+            return
         pending = self._pending.get(seq_num)
         if pending is None or isinstance(report, wire.OrderPrevented):
             return
@@ -181,16 +254,59 @@ class CoreLink(BullringClient):
             pending.done.set_result(pending.answers)
 
     def _fail_pending(self) -> None:
-        waiting, self._pending = self._pending, {}
-        for pending in waiting.values():
-            if not pending.done.done():
-                self.unknown_outcomes += 1
-                pending.done.set_exception(OutcomeUnknown("the connection to the exchange was lost"))
+        waiting: list[_Pending | SingleOrder] = [*self._pending.values(), *self._singles.values()]
+        self._pending, self._singles = {}, {}
+        for each in waiting:
+            self.unknown_outcomes += each.lost("the connection to the exchange was lost")
 
     def _not_applied(self, message: wire.NotApplied) -> None:
         """Cannot be on one healthy connection: begin anew rather than send again."""
         if self._link is not None:
             self._link.close()
+
+
+class _CoreConnection(_Link):
+    """The connection to the core: an OrderAccepted in its turn, most of what comes, is not made an object of."""
+
+    _core: CoreLink
+
+    def __init__(self, core: CoreLink) -> None:
+        super().__init__(core)
+        self._core = core
+        self._posted: list[bytes] = []
+
+    def post(self, frame: bytes) -> None:
+        """Send at the end of this turn of the loop, with what else is posted in it; or before the next send()."""
+        if not self._posted:
+            asyncio.get_running_loop().call_soon(self.send, b"")
+        self._posted.append(frame)
+
+    def send(self, frame: bytes) -> None:
+        if self._posted:
+            frame = b"".join((*self._posted, frame))
+            self._posted.clear()
+        if frame:
+            super().send(frame)
+
+    def data_received(self, data: bytes) -> None:
+        if self._reader.pending_bytes:  # the rest of a frame
+            super().data_received(data)
+            return
+        at, end = 0, len(data)
+        while end - at >= _ACCEPTED_SIZE and self._core.uses(self):
+            length, encoding, _, template, schema, _, flags, seq_num, _ = FRAME_HEADER.unpack_from(data, at)
+            if encoding != SOFH_ENCODING_TYPE or not 0 < length <= end - at:
+                break  # for the general reader, whatever it is
+            if (
+                template != wire.OrderAccepted.TEMPLATE_ID or length != _ACCEPTED_SIZE or schema != wire.SCHEMA_ID
+                or not self._core.order_accepted(flags, seq_num, data, at + FRAME_HEADER_SIZE)
+            ):  # fmt: skip
+                super().data_received(data[at : at + length])
+            at += length
+        if at < end:
+            super().data_received(data[at:])
+        else:
+            self.received_at = asyncio.get_running_loop().time()
 
 
 class _Delivery(asyncio.Queue[Report | ReportGap | SessionLost]):
@@ -214,6 +330,11 @@ class InputReader:
     def published(self) -> dict[int, int]:
         """Return how many reports of each partition there are now."""
         return {partition: ring.published for partition, ring in self._reports.items()}
+
+    def alone(self, partition: int, report_seq: int) -> bool:
+        """Whether a report is the last one of its input: nothing else has happened, and nothing will."""
+        slots = self._slots(partition, report_seq, 1)
+        return bool(slots) and bool(_head(slots[0])[1] & FLAG_LAST_OF_INPUT)
 
     async def after(self, answer: Answer) -> list[WireMessage]:
         """Return an answer and the reports of the same input behind it; waits until the input has ended."""

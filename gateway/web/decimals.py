@@ -1,9 +1,11 @@
 """Decimal text <-> whole units, exactly. No float comes near a price, a quantity or money."""
 
+import functools
 import re
 
 NUMBER = r"^([0-9]{1,20})(\.[0-9]{1,20})?$"
 DECIMALS = 8  # what prices and quantities are shown with, unless an asset is finer
+TEXTS_CACHED = 16384
 _NUMBER = re.compile(NUMBER)
 
 
@@ -15,6 +17,7 @@ class TooFine(ValueError):
     """The number is no whole multiple of the unit."""
 
 
+@functools.lru_cache(TEXTS_CACHED)
 def to_text(units: int, exponent: int, decimals: int = DECIMALS) -> str:
     """Return units x 10^exponent with at least `decimals` decimals, more where the unit is finer."""
     places = max(decimals, -exponent)
@@ -38,14 +41,14 @@ def parse(text: str) -> tuple[int, int]:
 def to_units(text: str, exponent: int) -> int:
     """Return the number of units of 10^exponent in `text`. Raises NotANumber, TooFine."""
     mantissa, own = parse(text)
+    return units_of(mantissa, own, exponent, text)
+
+
+def units_of(mantissa: int, own: int, exponent: int, text: str) -> int:
+    """Return the number of units of 10^exponent in mantissa x 10^own, the number `text`. Raises TooFine."""
     if own >= exponent:
         return int(mantissa * 10 ** (own - exponent))
     units, rest = divmod(mantissa, int(10 ** (exponent - own)))
     if rest:
         raise TooFine(text)
     return units
-
-
-def places(text: str) -> int:
-    """Return how many decimals the number has, without trailing zeros. Raises NotANumber."""
-    return -parse(text)[1]

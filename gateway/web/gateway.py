@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import random
 import secrets
 import time
 from collections.abc import Callable
@@ -51,6 +52,7 @@ class Gateway:
         self.on_events: list[Callable[[], None]] = []
         self._store: StoreReader | None = None
         self._reference_of: tuple[int, int] = (-1, -1)
+        self._random = random.Random(secrets.randbits(256))
         self._hash_key = config.hash_seed.to_bytes(8, "little")
         self._tasks: list[asyncio.Task[None]] = []
         self.started_ns = time.time_ns()
@@ -236,7 +238,7 @@ class Gateway:
 
     def new_client_id(self) -> str:
         """Return a client id for an order that came without: a number, which needs no text in the log."""
-        return str(secrets.randbits(62) | 1 << 61)
+        return str(self._random.getrandbits(62) | 1 << 61)
 
     def text_number(self, account: int, text: str) -> int:
         """Return the number that stands for a text where the log has no room for it, and tell history."""

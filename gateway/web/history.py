@@ -6,8 +6,9 @@ the reports whose cause is in what was fed. Reports of different partitions are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from operator import attrgetter
 from struct import Struct
 from typing import Any
 
@@ -363,11 +364,11 @@ class HistoryBuilder:
         store.put_orders(self._dirty_orders.values())
         store.drop_orders(self._dropped)
         store.put_lists(self._dirty_lists.values())
-        store.put_rows("fills", [_values(fill) for fill in self._fills])
-        store.put_rows("trades", [_values(trade) for trade in self._trades])
+        store.put_rows("fills", list(map(_FILL, self._fills)))
+        store.put_rows("trades", list(map(_TRADE, self._trades)))
         store.put_rows("prevented", self._prevented)
         store.put_rows("amendments", self._amendments)
-        store.put_rows("events", [_values(event) for event in self._events])
+        store.put_rows("events", list(map(_EVENT, self._events)))
         store.put_rows("counters", [(*counter, self._counters[counter]) for counter in self._dirty_counters])
         store.put_rows("texts", self._new_texts)
         refused = [(session, seq_num, order.row()) for (session, seq_num), order in self._refused.items()]
@@ -381,8 +382,9 @@ class HistoryBuilder:
             batch.clear()
 
 
-def _values(row: Any) -> tuple[Any, ...]:
-    return tuple(getattr(row, name) for name in row.__slots__)
+_FILL: Callable[[Fill], tuple[Any, ...]] = attrgetter(*Fill.__slots__)
+_TRADE: Callable[[Trade], tuple[Any, ...]] = attrgetter(*Trade.__slots__)
+_EVENT: Callable[[Event], tuple[Any, ...]] = attrgetter(*Event.__slots__)
 
 
 def _instrument(message: wire.InstrumentAdd) -> Instrument:

@@ -9,10 +9,12 @@ lines makes room.
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import mmap
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
@@ -22,6 +24,7 @@ from gateway.web.config import LimitsConfig
 LINES = 16384
 LINE = Struct("<Q11I12x")
 PROBES = 8
+KEYS_CACHED = 4096
 MINUTE_S, FIVE_MINUTES_S, TEN_S, DAY_S = 60, 300, 10, 86400
 REFUSALS_BEFORE_BAN = 20
 BAN_LAST_S = 259_200
@@ -46,6 +49,15 @@ class Orders:
     retry_after_s: int = 0
     limit: int = 0
     window: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What has been used, of weight by the key and of orders by the account."""
+
+    weight: int
+    ten_seconds: int
+    day: int
 
 
 class SharedLimits:
@@ -100,6 +112,56 @@ class SharedLimits:
             self._store(line, offset)
             return line[WEIGHT]
 
+    def place(self, address: str, key: str, account: int) -> Placed | None:
+        """Count an order that is about to be sent as a signed request of weight 0. None: something is used up.
+
+        In one step what admit() and give_back() of an address, admit() of a key and orders() count; None counts
+        nothing. A refused order costs weight all the same: charge().
+        """
+        config, now = self._config, int(self._wall_s())
+        weight_max, requests_max = config.weight_per_minute, config.requests_per_5_minutes
+        ten_max, day_max = config.orders_per_10_seconds, config.orders_per_day
+        if not (weight_max or requests_max or ten_max or day_max):
+            return Placed(0, 0, 0)
+        payers = ((f"a{address}", f"a{key}") if weight_max else (f"a{address}",)) if weight_max or requests_max else ()
+        lines = []
+        used = ten = day = 0
+        with self._locked():
+            for payer in payers:
+                line, offset = self._find(_key_of(payer))
+                _turn(line, MINUTE, now // MINUTE_S, (WEIGHT, REFUSALS))
+                _turn(line, FIVE, now // FIVE_MINUTES_S, (REQUESTS,))
+                used = line[WEIGHT] if weight_max else 0
+                if line[BANNED] > now or (weight_max and used + 1 > weight_max):
+                    return None
+                if requests_max and line[REQUESTS] >= requests_max:
+                    return None
+                line[REQUESTS] += 1
+                lines.append((line, offset))
+            if ten_max or day_max:
+                line, offset = self._find(_key_of(f"o{account}"))
+                _turn(line, TEN, now // TEN_S, (ORDERS_TEN,))
+                _turn(line, DAY, now // DAY_S, (ORDERS_DAY,))
+                ten, day = line[ORDERS_TEN] + 1, line[ORDERS_DAY] + 1
+                if (ten_max and ten > ten_max) or (day_max and day > day_max):
+                    return None
+                line[ORDERS_TEN], line[ORDERS_DAY] = ten, day
+                lines.append((line, offset))
+            if len({offset for _, offset in lines}) < len(lines):
+                return None  # two newcomers at one free place; one at a time they find two
+            for line, offset in lines:
+                self._store(line, offset)
+        return Placed(used, ten, day)
+
+    def charge(self, payer: str, weight: int) -> int:
+        """Count weight of a request that has been counted; return what is used."""
+        if not self._config.weight_per_minute:
+            return 0
+        with self._line(f"a{payer}") as (line, offset):
+            line[WEIGHT] = min(line[WEIGHT] + weight, 2**32 - 1)
+            self._store(line, offset)
+            return line[WEIGHT]
+
     def orders(self, account: int, count: int) -> Orders:
         """Count orders that are about to be sent; none of them if they would be too many. 0 only looks."""
         config, now = self._config, int(self._wall_s())
@@ -129,12 +191,40 @@ class SharedLimits:
             line[ORDERS_DAY] = max(0, line[ORDERS_DAY] - count)
             self._store(line, offset)
 
-    def _line(self, name: str) -> _LockedLine:
-        key = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") or 1
-        return _LockedLine(self._fd, self._map, key)
+    @contextmanager
+    def _line(self, name: str) -> Iterator[tuple[list[int], int]]:
+        with self._locked():
+            yield self._find(_key_of(name))
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Nobody else changes the table meanwhile."""
+        fcntl.lockf(self._fd, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._fd, fcntl.LOCK_UN)
+
+    def _find(self, key: int) -> tuple[list[int], int]:
+        """Return the line of a key, found or made, and its place."""
+        oldest, oldest_use = 0, 2**64
+        for probe in range(PROBES):
+            offset = (key + probe) % LINES * LINE.size
+            line = list(LINE.unpack_from(self._map, offset))
+            if line[KEY] == key:
+                return line, offset
+            used = 0 if line[KEY] == 0 else max(line[MINUTE] * MINUTE_S, line[TEN] * TEN_S, line[BANNED])
+            if used < oldest_use:
+                oldest, oldest_use = offset, used
+        return [key, *[0] * 11], oldest
 
     def _store(self, line: list[int], offset: int) -> None:
         LINE.pack_into(self._map, offset, *line)
+
+
+@functools.lru_cache(KEYS_CACHED)
+def _key_of(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") or 1
 
 
 def _turn(line: list[int], which: int, window: int, counts: tuple[int, ...]) -> None:
@@ -142,28 +232,3 @@ def _turn(line: list[int], which: int, window: int, counts: tuple[int, ...]) -> 
         line[which] = window
         for count in counts:
             line[count] = 0
-
-
-class _LockedLine:
-    """The line of a key, found or made, while nobody else changes the table."""
-
-    def __init__(self, fd: int, mapped: mmap.mmap, key: int) -> None:
-        self._fd = fd
-        self._map = mapped
-        self._key = key
-
-    def __enter__(self) -> tuple[list[int], int]:
-        fcntl.lockf(self._fd, fcntl.LOCK_EX)
-        oldest, oldest_use = 0, 2**64
-        for probe in range(PROBES):
-            offset = (self._key + probe) % LINES * LINE.size
-            line = list(LINE.unpack_from(self._map, offset))
-            if line[KEY] == self._key:
-                return line, offset
-            used = 0 if line[KEY] == 0 else max(line[MINUTE] * MINUTE_S, line[TEN] * TEN_S, line[BANNED])
-            if used < oldest_use:
-                oldest, oldest_use = offset, used
-        return [self._key, *[0] * 11], oldest
-
-    def __exit__(self, *_: object) -> None:
-        fcntl.lockf(self._fd, fcntl.LOCK_UN)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from gateway.web.api import CLIENT_ID, Call, Kind, Param
 from gateway.web.auth import to_us
-from gateway.web.decimals import DECIMALS, TooFine, parse, places, to_units
+from gateway.web.decimals import DECIMALS, TooFine, parse, to_units, units_of
 from gateway.web.errors import ApiError, filter_failure, illegal, missing, not_wanted, too_precise
 from gateway.web.orders import POST_ONLY, QUOTE_AMOUNT, STP_MODES, STRATEGY_ID_MAX, STRATEGY_TYPE_MAX, strategy_tag
-from gateway.web.reference import Instrument
+from gateway.web.reference import Instrument, Reference
 from ringbuf.wire import messages as wire
 
 TYPES: dict[str, wire.OrdType] = {
@@ -133,7 +133,7 @@ def build(
         if not 0 < display <= quantity:
             raise ApiError(-2010, "IcebergQty exceeds QTY.", details={"field": "icebergQty", "value": terms.iceberg})
     if price is not None and not by_amount:
-        _check_notional(call, instrument, price, quantity)
+        check_notional(call.gateway.reference, instrument, price, quantity)
     gateway = call.gateway
     client_id = terms.client_id or gateway.new_client_id()
     number = gateway.number_of(client_id)
@@ -203,10 +203,8 @@ def _check_presence(terms: Terms) -> None:
 def price_ticks(instrument: Instrument, text: str, name: str = "price") -> int:
     """Return a price in ticks. Raises ApiError -1111, or -1013 PRICE_FILTER with the nearest valid prices."""
     limits = instrument.limits
-    if places(text) > max(DECIMALS, -instrument.price_exponent):
-        raise too_precise(name, DECIMALS)
     try:
-        ticks = instrument.ticks(text)
+        ticks = _multiple(text, instrument.price_exponent, instrument.tick_size, name)
     except TooFine:
         low = _floor(text, instrument.price_exponent) // instrument.tick_size
         nearest = [instrument.price_text(low), instrument.price_text(low + 1)]
@@ -221,16 +219,25 @@ def price_ticks(instrument: Instrument, text: str, name: str = "price") -> int:
     return ticks
 
 
+def _multiple(text: str, exponent: int, size: int, name: str) -> int:
+    """Return how many steps of `size` units a number is. Raises ApiError -1111, TooFine, NotANumber."""
+    mantissa, own = parse(text)
+    if -own > DECIMALS and own < exponent:
+        raise too_precise(name, DECIMALS)
+    count, rest = divmod(units_of(mantissa, own, exponent, text), size)
+    if rest:
+        raise TooFine(text)
+    return count
+
+
 def _floor(text: str, exponent: int) -> int:
     mantissa, own = parse(text)
     return mantissa // int(10 ** (exponent - own)) if own < exponent else mantissa * int(10 ** (own - exponent))
 
 
 def _lots(instrument: Instrument, text: str, name: str, kind: str = "LOT_SIZE") -> int:
-    if places(text) > max(DECIMALS, -instrument.qty_exponent):
-        raise too_precise(name, DECIMALS)
     try:
-        return instrument.lots(text)
+        return _multiple(text, instrument.qty_exponent, instrument.lot_size, name)
     except TooFine:
         low = _floor(text, instrument.qty_exponent) // instrument.lot_size
         nearest = [instrument.qty_text(low), instrument.qty_text(low + 1)]
@@ -268,10 +275,11 @@ def _quantity(call: Call, instrument: Instrument, terms: Terms) -> int:
     return units
 
 
-def _check_notional(call: Call, instrument: Instrument, price: int, quantity: int) -> None:
+def check_notional(reference: Reference, instrument: Instrument, price: int, quantity: int) -> None:
+    """Raise ApiError -1013 NOTIONAL unless price times quantity is within the pair's limits."""
     limits = instrument.limits
     units = price * quantity * instrument.quote_per_tick_lot
-    text = call.gateway.reference.quote_text
+    text = reference.quote_text
     if units < limits.min_notional or (limits.max_notional and units > limits.max_notional):
         raise filter_failure(
             "NOTIONAL", field="price * quantity", value=text(instrument, units),

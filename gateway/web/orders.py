@@ -5,7 +5,9 @@ Prices are ticks, quantities lots. The same code makes history in its process an
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any
 
 from gateway.web.reference import Instrument, Reference
@@ -118,7 +120,7 @@ class OrderState:
     orig_client_id: str = ""  # of a cancel or amend: the id the order had
 
     def row(self) -> tuple[Any, ...]:
-        return astuple(self)[:-1]
+        return _ROW(self)
 
     @property
     def is_limit_maker(self) -> bool:
@@ -144,6 +146,7 @@ class OrderState:
 
 
 COLUMNS = tuple(field.name for field in fields(OrderState))[:-1]
+_ROW: Callable[[OrderState], tuple[Any, ...]] = attrgetter(*COLUMNS)
 
 
 def client_text(text: str, cl_ord_id: int) -> str:

@@ -5,12 +5,13 @@ The history process keeps them in the store as JSON rows; a worker builds its Re
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from gateway.web.decimals import TooFine, to_text, to_units
+from gateway.web.decimals import to_text
 from ringbuf.wire import messages as wire
 
 # How a market state is called in exchangeInfo.
@@ -22,6 +23,11 @@ STATUS = {
     wire.MarketState.HALTED: "HALT",
     wire.MarketState.CLOSED: "END_OF_DAY",
 }
+
+
+@functools.cache
+def _symbol(native: str) -> str:
+    return re.sub(r"[^A-Z0-9]", "", native.upper())
 
 
 @dataclass(slots=True)
@@ -86,7 +92,7 @@ class Instrument:
     @property
     def symbol(self) -> str:
         """The name clients use: letters and digits only, BTCUSDT."""
-        return re.sub(r"[^A-Z0-9]", "", self.native.upper())
+        return _symbol(self.native)
 
     @property
     def status(self) -> str:
@@ -97,21 +103,6 @@ class Instrument:
 
     def qty_text(self, lots: int) -> str:
         return to_text(lots * self.lot_size, self.qty_exponent)
-
-    def ticks(self, text: str) -> int:
-        """Return the price in ticks. Raises NotANumber, TooFine when it is no multiple of the tick."""
-        return _multiple(text, self.price_exponent, self.tick_size)
-
-    def lots(self, text: str) -> int:
-        """Return the quantity in lots. Raises NotANumber, TooFine when it is no multiple of the lot."""
-        return _multiple(text, self.qty_exponent, self.lot_size)
-
-
-def _multiple(text: str, exponent: int, size: int) -> int:
-    count, rest = divmod(to_units(text, exponent), size)
-    if rest:
-        raise TooFine(text)
-    return count
 
 
 @dataclass(slots=True)

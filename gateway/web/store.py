@@ -163,8 +163,12 @@ class HistoryStore:
 
     def put_orders(self, orders: Iterable[OrderState]) -> None:
         marks = ", ".join("?" * len(COLUMNS))
-        # clientTag and clOrdId use all 64 bits; SQLite's integers are signed.
-        rows = [tuple(_signed(value) for value in order.row()) for order in orders]
+        # clientTag, clOrdId and the idempotency key use all 64 bits; SQLite's integers are signed.
+        rows = [
+            tuple(map(_signed, order.row())) if order.client_tag | order.cl_ord_id | order.idempotency_key >= 1 << 63
+            else order.row()
+            for order in orders
+        ]  # fmt: skip
         self._db.executemany(f"INSERT OR REPLACE INTO orders VALUES ({marks})", rows)
 
     def drop_orders(self, keys: Iterable[tuple[int, int]]) -> None:

@@ -3,7 +3,8 @@
 Starts a quiet exchange with one web worker and, beside it, a process that answers the same request with an empty
 object. One load generator sends the same bytes to both, in interleaved rounds: signed orders made ahead, so that no
 time of the client is measured but sending and reading. One JSON object a line; `ratio` is requests a second over those
-of the empty handler. Orders rest far from the market and are canceled between rounds.
+of the empty handler, `cpu_us` the processor time of a request by process: what a busy machine does not change much.
+Orders rest far from the market and are canceled between rounds.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from scripts.admin.link import AdminLink
 from scripts.config import CHECKOUT, Config, load
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.node import Node
+from scripts.stat import read_processes
 
 READY_S = 60.0
 FUNDS = 10**16  # units of 10^-8
@@ -51,31 +53,41 @@ def run(arguments: Sequence[str]) -> int:
     options = _options(arguments)
     depths = [int(text) for text in options.connections.split(",")]
     results: dict[tuple[str, int], list[dict[str, float]]] = {}
+    spent: dict[tuple[str, int], list[dict[str, float]]] = {}
     root = Path(tempfile.mkdtemp(prefix="bullring-bench-", dir=options.dir))
     refused = 0
     try:
-        with _exchange(root, options.mode) as site, _empty_handler() as empty_port:
+        with _exchange(root, options.mode) as site, _empty_handler() as (empty_port, empty_pid):
             for _ in range(options.rounds):
                 for connections in depths:
-                    for name, port in (("empty", empty_port), ("order", site.port)):
+                    for name, port, pids in (
+                        ("empty", empty_port, {"handler": empty_pid}), ("order", site.port, site.pids)
+                    ):  # fmt: skip
+                        before = _cpu_ns(pids)
                         load_of = uvloop.run(_round(port, site, connections, options.seconds))
                         results.setdefault((name, connections), []).append(load_of.numbers())
+                        count = len(load_of.latencies_ns)
+                        used = {who: (ns - before[who]) / 1000 / count for who, ns in _cpu_ns(pids).items()}
+                        used["client"] = load_of.client_ns / 1000 / count
+                        spent.setdefault((name, connections), []).append(used)
                         refused += load_of.refused if name == "order" else 0
                     site.cancel_all()
     finally:
         shutil.rmtree(root, ignore_errors=True)
     for connections in depths:
         empty, order = (_medians(results[(name, connections)]) for name in ("empty", "order"))
-        line = {"bench": "rest", "connections": connections, "mode": options.mode}
-        print(json.dumps({**line, "case": "empty_aiohttp_handler", **empty}), flush=True)
+        line = {"bench": "rest", "connections": connections, "mode": options.mode, "rounds": options.rounds}
+        cpu = {name: {"cpu_us": _medians(spent[(name, connections)])} for name in ("empty", "order")}
+        print(json.dumps({**line, "case": "empty_aiohttp_handler", **empty, **cpu["empty"]}), flush=True)
         ratio = round(order["requests_per_s"] / empty["requests_per_s"], 3)
-        print(json.dumps({**line, "case": "signed_order", **order, "ratio": ratio, "refused": refused}), flush=True)
+        last = {**order, "ratio": ratio, "refused": refused, **cpu["order"]}
+        print(json.dumps({**line, "case": "signed_order", **last}), flush=True)
     return ExitCode.OK if refused == 0 else ExitCode.INTERNAL
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bullring bench rest", description=__doc__)
-    parser.add_argument("--connections", default="1,16", help="at once, one request each (default %(default)s)")
+    parser.add_argument("--connections", default="1,16,64", help="at once, one request each (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=3.0, help="measured time of one case (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds; medians are printed")
     parser.add_argument("--mode", default="D1", choices=("D0", "D1"), help="durability (default %(default)s)")
@@ -85,9 +97,14 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _medians(rounds: list[dict[str, float]]) -> dict[str, float]:
-    names = rounds[0]
-    return {name: round(statistics.median(each[name] for each in rounds), 1) for name in names} | {
-        "rounds": len(rounds)
+    return {name: round(statistics.median(each[name] for each in rounds), 1) for name in rounds[0]}
+
+
+def _cpu_ns(pids: dict[str, int]) -> dict[str, int]:
+    """Return the processor time of all threads of some processes, by the names given."""
+    return {
+        name: sum(int(task.read_text().split()[0]) for task in Path(f"/proc/{pid}/task").glob("*/schedstat"))
+        for name, pid in pids.items()
     }
 
 
@@ -100,6 +117,7 @@ class Site:
     def __init__(self, config: Config) -> None:
         node = Node.load(config.run_dir)
         self.port = node.web_port
+        self.pids = {process["name"]: int(process["pid"]) for process in read_processes(node)}
         with AdminLink.open(config) as link:
             account = create_account(link)
             for asset in link.assets().values():
@@ -181,13 +199,15 @@ def _serve_nothing(port_pipe: Any) -> None:
 
 
 @contextmanager
-def _empty_handler() -> Iterator[int]:
+def _empty_handler() -> Iterator[tuple[int, int]]:
+    """Start the reference; yield its port and its process id."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve_nothing, args=(theirs,), daemon=True)
     process.start()
     try:
-        yield int(ours.recv())
+        assert process.pid is not None
+        yield int(ours.recv()), process.pid
     finally:
         process.terminate()
         process.join(JOIN_S)
@@ -203,6 +223,7 @@ class Load:
         self.latencies_ns: list[int] = []
         self.refused = 0
         self.seconds = 0.0
+        self.client_ns = 0
 
     def numbers(self) -> dict[str, float]:
         ordered = sorted(self.latencies_ns)
@@ -269,10 +290,10 @@ async def _round(port: int, site: Site, connections: int, seconds: float) -> Loa
     def take() -> bytes | None:
         return ahead.pop() if ahead and loop.time() < end else None
 
-    started = loop.time()
+    started, started_ns = loop.time(), time.process_time_ns()
     opened = [
         await loop.create_connection(lambda: _Connection(take, load_of), "127.0.0.1", port) for _ in range(connections)
     ]
     await asyncio.gather(*(protocol.done for _, protocol in opened))
-    load_of.seconds = loop.time() - started
+    load_of.seconds, load_of.client_ns = loop.time() - started, time.process_time_ns() - started_ns
     return load_of

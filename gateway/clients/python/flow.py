@@ -80,6 +80,14 @@ class ReportFlow(Generic[Item]):
         self._waiting[seq_num] = item
         return self._ready()
 
+    def in_order(self, seq_num: int) -> bool:
+        """Take a report that its reader has at once, if it is the next one and nothing waits; False: use add()."""
+        if seq_num != self.expected or self._waiting:
+            return False
+        self.expected = seq_num + 1
+        self._end = max(self._end, self.expected)
+        return True
+
     def asked(self, count: int) -> None:
         """A request for `count` reports from `expected` on is under way."""
         self._asked_from, self._asked_count = self.expected, count

@@ -102,3 +102,52 @@ def test_processes_count_together_and_lose_nothing(tmp_path: Path) -> None:
 
     shared = limits(tmp_path, Clock(), weight_per_minute=10**9, requests_per_5_minutes=10**9)
     assert shared.admit("a", 0).weight == 2000
+
+
+def test_placing_in_one_step_counts_what_the_single_steps_count(tmp_path: Path) -> None:
+    clock = Clock()
+    one, other = limits(tmp_path, clock), tmp_path / "other"
+    other.mkdir()
+    steps = limits(other, clock)
+    for tries in range(1, 4):
+        placed = one.place("a", "key k", 7)
+        assert placed is not None
+        steps.admit("a", 1)
+        steps.give_back("a", 1)
+        steps.admit("key k", 1)
+        counted = steps.orders(7, 1)
+        used = steps.give_back("key k", 1)
+        assert (placed.weight, placed.ten_seconds, placed.day) == (used, counted.ten_seconds, counted.day)
+        assert placed.ten_seconds == tries
+
+    assert one.place("a", "key k", 7) is None  # a fourth order in ten seconds; nothing was counted
+    assert one.orders(7, 0).ten_seconds == 3
+    assert one.charge("key k", 5) == 5
+    assert [one.admit(payer, 0).weight for payer in ("a", "key k")] == [0, 5]
+    requests = [shared.admit("a", 100) for shared in (one, steps)]
+    assert requests[0] == requests[1]
+
+
+def test_placing_is_refused_where_a_single_step_would_be(tmp_path: Path) -> None:
+    clock = Clock()
+    shared = limits(tmp_path, clock, requests_per_5_minutes=5)
+    shared.admit("a", 100)
+    assert shared.place("a", "key k", 7) is None  # the address has no weight left
+    assert shared.place("b", "key k", 7) is not None
+    for _ in range(3):
+        shared.admit("key k", 0)
+    assert shared.place("b", "key k", 8) is not None
+    assert shared.place("b", "key k", 9) is None  # the key has made its five requests
+    assert shared.place("b", "key l", 9) is not None
+    clock.now += 300
+    assert shared.place("a", "key k", 7) is not None
+
+
+def test_without_limits_placing_counts_nothing(tmp_path: Path) -> None:
+    off = {"weight_per_minute": 0, "requests_per_5_minutes": 0, "orders_per_10_seconds": 0, "orders_per_day": 0}
+    shared = limits(tmp_path, Clock(), **off)
+
+    for _ in range(3):
+        placed = shared.place("a", "key k", 7)
+        assert placed is not None and (placed.weight, placed.ten_seconds, placed.day) == (0, 0, 0)
+    assert shared.charge("key k", 5) == 0
