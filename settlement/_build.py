@@ -11,5 +11,6 @@ ffibuilder.set_source(
     """
     #include "settlement/columns.h"
     #include "settlement/derive.h"
+    #include "settlement/image.h"
     """,
 )

@@ -150,6 +150,7 @@ typedef struct ledger {
     uint64_t last_ts_ns;
     int64_t position;
     uint32_t partitions;
+    uint32_t insurance_account;
     uint8_t failed;
     int64_t settled[...];
     char error[...];
@@ -170,3 +171,6 @@ void ledger_balances(const ledger_t *ledger, uint8_t *book, uint32_t *account, u
                      int64_t *held);
 bool ledger_balance(const ledger_t *ledger, uint8_t book, uint32_t account, uint32_t asset, int64_t *available, int64_t *held);
 int64_t ledger_open_order_count(const ledger_t *ledger);
+int64_t ledger_image_size(const ledger_t *ledger);
+void ledger_write_image(const ledger_t *ledger, char *image);
+ledger_t *ledger_from_image(const char *image, int64_t size);

@@ -5,12 +5,14 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from settlement.consumer import Consumer
+from settlement.derivation import Derivation
 from settlement.errors import SettlementError, StoreError, StoreUnavailable
 from settlement.reconcile import Result, compare_store, first_wrong_record
 from settlement.service import Row
@@ -28,7 +30,6 @@ class BookkeeperConfig:
 
     reconcile_s: int  # 0 = only when asked
     reconcile_rows_max: int
-    insurance_account: int
 
     def __post_init__(self) -> None:
         if self.reconcile_s < 0 or self.reconcile_rows_max < 0:
@@ -44,16 +45,16 @@ class Bookkeeper:
         store: Store,
         config: BookkeeperConfig,
         *,
-        make_source: Callable[[], Source],
+        from_beginning: Callable[[], tuple[Derivation, Source]],
         clock_ns: Callable[[], int],
         on_difference: Callable[[str], None],
     ) -> None:
-        """`make_source` reads the log from its first record on, for naming a difference; `on_difference` is told once
-        for each kind of difference, with a sentence."""
+        """`from_beginning` makes what goes through the log from its first record that is left, for naming a difference;
+        `on_difference` is told once for each kind of difference, with a sentence."""
         self._consumer = consumer
         self._store = store
         self._config = config
-        self._make_source = make_source
+        self._from_beginning = from_beginning
         self._clock_ns = clock_ns
         self._on_difference = on_difference
         self._requests: queue.Queue[Future[Result]] = queue.Queue()
@@ -145,15 +146,12 @@ class Bookkeeper:
     def _named(self, result: Result) -> str:
         if not result.differences or result.position > NAMED_RECORDS_MAX:
             return result.sentence
-        source = self._make_source()
         try:
-            key = result.differences[0].key
-            insurance = self._config.insurance_account
-            return first_wrong_record(self._store, source, key, result.position, insurance_account=insurance)
+            derivation, source = self._from_beginning()
+            with closing(source):
+                return first_wrong_record(self._store, derivation, source, result.differences[0].key, result.position)
         except SettlementError as error:
             return f"{result.sentence} (the record cannot be named: {error})"
-        finally:
-            source.close()
 
     def _keep(self, result: Result) -> None:
         self._store.insert(

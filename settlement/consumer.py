@@ -3,7 +3,7 @@
 Two threads: the one that calls `step` reads and derives, a writer appends. At most one block waits for the writer, so
 memory is bounded, and while the store is slow or away the consumer simply stands still: it is an observer of the log
 and goes on from the files whenever it can. What is in the store is never asked for again: the position comes from
-there, and the state before it is derived anew.
+there, and the state before it is derived anew, from an image of some blocks ago or from record 0.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from settlement.derivation import SLOT_SIZE, Block, Counts, Derivation
 from settlement.errors import (
     BooksDiffer,
     DerivationHalted,
+    LogTrimmed,
     SettlementError,
     SourceNotReady,
     StoreError,
     StoreUnavailable,
 )
+from settlement.images import Image, Images
 from settlement.ledger import Close, Delivery, Ledger
 from settlement.source import Batch, Source
 
@@ -41,12 +43,14 @@ IDLE_S = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class ConsumerConfig:
-    """When a block is full, how long rows may wait for one, how long a store that fails is left alone."""
+    """When a block is full, how long rows may wait for one, how long a store that fails is left alone, how many records
+    lie between images of the derivation."""
 
     block_rows: int
     flush_ms: int
     retry_ms: int
     insurance_account: int
+    image_records: int
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -54,6 +58,7 @@ class ConsumerConfig:
             ("flush_ms", 1, 60_000),
             ("retry_ms", 1, 600_000),
             ("insurance_account", 0, 2**32 - 1),
+            ("image_records", 1, 10**12),
         ):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} = {getattr(self, name)}: must be {low}..{high}")
@@ -77,14 +82,19 @@ class Consumer:
 
     def __init__(
         self,
-        source: Callable[[], Source],
+        source: Callable[[int], Source],
         ledger: Ledger,
         config: ConsumerConfig,
         *,
         clock_ns: Callable[[], int],
         wait: Callable[[float], bool],
+        images: Images,
+        on_image: Callable[[int], None] = lambda needed_from: None,
     ) -> None:
-        """`source` makes one that begins at record 0; `wait` sleeps for seconds, cut short and True when all ends."""
+        """`source` makes one that begins at a record; `wait` sleeps for seconds, cut short and True when all ends.
+
+        `on_image` is told the first record that a start may still need whenever another image is kept, by the writer.
+        """
         self._make_source = source
         self._source: Source | None = None
         self._config = config
@@ -92,7 +102,9 @@ class Consumer:
         self._wait = wait
         self._derivation = Derivation(insurance_account=config.insurance_account)
         self._definitions = Definitions()
-        self._writer = Writer(ledger, config, clock_ns=clock_ns, wait=wait)
+        self._images = images
+        self._imaged = 0  # the last image's position
+        self._writer = Writer(ledger, config, clock_ns=clock_ns, wait=wait, keep=partial(_keep, images, on_image))
         self._pending: Batch | None = None
         self._last_record = b""
         self._last_ts_ns = 0
@@ -139,7 +151,7 @@ class Consumer:
             self.flush()
             stopped = f"the ledger has stopped: {error}"
             self._status = replace(self._status, state="halted", trouble=stopped, unbooked=stopped)
-        except BooksDiffer as error:
+        except (BooksDiffer, LogTrimmed) as error:
             self._status = replace(self._status, state="halted", trouble=str(error))
         return False
 
@@ -165,7 +177,8 @@ class Consumer:
             self._wait(QUEUE_POLL_S)
             return False
         if self._source is None:
-            self._source = self._make_source()
+            self._take_up_image()
+            self._source = self._make_source(self._derivation.position)
             self._status = replace(self._status, state="replaying" if self._writer.stored else "running")
         if self._derivation.rows >= self._block_rows and not self._writer.room:
             return False
@@ -182,6 +195,26 @@ class Consumer:
             self._status = replace(self._status, trouble="")
         self._flush_if_due()
         return True
+
+    def _take_up_image(self) -> None:
+        """Go on from the newest image of these books, instead of from record 0.
+
+        One that is as new as the books is not it: the record the books end with is to be compared with the log's.
+        """
+        for position in reversed(self._images.positions()):
+            image = self._images.load(position) if position < self._writer.first else None
+            derivation = None if image is None else Derivation.from_image(image.state)
+            if image is None or derivation is None or derivation.position != position:
+                continue
+            if derivation.insurance_account != self._config.insurance_account:
+                continue
+            if self._writer.has_block_end(position, image.last_record):
+                self._derivation = derivation
+                self._definitions.restore(image.owners)
+                self._last_record, self._last_ts_ns = image.last_record, derivation.last_ts_ns
+                self._imaged = position
+                self._writer.check_identity(derivation.cluster, self._config.insurance_account)
+                return
 
     def _check_end(self) -> None:
         """The log has ended for now: the books must not be ahead of it."""
@@ -276,16 +309,28 @@ class Consumer:
             return
         self._oldest_ns = 0
         block: Block = self._derivation.take()
-        self._writer.put(Delivery(block, self._last_record, self._definitions.take(), close, behind))
+        image = None
+        if block.end - self._imaged >= self._config.image_records:
+            self._imaged = block.end
+            image = Image.of(self._derivation, self._definitions, self._last_record)
+        self._writer.put(Delivery(block, self._last_record, self._definitions.take(), close, image, behind))
 
 
 class Writer:
     """Appends blocks in a thread of its own, again and again until the store takes them."""
 
     def __init__(
-        self, ledger: Ledger, config: ConsumerConfig, *, clock_ns: Callable[[], int], wait: Callable[[float], bool]
+        self,
+        ledger: Ledger,
+        config: ConsumerConfig,
+        *,
+        clock_ns: Callable[[], int],
+        wait: Callable[[float], bool],
+        keep: Callable[[Image], None],
     ) -> None:
+        """`keep` is given the image of a block that is stored."""
         self._ledger = ledger
+        self._keep = keep
         self._config = config
         self._clock_ns = clock_ns
         self._wait = wait
@@ -338,6 +383,11 @@ class Writer:
     def check_last_record(self, record: bytes) -> None:
         self._insist(lambda: self._ledger.check_last_record(record))
 
+    def has_block_end(self, position: int, record: bytes) -> bool:
+        found: list[bool] = []
+        self._insist(lambda: found.append(self._ledger.has_block_end(position, record)))
+        return found == [True]
+
     def _run(self) -> None:
         try:
             self._serve()
@@ -361,6 +411,8 @@ class Writer:
                 return
             self.stored = self._ledger.position
             self.blocks += 1
+            if delivery.image is not None:
+                self._keep(delivery.image)
             if self._queue.empty():
                 self._idle.set()
 
@@ -395,3 +447,12 @@ class Writer:
             self.retries += 1
             if self._stopping or self._wait(self._config.retry_ms / 1000) or self._stopping:
                 return False
+
+
+def _keep(images: Images, on_image: Callable[[int], None], image: Image) -> None:
+    try:
+        images.store(image)
+        on_image(images.needed_from)
+    except OSError:
+        # The next one may work. Until then a start takes longer, and the log keeps what that needs.
+        return

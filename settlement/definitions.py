@@ -66,6 +66,15 @@ class Definitions:
             message = wire.MESSAGES[int(fields["template"][index])].unpack(records, index * SLOT_SIZE + BLOCK_OFFSET)
             self._define(first + index, message)
 
+    def owners(self) -> np.ndarray[Any, Any]:
+        """Return account, firm and stp group of every account so far, a row each: what later records build on."""
+        rows = [(account, *owner) for account, owner in self._accounts.items()]
+        return np.array(rows, np.uint32).reshape(-1, 3)
+
+    def restore(self, owners: np.ndarray[Any, Any]) -> None:
+        """Take up again what `owners` returned."""
+        self._accounts = {account: (firm, group) for account, firm, group in owners.tolist()}
+
     def take(self) -> dict[str, Columns]:
         """Return the rows since the last call as columns, by table."""
         taken = {}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -90,10 +90,33 @@ class Derivation:
         pointer = lib.ledger_new(insurance_account)
         if pointer == ffi.NULL:
             raise MemoryError("no memory for the books")
+        self._own(pointer)
+
+    def _own(self, pointer: Any) -> None:
         self._ledger = ffi.gc(pointer, lib.ledger_free)
         self._spans = ffi.new("report_span_t[]", PARTITIONS_MAX)
         self._units = ffi.new("int64_t[2]")
-        self._block_first = 0
+        self._block_first = self.position
+
+    @classmethod
+    def from_image(cls, image: bytes | memoryview) -> Self | None:
+        """Return the derivation an image was taken of; None if this build makes others, or it is damaged."""
+        pointer = lib.ledger_from_image(ffi.from_buffer("char[]", image), len(image))
+        if pointer == ffi.NULL:
+            return None
+        made = cls.__new__(cls)
+        made._own(pointer)
+        return made
+
+    def image(self) -> bytes:
+        """Return the state behind the last record as bytes; the block must have been taken or dropped just before."""
+        if self.rows:
+            raise ValueError("the block has rows: take or drop them first")
+        if self.error is not None:
+            raise ValueError(self.error)
+        image = ffi.new("char[]", lib.ledger_image_size(self._ledger))
+        lib.ledger_write_image(self._ledger, image)
+        return bytes(ffi.buffer(image))
 
     @property
     def position(self) -> int:
@@ -104,6 +127,10 @@ class Derivation:
     def last_ts_ns(self) -> int:
         """The last record's stamp, 0 before the first."""
         return int(self._ledger.last_ts_ns)
+
+    @property
+    def insurance_account(self) -> int:
+        return int(self._ledger.insurance_account)
 
     @property
     def epoch(self) -> int:

@@ -70,6 +70,15 @@ typedef struct group {
     char client_text[CLIENT_TEXT_SIZE]; /* of the OrderDetails before the next order */
 } group_t;
 
+/* What is in transit of one account and asset under one reference. */
+typedef struct transfer {
+    uint64_t reference;
+    int64_t units; /* what the book has of it */
+    uint32_t account;
+    uint32_t asset;
+    uint8_t book;
+} transfer_t;
+
 typedef struct ledger_counts {
     uint64_t records;
     uint64_t reports;

@@ -7,15 +7,6 @@
 
 #include "orders.h"
 
-/* What is in transit of one account and asset under one reference. */
-typedef struct transfer {
-    uint64_t reference;
-    int64_t units; /* what the book has of it */
-    uint32_t account;
-    uint32_t asset;
-    uint8_t book;
-} transfer_t;
-
 /* Where the other side of an adjustment stands. */
 typedef struct contra {
     uint8_t book;

@@ -31,5 +31,9 @@ class BooksDiffer(SettlementError):
     """What the store holds does not fit the log: it belongs to another log, or is ahead of it."""
 
 
+class LogTrimmed(SettlementError):
+    """The log's files begin later than where it is needed from."""
+
+
 class SourceNotReady(SettlementError):
     """Reports that a mark in the log names cannot be read yet."""

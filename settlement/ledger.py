@@ -16,6 +16,7 @@ import numpy as np
 
 from settlement.derivation import Balances, Block, Columns
 from settlement.errors import BooksDiffer, StoreRefused, StoreUnavailable
+from settlement.images import Image
 from settlement.schema import ROW_TABLES, Replication, migrate
 from settlement.store import Store, one
 
@@ -42,6 +43,7 @@ class Delivery:
     last_record: bytes  # the log's record block.end - 1
     definitions: Mapping[str, Columns] = field(default_factory=dict)
     close: Close | None = None
+    image: Image | None = None  # of the state behind the block
     behind: bool = False  # more waits: what the store can do later it should do later
 
 
@@ -122,6 +124,11 @@ class Ledger:
                 f"{self.store.place}: record {self.position - 1} of the log is not the one the books end with; the log "
                 "was restored from an older state, or is another one: rebuild the books"
             )
+
+    def has_block_end(self, position: int, record: bytes) -> bool:
+        """Tell whether a block of the books ends at `position`, with that record of the log."""
+        rows = self.store.select(f"SELECT last_record FROM blocks WHERE end = {position}")
+        return len(rows["last_record"]) > 0 and int(rows["last_record"][0]) == digest(record)
 
     def append(self, delivery: Delivery) -> None:
         """Append a block. One that is there already changes nothing; a gap is an error.

@@ -19,6 +19,7 @@ FIELDS_NOT_HELD = (
     "direct electronic access",
     "trading capacity",
     "digital token identifiers (ISO 24165)",
+    "indicative auction price and volume",
 )
 CANCELED_BY: dict[int, str] = {
     wire.CancelReason.CLIENT: "CAME",

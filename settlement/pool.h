@@ -37,6 +37,13 @@ uint32_t pool_find(const pool_t *pool, uint64_t key);
 /* Of an item that is there. */
 void pool_remove(pool_t *pool, uint64_t key);
 
+/* All of it as bytes, places included: items are told by their places elsewhere. `pool_write` returns the end of what it wrote,
+ * pool_size() bytes. `pool_read` fills an empty pool and returns the end of what it read; NULL, and the pool is to be freed, when
+ * the bytes are no pool or memory is short. */
+size_t pool_size(const pool_t *pool, size_t item_size);
+char *pool_write(const pool_t *pool, size_t item_size, char *out);
+const char *pool_read(pool_t *pool, size_t item_size, const char *in, const char *end);
+
 static inline uint64_t pool_hash(uint64_t key)
 {
     /* Ids grow one by one: the product spreads them. */

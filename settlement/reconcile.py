@@ -129,9 +129,8 @@ def replay(derivation: Derivation, source: Source, end: int) -> Iterator[int]:
         yield derivation.position
 
 
-def recount(source: Source, end: int, *, insurance_account: int, progress: Callable[[int], None]) -> Derivation:
-    """Derive everything anew, keeping balances only. Raises DerivationHalted."""
-    derivation = Derivation(insurance_account=insurance_account)
+def recount(derivation: Derivation, source: Source, end: int, *, progress: Callable[[int], None]) -> Derivation:
+    """Derive from where `derivation` stands to record `end`, keeping balances only. Raises DerivationHalted."""
     for position in replay(derivation, source, end):
         derivation.drop()
         progress(position)
@@ -141,14 +140,18 @@ def recount(source: Source, end: int, *, insurance_account: int, progress: Calla
 # --- the first difference between store and log -----------------------------------------------------------------------
 
 
-def first_wrong_record(store: Store, source: Source, key: Key, end: int, *, insurance_account: int) -> str:
-    """Name the first posting of an account that the store has otherwise than the log, which is derived anew."""
+def first_wrong_record(store: Store, derivation: Derivation, source: Source, key: Key, end: int) -> str:
+    """Name the first posting of an account that the store has otherwise than the log, which is derived anew.
+
+    From where `derivation` stands on: record 0, or where what is left of the log begins.
+    """
     book, account, asset = key
-    expected = _postings_of(source, key, end, insurance_account)
+    start = derivation.position
+    expected = _postings_of(derivation, source, key, end)
     names = ", ".join(("sequence", "idx", *_COMPARED))
     found = store.select(
         f"SELECT {names} FROM postings WHERE book = {book} AND account = {account} AND asset = {asset} "
-        f"AND sequence < {end} ORDER BY sequence, idx"
+        f"AND sequence >= {start} AND sequence < {end} ORDER BY sequence, idx"
     )
     count = min(len(expected["sequence"]), len(found["sequence"]))
     differs = np.zeros(count, bool)
@@ -157,7 +160,8 @@ def first_wrong_record(store: Store, source: Source, key: Key, end: int, *, insu
     at = int(np.argmax(differs)) if differs.any() else count
     who = f"{account_name(Book(book), account)} asset {asset}"
     if at == len(expected["sequence"]) == len(found["sequence"]):
-        return f"{who}: every posting of it is as the log says"
+        since = f" from record {start} on, where the log begins," if start else ""
+        return f"{who}: every posting of it{since} is as the log says"
     if at == len(found["sequence"]):
         return f"{who}: {_posting(expected, at)} is missing in the store"
     if at == len(expected["sequence"]):
@@ -165,8 +169,7 @@ def first_wrong_record(store: Store, source: Source, key: Key, end: int, *, insu
     return f"{who}: the log says {_posting(expected, at)}, the store has {_posting(found, at)}"
 
 
-def _postings_of(source: Source, key: Key, end: int, insurance_account: int) -> Columns:
-    derivation = Derivation(insurance_account=insurance_account)
+def _postings_of(derivation: Derivation, source: Source, key: Key, end: int) -> Columns:
     parts: list[Columns] = []
     for _ in replay(derivation, source, end):
         block: Block = derivation.take()

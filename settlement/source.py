@@ -11,7 +11,7 @@ import numpy as np
 from journaler.reader import LogFollower, LogReader, ReportArchive
 from ringbuf import Lapped, Ring
 from settlement.derivation import SLOT_SIZE, Reports
-from settlement.errors import SourceNotReady
+from settlement.errors import LogTrimmed, SourceNotReady
 
 Batch = tuple[int, bytes]
 _TEMPLATE_OFFSET = 4  # of a report slot
@@ -33,6 +33,8 @@ class LiveSource:
     """A running exchange: rings while they still hold it, files otherwise. Only an observer: nobody waits for it."""
 
     def __init__(self, log: Ring, reports: Mapping[int, Ring], directory: Path, start: int) -> None:
+        """Raises LogTrimmed."""
+        _insist_on(directory, start)
         self._follower = LogFollower(log, directory, start)
         self._archive = ReportArchive(directory)
         self._rings = reports
@@ -74,6 +76,8 @@ class FileSource:
     """A log that nobody writes, or the part of one below `limit` that is known to be durable."""
 
     def __init__(self, directory: Path, start: int = 0, limit: int | None = None) -> None:
+        """Raises LogTrimmed."""
+        _insist_on(directory, start)
         self._batches = LogReader(directory).batches(start, limit)
         self._archive = ReportArchive(directory)
 
@@ -95,6 +99,15 @@ class FileSource:
 
     def close(self) -> None:
         self._archive.close()
+
+
+def _insist_on(directory: Path, start: int) -> None:
+    first = LogReader(directory).first_sequence
+    if first > start:
+        raise LogTrimmed(
+            f"the log in {directory} begins at record {first} and is needed from record {start} on: bring its archived "
+            "segments back"
+        )
 
 
 def _whole_slots(data: bytes) -> int:

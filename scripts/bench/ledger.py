@@ -33,11 +33,13 @@ from scripts.bench._clickhouse import LocalServer, server_program
 from scripts.bench._market import QUOTE, Market, MarketMaker
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.ledger.checking import Progress
+from scripts.ledger.process import IMAGE_RECORDS
 from settlement.chart import Book, Code
 from settlement.chdb_store import ChdbConfig, ChdbStore
 from settlement.clickhouse_store import ClickhouseStore
 from settlement.consumer import Consumer, ConsumerConfig
 from settlement.derivation import SLOT_SIZE, Block, Columns, Derivation
+from settlement.images import Images
 from settlement.ledger import Ledger, Owner
 from settlement.reader import NS_MAX, Reader
 from settlement.reconcile import recount, replay
@@ -255,14 +257,23 @@ def _bare(stores: Stores, blocks: list[Block]) -> Cost:
 
 def _consume(stores: Stores, journal: Path, end: int) -> Cost:
     """Run a consumer over the journal into an empty store; return what it took until everything is stored."""
-    with stores.fresh() as store:
+    with stores.fresh() as store, tempfile.TemporaryDirectory(dir=journal.parent) as images:
         ended = threading.Event()
-        config = ConsumerConfig(block_rows=BLOCK_ROWS // 4, flush_ms=1000, retry_ms=1000, insurance_account=0)
+        config = ConsumerConfig(
+            block_rows=BLOCK_ROWS // 4, flush_ms=1000, retry_ms=1000, insurance_account=0, image_records=IMAGE_RECORDS
+        )
         ledger = Ledger(store, Owner(1, "bench", 1), time.time_ns)
         # A clock far ahead: this is a consumer that catches up.
         ahead_ns = time.time_ns() + 3600 * 10**9
         began = Cost.now()
-        consumer = Consumer(lambda: FileSource(journal), ledger, config, clock_ns=lambda: ahead_ns, wait=ended.wait)
+        consumer = Consumer(
+            lambda start: FileSource(journal, start),
+            ledger,
+            config,
+            clock_ns=lambda: ahead_ns,
+            wait=ended.wait,
+            images=Images(Path(images)),
+        )
         while consumer.status.stored < end:
             if not consumer.step():
                 time.sleep(0.0005)
@@ -372,7 +383,7 @@ def _recount(options: argparse.Namespace, root: Path) -> None:
 
     source = FileSource(journal)
     began = time.perf_counter()
-    derivation = recount(source, end, insurance_account=0, progress=follow)
+    derivation = recount(Derivation(), source, end, progress=follow)
     seconds = time.perf_counter() - began
     source.close()
     counts = derivation.counts()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from contextlib import closing
 
 from journaler import LogReader
 from scripts.arguments import emit, emit_one
@@ -12,7 +13,7 @@ from scripts.config import Config
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.ledger.asking import RunningBooks, StoredBooks, books_of, command_error
 from scripts.ledger.show import period
-from scripts.ledger.store import file_source
+from scripts.ledger.store import file_source, from_beginning
 from settlement.errors import SettlementError
 from settlement.order_records import OrderRecords, Window, write_order_records
 from settlement.reconcile import compare, compare_engine, first_wrong_record, recount
@@ -64,20 +65,19 @@ def order_records(config: Config, options: argparse.Namespace) -> int:
     given = period(options)
     window = Window(start_ns=given.get("start_ns", 0), end_ns=given.get("end_ns"), pair=options.pair or "")
     end = _durable_end(config)
-    source = file_source(config)
     try:
+        source = file_source(config)
         records = OrderRecords(
             source, window, end=end, insurance_account=config.ledger.insurance_account, venue=options.mic
         )
-        statement = write_order_records(options.path.absolute(), records, Progress("order records", end))
+        with closing(source):
+            statement = write_order_records(options.path.absolute(), records, Progress("order records", end))
     except SettlementError as error:
         raise command_error(error) from error
     except LookupError as error:
         raise CommandError(str(error), ExitCode.BAD_INPUT) from error
     except OSError as error:
         raise CommandError(str(error), ExitCode.CANNOT_CREATE) from error
-    finally:
-        source.close()
     emit_one(statement, as_json=options.json)
     return ExitCode.OK if statement["complete"] else ExitCode.NEGATIVE
 
@@ -97,15 +97,13 @@ def _durable_end(config: Config) -> int:
 
 
 def _recount(config: Config, books: RunningBooks | StoredBooks, position: int) -> Row:
-    insurance = config.ledger.insurance_account
-    source = file_source(config)
-    began = time.monotonic()
     try:
-        again = recount(source, position, insurance_account=insurance, progress=Progress("recount", position))
+        derivation, source = from_beginning(config, position)
+        start, began = derivation.position, time.monotonic()
+        with closing(source):
+            again = recount(derivation, source, position, progress=Progress("recount", position))
     except SettlementError as error:
         raise command_error(error) from error
-    finally:
-        source.close()
     if again.position < position:
         raise CommandError(
             f"the books end at record {position}, the journal at {again.position}: they are of another log, or the "
@@ -119,16 +117,15 @@ def _recount(config: Config, books: RunningBooks | StoredBooks, position: int) -
     }
     result = compare("recount", position, again.balances().as_dict(), stored)
     row = dict(result.as_row())
-    row["records_per_s"] = round(position / max(seconds, 1e-9))
+    row["from_record"] = start
+    row["records_per_s"] = round((position - start) / max(seconds, 1e-9))
     row["marks_compared"] = again.counts().marks_compared
     row["marks_differing"] = again.counts().marks_differing
     if result.differences and isinstance(books, StoredBooks):
-        source = file_source(config)
-        key = result.differences[0].key
-        row["first_difference"] = first_wrong_record(
-            books.store, source, key, position, insurance_account=config.ledger.insurance_account
-        )
-        source.close()
+        derivation, source = from_beginning(config, position)
+        with closing(source):
+            key = result.differences[0].key
+            row["first_difference"] = first_wrong_record(books.store, derivation, source, key, position)
     return row
 
 

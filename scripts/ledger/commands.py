@@ -18,7 +18,7 @@ from scripts.ledger.changing import changing_parsers
 from scripts.ledger.checking import order_records, reconcile
 from scripts.ledger.histories import history_parsers
 from scripts.ledger.show import DAY_NS, Names, account_text, add_period, day_text, moment, period, time_text
-from scripts.ledger.store import make_replication, make_store
+from scripts.ledger.store import file_source, make_images, make_replication, make_store
 from scripts.supervisor import DataLock
 from settlement.chart import Book
 from settlement.errors import SettlementError
@@ -348,6 +348,8 @@ def rebuild_books(config: Config, options: argparse.Namespace) -> int:
         raise CommandError("this removes the store of the books: say --yes", ExitCode.USAGE)
     lock = DataLock(config)
     try:
+        file_source(config).close()  # the books are made from record 0 on
+        make_images(config).clear()
         if config.ledger.store == "chdb":
             if config.ledger_dir.is_dir():
                 shutil.rmtree(config.ledger_dir)

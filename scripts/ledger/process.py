@@ -20,12 +20,13 @@ from ringbuf.wire import messages as wire
 from scripts.admin.link import AdminLink
 from scripts.config import Config
 from scripts.exit_codes import CommandError, ExitCode
-from scripts.ledger.store import LateStore, file_source, make_owner, make_replication, make_store
+from scripts.ledger.store import LateStore, from_beginning, make_images, make_owner, make_replication, make_store
 from scripts.ledger.watchdog import Watchdog
 from scripts.node import LEDGER_FACTS_FILE
 from settlement.answers import answers
 from settlement.bookkeeper import Bookkeeper, BookkeeperConfig
 from settlement.consumer import Consumer, ConsumerConfig
+from settlement.images import Images
 from settlement.ledger import Ledger
 from settlement.reader import Reader
 from settlement.service import Handler, Service
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from scripts.process import Process
 
 CONSUMER = "ledger"
+# Between images of the derivation: what a start derives anew at most, in a second or two.
+IMAGE_RECORDS = 1_000_000
 IDLE_S = 0.02
 FACTS_S = 0.5
 STOP_SHARE = 0.7  # of the time the supervisor gives for stopping; what is not stored by then is derived again
@@ -61,11 +64,11 @@ class LedgerLoop:
         self._config = config = process.config
         self._ended = threading.Event()
         self._said = ""
-        # Each start derives the state before the books' end from record 0 on: no file of the log may go.
-        store_cursor(config.journal_dir, CONSUMER, 0)
+        images = make_images(config)
+        self._allow_trim(images.needed_from)
         store = LateStore(lambda: make_store(config), f"{config.ledger.store} store of {config.data_dir}")
         stack.callback(store.close)
-        self._consumer = _consumer(process, store, self._ended)
+        self._consumer = _consumer(process, store, images, self._allow_trim, self._ended)
         stack.callback(self._consumer.stop)
         stack.callback(self._ended.set)
         ledger = config.ledger
@@ -75,9 +78,8 @@ class LedgerLoop:
             BookkeeperConfig(
                 reconcile_s=ledger.reconcile_s,
                 reconcile_rows_max=ledger.reconcile_rows_max,
-                insurance_account=ledger.insurance_account,
             ),
-            make_source=lambda: file_source(config),
+            from_beginning=lambda: from_beginning(config, self._consumer.status.stored),
             clock_ns=time.time_ns,
             on_difference=self._alarm,
         )
@@ -111,6 +113,10 @@ class LedgerLoop:
         self._consumer.flush()
         self._tell()
 
+    def _allow_trim(self, sequence: int) -> None:
+        """Tell the journal which record is the first that a start may need."""
+        store_cursor(self._config.journal_dir, CONSUMER, sequence)
+
     def _commands(self) -> dict[str, Handler]:
         return {"reconcile": lambda: [self._keeper.reconcile_soon().as_row()]}
 
@@ -141,20 +147,25 @@ class LedgerLoop:
                 _log(f"the pairs could not be put into CancelOnly: {error}")
 
 
-def _consumer(process: Process, store: LateStore, ended: threading.Event) -> Consumer:
+def _consumer(
+    process: Process, store: LateStore, images: Images, kept: Callable[[int], None], ended: threading.Event
+) -> Consumer:
     config, rings = process.config, process.rings
     ledger = config.ledger
     return Consumer(
-        lambda: LiveSource(rings.log, rings.reports, config.journal_dir, 0),
+        lambda start: LiveSource(rings.log, rings.reports, config.journal_dir, start),
         Ledger(store, make_owner(), time.time_ns, make_replication(config)),
         ConsumerConfig(
             block_rows=ledger.block_rows,
             flush_ms=ledger.flush_ms,
             retry_ms=ledger.retry_ms,
             insurance_account=ledger.insurance_account,
+            image_records=IMAGE_RECORDS,
         ),
         clock_ns=time.time_ns,
         wait=ended.wait,
+        images=images,
+        on_image=kept,
     )
 
 

@@ -9,15 +9,19 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from journaler import LogReader
 from scripts.config import Config
 from scripts.exit_codes import CommandError, ExitCode
 from settlement.chdb_store import ChdbConfig, ChdbStore
 from settlement.clickhouse_store import ClickhouseConfig, ClickhouseStore
-from settlement.derivation import Columns
+from settlement.derivation import Columns, Derivation
+from settlement.images import Images
 from settlement.ledger import Owner
 from settlement.schema import Replication
 from settlement.source import FileSource
 from settlement.store import Store, Version
+
+IMAGES_FOLDER = "ledger-images"
 
 
 def make_store(config: Config) -> Store:
@@ -74,8 +78,27 @@ def make_owner() -> Owner:
 
 
 def file_source(config: Config) -> FileSource:
-    """Return the log in the journal's files; of a running exchange give a limit to whoever reads it."""
+    """Return the log in the journal's files; of a running exchange give a limit to whoever reads it.
+
+    Raises LogTrimmed where its beginning is gone.
+    """
     return FileSource(config.journal_dir)
+
+
+def make_images(config: Config) -> Images:
+    return Images(config.data_dir / IMAGES_FOLDER)
+
+
+def from_beginning(config: Config, end: int) -> tuple[Derivation, FileSource]:
+    """Return what goes through the journal's files from their first record on, or the first image in what is left.
+
+    Raises LogTrimmed where there is none below record `end`.
+    """
+    first = LogReader(config.journal_dir).first_sequence
+    insurance = config.ledger.insurance_account
+    derivation = make_images(config).oldest(log_first=first, end=end, insurance_account=insurance)
+    start = 0 if derivation is None else derivation.position
+    return derivation or Derivation(insurance_account=insurance), FileSource(config.journal_dir, start)
 
 
 class LateStore:

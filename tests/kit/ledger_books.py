@@ -10,6 +10,7 @@ from pathlib import Path
 from settlement.chdb_store import ChdbConfig, ChdbStore
 from settlement.consumer import Consumer, ConsumerConfig
 from settlement.derivation import Columns, Reports
+from settlement.images import Images
 from settlement.ledger import Ledger, Owner
 from settlement.schema import Replication
 from settlement.source import Batch
@@ -18,6 +19,7 @@ from tests.kit.ledger_run import SLOT_SIZE, Recording
 from tests.kit.waiting import eventually
 
 GIB = 1 << 30
+NOWHERE = Path("/nonexistent")
 
 
 def chdb_store(directory: Path) -> ChdbStore:
@@ -103,13 +105,31 @@ class Books:
         now_ns: int = 0,
         batch: int = 64,
         replication: Replication | None = None,
+        images: Path | None = None,
+        image_records: int = 10**9,
     ) -> None:
+        """`images`: where images of the derivation are kept; nowhere by default."""
         self.now_ns = now_ns
         self.ended = threading.Event()
         self.ledger = Ledger(store, Owner(token, "host", 1), self._clock, replication)
-        config = ConsumerConfig(block_rows=40, flush_ms=1, retry_ms=1, insurance_account=0)
+        config = ConsumerConfig(
+            block_rows=40, flush_ms=1, retry_ms=1, insurance_account=0, image_records=image_records
+        )
+        self.read_from: list[int] = []
+        self.needed_from: list[int] = []
+
+        def source(start: int) -> RecordingSource:
+            self.read_from.append(start)
+            return RecordingSource(recording, batch, start)
+
         self.consumer = Consumer(
-            lambda: RecordingSource(recording, batch), self.ledger, config, clock_ns=self._clock, wait=self.ended.wait
+            source,
+            self.ledger,
+            config,
+            clock_ns=self._clock,
+            wait=self.ended.wait,
+            images=Images(images or NOWHERE),
+            on_image=self.needed_from.append,
         )
         self._end = recording.end
 

@@ -9,18 +9,20 @@ from pathlib import Path
 from settlement.chdb_store import ChdbConfig, ChdbStore
 from settlement.consumer import Consumer, ConsumerConfig
 from settlement.derivation import Reports
+from settlement.images import Images
 from settlement.ledger import Ledger, Owner
 from settlement.source import Batch, FileSource
 
 RECORDS = 64
+IMAGE_RECORDS = 500
 SLOT_SIZE = 128
 
 
 class Pieces:
     """A log in small batches, so that there are many blocks to be killed in."""
 
-    def __init__(self, journal: Path) -> None:
-        self._source = FileSource(journal)
+    def __init__(self, journal: Path, start: int) -> None:
+        self._source = FileSource(journal, start)
         self._rest: Batch | None = None
 
     def read(self) -> Batch | None:
@@ -49,9 +51,12 @@ def log_end(journal: Path) -> int:
 def main(journal: Path, directory: Path) -> None:
     store = ChdbStore(ChdbConfig(directory=directory, memory_bytes=1 << 30, threads=1))
     ended = threading.Event()
-    config = ConsumerConfig(block_rows=1, flush_ms=1, retry_ms=10, insurance_account=0)
+    config = ConsumerConfig(block_rows=1, flush_ms=1, retry_ms=10, insurance_account=0, image_records=IMAGE_RECORDS)
+    images = Images(directory.with_name(f"{directory.name}-images"))
     ledger = Ledger(store, Owner(time.time_ns(), "child", 1), time.time_ns)
-    consumer = Consumer(lambda: Pieces(journal), ledger, config, clock_ns=time.time_ns, wait=ended.wait)
+    consumer = Consumer(
+        lambda start: Pieces(journal, start), ledger, config, clock_ns=time.time_ns, wait=ended.wait, images=images
+    )
     print("open", flush=True)
     end, blocks = log_end(journal), 0
     while consumer.status.stored < end:

@@ -13,6 +13,7 @@ import pytest
 from ringbuf.wire import messages as wire
 from settlement.bookkeeper import Bookkeeper, BookkeeperConfig
 from settlement.chdb_store import ChdbStore
+from settlement.derivation import Derivation
 from settlement.errors import StoreUnavailable
 from settlement.store import Store
 from tests.kit.ledger_books import Books, FaultyStore, RecordingSource, chdb_store
@@ -44,8 +45,8 @@ class Run:
         self.keeper = Bookkeeper(
             self.books.consumer,
             store,
-            BookkeeperConfig(reconcile_s=reconcile_s, reconcile_rows_max=rows_max, insurance_account=0),
-            make_source=lambda: RecordingSource(market),
+            BookkeeperConfig(reconcile_s=reconcile_s, reconcile_rows_max=rows_max),
+            from_beginning=lambda: (Derivation(), RecordingSource(market)),
             clock_ns=self._clock,
             on_difference=self.told.append,
         )
@@ -180,7 +181,7 @@ def test_too_many_postings_are_compared_on_command_only(store: ChdbStore, market
 
 def test_negative_times_are_refused() -> None:
     with pytest.raises(ValueError, match="must not be negative"):
-        BookkeeperConfig(reconcile_s=-1, reconcile_rows_max=0, insurance_account=0)
+        BookkeeperConfig(reconcile_s=-1, reconcile_rows_max=0)
 
 
 def test_fault_of_the_writer_ends_the_loop_instead_of_standing_still(store: ChdbStore, market: Recording) -> None:

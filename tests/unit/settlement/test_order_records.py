@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ringbuf.wire import messages as wire
 from settlement.errors import DerivationHalted
 from settlement.order_records import OrderRecords, Window, time_text, write_order_records
 from tests.kit.composed_exchange import make_exchange
+from tests.kit.documents import DOCS
 from tests.kit.ledger_books import RecordingSource
 from tests.kit.ledger_market import DAY_NS, START_NS, record_market
 from tests.kit.ledger_run import SLOT_SIZE, LedgerRun, Recording
@@ -55,6 +57,14 @@ def test_every_report_of_an_order_is_one_record(market: Recording) -> None:
     assert statement["wholeWindow"] is True
     assert statement["tradesBooked"] * 2 == statement["fillsRead"] == len(fills)
     assert statement["hashMarksCompared"] > 0
+
+
+def test_every_field_stands_in_the_table_of_the_regulation_s_articles(market: Recording) -> None:
+    found, _ = records_of(market)
+    table = (DOCS / "LEDGER.md").read_text().split("| article (field of Table 2)")[1].split("\n\n")[0]
+    named = [name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row)]
+
+    assert sorted(named) == sorted(set().union(*found))
 
 
 def test_sequence_numbers_are_unique_and_in_order(market: Recording) -> None:

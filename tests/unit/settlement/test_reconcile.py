@@ -137,7 +137,7 @@ def test_planted_fault_in_the_store_is_found_and_named(
     assert result.sentence
     if result.differences:
         named = first_wrong_record(
-            store, RecordingSource(market), result.differences[0].key, market.end, insurance_account=0
+            store, Derivation(), RecordingSource(market), result.differences[0].key, market.end
         )
         assert planted in named
 
@@ -158,7 +158,7 @@ def test_rows_too_many_are_found_even_where_every_sum_is_right(store: AnyStore, 
 
 
 def test_account_without_a_fault_is_said_to_be_sound(store: AnyStore, market: Recording) -> None:
-    named = first_wrong_record(store, RecordingSource(market), (1, 2, 1), market.end, insurance_account=0)
+    named = first_wrong_record(store, Derivation(), RecordingSource(market), (1, 2, 1), market.end)
 
     assert named == "client:2 asset 1: every posting of it is as the log says"
 
@@ -171,7 +171,7 @@ def test_recount_gives_the_same_books_in_any_part(market: Recording) -> None:
         expected = Derivation()
         market.feed(expected, end)
 
-        again = recount(RecordingSource(market), end, insurance_account=0, progress=no_progress)
+        again = recount(Derivation(), RecordingSource(market), end, progress=no_progress)
 
         assert again.position == end
         assert again.balances().as_dict() == expected.balances().as_dict()
