@@ -13,5 +13,6 @@ ffibuilder.set_source(
     #include "gateway/binary/server.h"
     #include "gateway/marketdata/feed.h"
     #include "gateway/web/streams/fanout.h"
+    #include "gateway/web/streams/trades.h"
     """,
 )

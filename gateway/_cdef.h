@@ -170,3 +170,16 @@ const feed_counters_t *feed_counters(const feed_t *feed);
 int32_t fanout_send(const int32_t *sockets, int32_t count, const uint8_t *clear, const void *frame, uint64_t size,
                     int32_t *failed, int64_t *sent);
 int64_t fanout_send_one(int32_t socket, const void *frame, uint64_t size);
+
+#define TRADES_FRAME_MAX 512
+#define TRADES_HEAD_MAX 256
+#define TRADES_PLACES_MAX 18
+typedef struct trades_form {
+    const char *head;
+    uint32_t head_size;
+    uint32_t wrapped;
+    uint64_t price_times, qty_times;
+    uint32_t price_places, qty_places;
+    uint64_t unit_ns;
+} trades_form_t;
+uint64_t trades_frames(const void *slots, uint32_t count, const trades_form_t *form, uint8_t *out);

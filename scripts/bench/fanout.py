@@ -84,13 +84,13 @@ class Clients:
 class Site:
     """Both ways on one server: ours at /ws, aiohttp's own at /plain."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, *, gateway: Any = None, live: Any = None) -> None:
+        """Without `gateway` and `live` there is neither exchange nor books: what is told comes from the bench."""
         limits = StreamLimits(
             connections_max=count + WARM, attempts_per_5_minutes=0, messages_per_s=0, streams_max=16,
             queue_bytes=1 << 20,
         )
-        nobody: Any = None  # neither exchange nor books: what is told comes from here
-        self.ours = StreamSockets(nobody, nobody, limits)
+        self.ours = StreamSockets(gateway, live, limits)
         self.plain: list[web.WebSocketResponse] = []
         self.port = 0
         self._runner: web.AppRunner | None = None

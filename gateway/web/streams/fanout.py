@@ -313,6 +313,12 @@ class Audience:
             self._fan.frames += len(made)
             group.deliver(None if keep else self.stream, frames)
 
+    def tell_frames(self, count: int, made: Callable[[bytes, int], bytes]) -> None:
+        """Send `count` messages as frames that `made` makes of (what stands before the payload, unit of times)."""
+        for (combined, unit_ns), group in list(self._groups.items()):
+            self._fan.frames += count
+            group.deliver(self.stream, made(self._head if combined else b"", unit_ns))
+
     def fail(self, reason: str) -> None:
         """None of them can go on."""
         for group in list(self._groups.values()):

@@ -26,7 +26,7 @@ from gateway.web.streams.fanout import Audience, FanOut, Make
 from gateway.web.streams.live import BESTS, LEVELS, TRADES, Batch, LiveMarket
 from gateway.web.streams.names import FAST_MS, WINDOWS_MIN, Kind, Stream
 from gateway.web.streams.tape import Key, Tape
-from ringbuf.wire.messages import SideOrBoth
+from gateway.web.streams.trades import trade_frames, trade_rows
 
 FAST_S, SLOW_S = FAST_MS / 1000, 1.0
 POLL_S, IDLE_POLL_S = 0.001, 0.005
@@ -258,11 +258,10 @@ class MarketPublisher:
                 market.tape.take(own, bars_of(own, instrument.quote_per_tick_lot))
                 self._tell_ended(market, instrument)
             if market.audiences[Kind.TRADE]:
-                made = [partial(payloads.trade, instrument, row, now_ns) for row in _trade_rows(own)]
                 for audience in market.audiences[Kind.TRADE]:
-                    audience.tell(*made)
+                    audience.tell_frames(len(own), partial(trade_frames, instrument, own, now_ns))
             if market.audiences[Kind.AGG_TRADE] and market.aggregates is not None:
-                ended = market.aggregates.take(_trade_rows(own), events[mask].tolist())
+                ended = market.aggregates.take(trade_rows(own), events[mask].tolist())
                 if ended:
                     made = [partial(payloads.aggregate, instrument, row, now_ns) for row in ended]
                     for audience in market.audiences[Kind.AGG_TRADE]:
@@ -377,13 +376,6 @@ def _array(made: list[Make]) -> Make:
 
 def _kline(instrument: Instrument, reference: Any, interval: str, bar: Bar, now_ns: int, *, closed: bool) -> Make:
     return lambda unit: payloads.kline(instrument, reference, interval, bar, unit, now_ns, closed=closed)
-
-
-def _trade_rows(rows: Any) -> list[tuple[int, int, int, int, bool]]:
-    columns = (rows[name].tolist() for name in ("trade_id", "price", "qty", "transact_time"))
-    # Nobody was first in an auction: then the buyer did not rest.
-    rested = (rows["aggressor_side"] == SideOrBoth.SELL).tolist()
-    return list(zip(*columns, rested, strict=True))
 
 
 def _side(price: int, quantity: int) -> tuple[int, int]:
