@@ -20,7 +20,8 @@ from gateway.web.streams.depth import DepthStream
 from gateway.web.streams.fanout import CLOSE, PING, PONG, TEXT, FanOut, Outlet, ws_frame
 from gateway.web.streams.incoming import FrameError, FrameReader
 from gateway.web.streams.live import LiveMarket
-from gateway.web.streams.names import Kind, Stream, StreamNameError, parse
+from gateway.web.streams.names import RESUMABLE, WITH_SNAPSHOT, Stream, StreamNameError, parse
+from gateway.web.streams.orders import Listener, OrderStream
 from gateway.web.streams.payloads import MS, US
 from gateway.web.streams.publisher import MarketPublisher
 
@@ -187,7 +188,7 @@ class Connection:
         self._combined = combined
         self._outlet = Outlet(site.fan, transport, self._broken, self._received)
         self._frames = FrameReader(MESSAGE_BYTES_MAX)
-        self._streams: dict[Stream, None] = {}
+        self._streams: dict[Stream, object] = {}  # with a token of this subscription
         self._began = self._heard = time.monotonic()
         self._second = self._count = 0
         self._closing = False
@@ -331,8 +332,8 @@ class Connection:
         if not isinstance(resume, dict) or not all(isinstance(each, int) and each >= 0 for each in resume.values()):
             raise RequestError(BAD_REQUEST, "Invalid request: resume must be {stream: update id}")
         after = {parse_request(name): update_id for name, update_id in resume.items()}
-        if any(stream not in streams or stream.kind not in (Kind.DIFF, Kind.BOOK) for stream in after):
-            raise RequestError(BAD_REQUEST, "Invalid request: resume names a depth or book stream in params")
+        if any(stream not in streams or stream.kind not in RESUMABLE for stream in after):
+            raise RequestError(BAD_REQUEST, "Invalid request: resume names a depth, book or l3 stream in params")
         for stream in streams:
             self._add(stream, after.get(stream))
 
@@ -352,8 +353,8 @@ class Connection:
             self._combined = params[1]
             for stream in self._streams:
                 audience = self._site.publisher.audience(stream)
-                audience.remove(self._outlet)
-                audience.add(self._outlet, combined=self._combined, unit_ns=self._unit_ns, newest=False)
+                if audience.remove(self._outlet):  # else it is still to be greeted, and then in the new form
+                    audience.add(self._outlet, combined=self._combined, unit_ns=self._unit_ns, newest=False)
 
     def _get_property(self, request: dict[str, Any]) -> bool | int:
         params = request.get("params")
@@ -372,19 +373,28 @@ class Connection:
             if after is None:
                 return
             self._remove(stream)
-        self._streams[stream] = None
+        token = self._streams[stream] = object()
         publisher = self._site.publisher
         audience = publisher.audience(stream)
-        if stream.kind is Kind.BOOK or after is not None:
-            publisher.greet(stream, lambda depth: self._greet(stream, depth, after))
+        if stream.kind in WITH_SNAPSHOT or after is not None:
+            publisher.greet(stream, lambda told: self._greet(stream, token, told, after))
         else:
             audience.add(self._outlet, combined=self._combined, unit_ns=self._unit_ns)
 
-    def _greet(self, stream: Stream, depth: DepthStream, after: int | None) -> None:
+    def _greet(self, stream: Stream, token: object, told: DepthStream | OrderStream, after: int | None) -> None:
         """Begin with what the subscriber missed, or with the book; what follows goes on from there."""
-        if stream not in self._streams:
-            return
+        if self._streams.get(stream) is not token:
+            return  # it has left; if it has come again, that is another greeting
         now_ns = time.time_ns()
+        if isinstance(told, OrderStream):
+            listener = Listener(
+                self._outlet, lambda: (self._combined, self._unit_ns), lambda: self._streams.get(stream) is token
+            )
+            told.begin(listener, after, now_ns)
+        else:
+            self._greet_depth(told, after, now_ns)
+
+    def _greet_depth(self, depth: DepthStream, after: int | None, now_ns: int) -> None:
         first = None if after is None or after == depth.last_id else depth.since(after, now_ns)
         if first is None and after != depth.last_id:
             first = depth.snapshot(now_ns)
