@@ -290,6 +290,22 @@ def test_trades_aggregates_and_candles_are_those_of_rest(site: Site) -> None:
     asyncio.run(scenario())
 
 
+def test_pair_that_has_never_traded_has_no_candles(site: Site) -> None:
+    """They came with a price of zero, which a client library took for one."""
+
+    async def scenario() -> None:
+        site.order(0, "SELL", 100_004)
+        site.order(1, "BUY", 100_004)
+        async with connected(site, "/stream?streams=ethbtc@kline_1s/btcusdt@kline_1s") as connection:
+            events, ended = [], 0
+            while ended < 4:
+                events += await until(connection, lambda event: True)
+                ended += events[-1]["data"]["k"]["x"]
+            assert {event["stream"] for event in events} == {"btcusdt@kline_1s"}
+
+    asyncio.run(scenario())
+
+
 def test_times_are_in_microseconds_where_asked_for(site: Site) -> None:
     async def scenario() -> None:
         async with (
