@@ -98,7 +98,7 @@ class Session(Strategy):
         elif event.client_order_id == getattr(self.stop_order, "client_order_id", None):
             self._waits(name)
         elif event.client_order_id == getattr(self.refused, "client_order_id", None) and name == "OrderRejected":
-            self.step("refused")
+            self.step("refused")  # once: not by the answer and by an event again
             self.sold = self.order_factory.market(INSTRUMENT, OrderSide.SELL, self.quantity("0.5"))
             self.submit_order(self.sold)
         elif event.client_order_id == getattr(self.sold, "client_order_id", None) and name == "OrderFilled":
