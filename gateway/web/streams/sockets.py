@@ -27,7 +27,6 @@ from gateway.web.streams.publisher import MarketPublisher
 
 MESSAGE_BYTES_MAX = 65536
 ID_TEXT_MAX = 36
-ATTEMPTS_WINDOW_S = 300
 HOUSEKEEPING_S = 1.0
 GOODBYE_S = 1.0
 HANDSHAKE_S = 5.0
@@ -64,11 +63,10 @@ class StreamSockets:
 
     def __init__(self, gateway: Gateway, live: LiveMarket, limits: StreamLimits) -> None:
         self.limits = limits
+        self._gateway = gateway
         self.fan = FanOut(limits.queue_bytes)
         self.publisher = MarketPublisher(gateway, live, self.fan)
         self.connections: set[Connection] = set()
-        self._attempts: dict[str, int] = {}
-        self._window = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
 
@@ -140,13 +138,10 @@ class StreamSockets:
             connection.gone()
 
     def _admit(self, address: str) -> None:
-        limits, now = self.limits, int(time.monotonic())
-        if now // ATTEMPTS_WINDOW_S != self._window:
-            self._window, self._attempts = now // ATTEMPTS_WINDOW_S, {}
-        self._attempts[address] = self._attempts.get(address, 0) + 1
-        if limits.attempts_per_5_minutes and self._attempts[address] > limits.attempts_per_5_minutes:
-            text = f"Too many connection attempts; current limit is {limits.attempts_per_5_minutes} per 5 MINUTE."
-            wait = ATTEMPTS_WINDOW_S - now % ATTEMPTS_WINDOW_S
+        limits, attempts = self.limits, self.limits.attempts_per_5_minutes
+        wait = self._gateway.limits.connect(address, attempts) if attempts else 0
+        if wait:
+            text = f"Too many connection attempts; current limit is {attempts} per 5 MINUTE."
             raise ApiError(-1003, text, status=LIMITED, retry_after_s=wait)
         if self._stopping or len(self.connections) >= limits.connections_max:
             raise ApiError(-1008, "Too many connections.", status=503, retry_after_s=1)
