@@ -163,6 +163,14 @@ typedef struct feed_level {
 } feed_level_t;
 int64_t feed_levels(feed_t *feed, int partition, uint32_t instrument, uint8_t side, uint32_t count, feed_level_t *levels,
                     uint64_t *update_id);
+bool feed_between_events(feed_t *feed, int partition);
+int64_t feed_taken(feed_t *feed, int partition, uint64_t number, uint32_t count, void *slots, uint64_t *next);
+typedef struct feed_order {
+    uint64_t id;
+    int64_t price, qty;
+} feed_order_t;
+int64_t feed_orders(feed_t *feed, int partition, uint32_t instrument, uint8_t side, uint32_t count, feed_order_t *orders,
+                    uint64_t *update_id);
 void feed_shutdown(feed_t *feed);
 const char *feed_error(const feed_t *feed);
 const feed_counters_t *feed_counters(const feed_t *feed);

@@ -294,6 +294,49 @@ int64_t feed_levels(feed_t *feed, int partition, uint32_t instrument, uint8_t si
     return found;
 }
 
+bool feed_between_events(feed_t *feed, int partition)
+{
+    const feed_books_t *books = books_of(feed, partition);
+    return books != NULL && !books->event_open;
+}
+
+int64_t feed_taken(feed_t *feed, int partition, uint64_t number, uint32_t count, void *slots, uint64_t *next)
+{
+    feed_books_t *books = books_of(feed, partition);
+    if (books == NULL || number == 0)
+        return 0;
+    *next = (uint64_t)books->position + 1;
+    int64_t first = (int64_t)number - 1, wanted = books->position - first;
+    wanted = wanted < (int64_t)count ? wanted : (int64_t)count;
+    wanted = wanted < ring_capacity(books->channel->ring) ? wanted : ring_capacity(books->channel->ring);
+    if (wanted <= 0)
+        return 0;
+    int64_t got = channel_read(feed, books->channel, first, wanted, slots);
+    return got == CHANNEL_HOLE ? -1 : got;
+}
+
+int64_t feed_orders(feed_t *feed, int partition, uint32_t instrument, uint8_t side, uint32_t count, feed_order_t *orders,
+                    uint64_t *update_id)
+{
+    feed_books_t *books = books_of(feed, partition);
+    if (books == NULL || books->event_open || instrument > feed->config.instruments_max)
+        return -1;
+    bullring_level_walk_t walk = bullring_levels(&books->books, instrument, side);
+    const bullring_level_t *level;
+    int64_t found = 0;
+    uint32_t at = 0;
+    while ((level = bullring_level_next(&books->books, &walk)) != NULL) {
+        for (uint32_t index = level->head; index != BULLRING_NONE && at < count; at++) {
+            const bullring_order_t *order = bullring_order_at(&books->books, index);
+            orders[at] = (feed_order_t){order->id, level->price, order->qty};
+            index = order->next;
+        }
+        found += level->orders;
+    }
+    *update_id = books->update_ids[instrument];
+    return found;
+}
+
 const char *feed_error(const feed_t *feed)
 {
     return feed->error;

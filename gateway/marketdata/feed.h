@@ -144,6 +144,23 @@ typedef struct feed_level {
 int64_t feed_levels(feed_t *feed, int partition, uint32_t instrument, uint8_t side, uint32_t count, feed_level_t *levels,
                     uint64_t *update_id);
 
+/* Is the last event that the books have of a partition whole? Only then are they consistent. */
+bool feed_between_events(feed_t *feed, int partition);
+
+/* Copy up to `count` slots of a partition's market channel, from message `number` on, of those that the books have taken; returns
+ * how many, 0 = none yet; -1 = that message is in neither ring nor archive. `next` becomes the number after the last one taken. */
+int64_t feed_taken(feed_t *feed, int partition, uint64_t number, uint32_t count, void *slots, uint64_t *next);
+
+typedef struct feed_order {
+    uint64_t id;
+    int64_t price, qty;
+} feed_order_t;
+
+/* The first `count` orders of a side, best price first and by priority within it, and the update id that they are as of. Returns how
+ * many the side has, which may be more; -1 = not now: the end of an event is still to come. */
+int64_t feed_orders(feed_t *feed, int partition, uint32_t instrument, uint8_t side, uint32_t count, feed_order_t *orders,
+                    uint64_t *update_id);
+
 /* Stop listening and close all connections. */
 void feed_shutdown(feed_t *feed);
 

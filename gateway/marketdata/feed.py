@@ -142,6 +142,22 @@ class Levels:
     levels: Sequence[tuple[int, int]]  # price in ticks, quantity in lots; best first
 
 
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """All orders of a side."""
+
+    update_id: int  # of the instrument, that they are as of
+    orders: Sequence[tuple[int, int, int]]  # id, price in ticks, quantity in lots; best first, then by priority
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What the books have taken of a partition's market channel."""
+
+    slots: bytes | None  # None = neither ring nor archive has the wanted number any more
+    next: int  # the number after the last one taken
+
+
 def generation_of(cluster_id: int) -> str:
     """Return the generation of a history: the same on every node that has the same Genesis, new after a reset."""
     number = int.from_bytes(hashlib.sha256(b"bullring data generation" + cluster_id.to_bytes(8, "little")).digest()[:8])
@@ -293,6 +309,32 @@ class Feed:
         if got < 0:
             return None
         return Levels(int(update_id[0]), [(level.price, level.qty) for level in levels[0:got]])
+
+    def between_events(self, partition: int) -> bool:
+        """Whether the last event that the books have of a partition is whole: only then are they consistent."""
+        return bool(lib.feed_between_events(self._pointer, partition))
+
+    def taken(self, partition: int, number: int, count: int) -> Taken:
+        """Return up to `count` slots of a partition's market channel that the books have taken, from `number` on.
+
+        A slot as of `derived()`.
+        """
+        slots, after = ffi.new("uint8_t[]", count * SLOT_SIZE), ffi.new("uint64_t *")
+        got = lib.feed_taken(self._pointer, partition, number, count, slots, after)
+        return Taken(None if got < 0 else bytes(ffi.buffer(slots, got * SLOT_SIZE)), int(after[0]))
+
+    def orders(self, partition: int, instrument: int, side: Side) -> Orders | None:
+        """Return all orders of a side; None while the end of an event is still to come."""
+        count, update_id = 0, ffi.new("uint64_t *")
+        while True:
+            orders = ffi.new("feed_order_t[]", count)
+            got = lib.feed_orders(self._pointer, partition, instrument, int(side), count, orders, update_id)
+            if got < 0:
+                return None
+            if got <= count:
+                rows = [(int(each.id), int(each.price), int(each.qty)) for each in orders[0:got]]
+                return Orders(int(update_id[0]), rows)
+            count = int(got)
 
     @property
     def channels(self) -> list[int]:

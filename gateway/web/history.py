@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from gateway.web.orders import OrderState, apply_report, client_text, new_order
+from gateway.web.orders import ADMITTED, LIST_NONE, OrderState, apply_report, client_text, new_order
 from gateway.web.private_events import (
     EXECUTION_MASK,
     PARTITION_KEY,
@@ -35,7 +35,6 @@ LOG_TAIL_OFFSET = 112
 REPORT_SLOT = Struct("<IHBBIHHIIQ")  # session template version partition account_seq flags spare seq distance in_seq
 FLAG_MORE, FLAG_REJECT = 1, 4
 TEXTS_MAX = 100_000
-REFUSED_MAX = 100_000
 _LOG_KINDS: dict[int, type[WireMessage]] = {
     kind.TEMPLATE_ID: kind
     for kind in (
@@ -51,7 +50,6 @@ _REPORT_KINDS: dict[int, type[WireMessage]] = {
         wire.OrderTriggered, wire.OrderPrevented, wire.ListStatus, wire.InstrumentStateReport, wire.QuoteAck,
     )
 }  # fmt: skip
-REFUSED = "refused"  # orders that partition 0 has refused in the log and not in a report yet
 _LIMIT_FIELDS = set(asdict(Limits()))
 OrderKey = tuple[int, int]
 
@@ -69,9 +67,6 @@ class HistoryBuilder:
         known = ((each, store.last_trade(each)) for each in self.reference.instruments)
         self._last_trades = {instrument: trade for instrument, trade in known if trade is not None}
         self._next_event = store.last_event() + 1
-        self._refused: dict[tuple[int, int], OrderState] = {
-            (session, seq_num): OrderState(*row) for session, seq_num, row in store.meta().get(REFUSED, [])
-        }
         self._lists: dict[int, ListState] = {}
         self._details: wire.OrderDetails | None = None
         self._list: ListState | None = None
@@ -107,29 +102,13 @@ class HistoryBuilder:
     def feed_log(self, records: bytes) -> None:
         """Take whole groups of log slots."""
         for offset in range(0, len(records), SLOT_SIZE):
-            session, source, template, _, _, _, flags, seq_num, _ = LOG_SLOT.unpack_from(records, offset)
+            _, source, template, _, _, _, flags, _, _ = LOG_SLOT.unpack_from(records, offset)
             kind = _LOG_KINDS.get(template)
-            if kind is not None:
+            if kind is not None and not flags & FLAG_REJECT:
                 ts_ns, aux = LOG_TAIL.unpack_from(records, offset + LOG_TAIL_OFFSET)
-                message = kind.unpack(records, offset + BLOCK_OFFSET)
-                if flags & FLAG_REJECT:
-                    self._refused_record(message, session, seq_num, ts_ns)
-                else:
-                    self._record(message, source, ts_ns, aux)
+                self._record(kind.unpack(records, offset + BLOCK_OFFSET), source, ts_ns, aux)
             if not flags & FLAG_MORE:
                 self._details = self._list = None
-
-    def _refused_record(self, message: WireMessage, session: int, seq_num: int, ts_ns: int) -> None:
-        if isinstance(message, wire.OrderDetails):
-            self._details = message
-        elif isinstance(message, wire.NewOrderSingle):
-            order = new_order(
-                message, order_id=0, account=message.account_id, partition=0, ts_ns=ts_ns, details=self._details
-            )
-            self._details = None
-            self._refused[(session, seq_num)] = order
-            if len(self._refused) > REFUSED_MAX:  # those of sessions that never get an answer
-                del self._refused[next(iter(self._refused))]
 
     def _record(self, message: WireMessage, source: int, ts_ns: int, aux: int) -> None:
         match message:
@@ -223,7 +202,7 @@ class HistoryBuilder:
     def feed_reports(self, slots: Iterable[bytes | memoryview]) -> None:
         """Take report slots, each of 128 bytes, in order of their causes."""
         for slot in slots:
-            session, template, _, partition, *_ = REPORT_SLOT.unpack_from(slot)
+            _, template, _, partition, *_ = REPORT_SLOT.unpack_from(slot)
             kind = _REPORT_KINDS.get(template)
             if kind is None:
                 continue
@@ -236,12 +215,14 @@ class HistoryBuilder:
                     instrument.state = int(report.state)
                     self._put_reference(instrument)
             elif not isinstance(report, wire.QuoteAck):
-                self._order_report(report, partition, session)
+                self._order_report(report, partition)
 
-    def _order_report(self, report: Any, partition: int, session: int) -> None:
-        order = self._order_of(report, session)
+    def _order_report(self, report: Any, partition: int) -> None:
+        order = self._order_of(report)
         if order is None:
             return
+        # Whoever placed it has the refusal as its answer; told a second time, clients count it twice (decision 0081).
+        unheard = isinstance(report, wire.OrderRejected) and order.status == ADMITTED and order.list_id == LIST_NONE
         instrument = self.reference.instruments[order.instrument]
         client_id, orig_client_id = self._ids(report, order)
         old_qty = order.qty
@@ -257,10 +238,9 @@ class HistoryBuilder:
             )  # fmt: skip
         elif isinstance(report, wire.OrderReplaced):
             self._replaced(report, order, client_id, orig_client_id, old_qty)
-        body = self._view.execution_report(report, order, client_id=client_id, orig_client_id=orig_client_id)
-        self._event(order.account, partition, report.transact_time, body)
-        if order.order_id == 0:
-            return
+        if not unheard:
+            body = self._view.execution_report(report, order, client_id=client_id, orig_client_id=orig_client_id)
+            self._event(order.account, partition, report.transact_time, body)
         if not order.open:
             self._live.pop(key, None)
         if isinstance(report, wire.OrderRejected):  # it never was
@@ -269,13 +249,8 @@ class HistoryBuilder:
         else:
             self._dirty_orders[key] = order
 
-    def _order_of(self, report: Any, session: int) -> OrderState | None:
-        if isinstance(report, wire.OrderRejected) and not report.order_id:
-            order = self._refused.pop((session, report.ref_seq_num), None)
-            if order is None or report.instrument_id not in self.reference.instruments:
-                return None
-            order.account = report.account_id
-            return order
+    def _order_of(self, report: Any) -> OrderState | None:
+        """Return the order a report is about; of one that the sequencer has refused there is none."""
         key = (report.instrument_id, report.order_id)
         return self._live.get(key) or self._dirty_orders.get(key) or self._store.order(*key)
 
@@ -371,8 +346,7 @@ class HistoryBuilder:
         store.put_rows("events", list(map(_EVENT, self._events)))
         store.put_rows("counters", [(*counter, self._counters[counter]) for counter in self._dirty_counters])
         store.put_rows("texts", self._new_texts)
-        refused = [(session, seq_num, order.row()) for (session, seq_num), order in self._refused.items()]
-        store.put_meta({**positions, REFUSED: refused})
+        store.put_meta(positions)
         store.commit()
         for batch in (
             self._reference_rows, self._dropped_keys, self._dirty_orders, self._dropped, self._dirty_lists,

@@ -1,9 +1,9 @@
 """Limits of use, shared by the workers: a table in a mapped file, one 64-byte line per address or account.
 
 A line: u64 key, then u32 minute, weight, five-minute window, requests, refusals of this minute, banned until, ban
-level, ten-second window, orders, day, orders of the day. Windows are aligned to the clock: a line whose window is
-another one counts from 0. A line is changed under a lock of the file; when the table is full the oldest of eight
-lines makes room.
+level, ten-second window, orders, day, orders of the day, five-minute window of streams, connections to them. Windows
+are aligned to the clock: a line whose window is another one counts from 0. A line is changed under a lock of the file;
+when the table is full the oldest of eight lines makes room.
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ from struct import Struct
 from gateway.web.config import LimitsConfig
 
 LINES = 16384
-LINE = Struct("<Q11I12x")
+LINE = Struct("<Q13I4x")
 PROBES = 8
 KEYS_CACHED = 4096
 MINUTE_S, FIVE_MINUTES_S, TEN_S, DAY_S = 60, 300, 10, 86400
 REFUSALS_BEFORE_BAN = 20
 BAN_LAST_S = 259_200
-KEY, MINUTE, WEIGHT, FIVE, REQUESTS, REFUSALS, BANNED, LEVEL, TEN, ORDERS_TEN, DAY, ORDERS_DAY = range(12)
+FIELDS = 14
+KEY, MINUTE, WEIGHT, FIVE, REQUESTS, REFUSALS, BANNED, LEVEL, TEN, ORDERS_TEN, DAY, ORDERS_DAY, CONNECTS, CONNECTED = (
+    range(FIELDS)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +165,15 @@ class SharedLimits:
             self._store(line, offset)
             return line[WEIGHT]
 
+    def connect(self, address: str, limit: int) -> int:
+        """Count a connection to streams, refused ones as well; return 0, or the seconds until one is allowed again."""
+        now = int(self._wall_s())
+        with self._line(f"a{address}") as (line, offset):
+            _turn(line, CONNECTS, now // FIVE_MINUTES_S, (CONNECTED,))
+            line[CONNECTED] = min(line[CONNECTED] + 1, 2**32 - 1)
+            self._store(line, offset)
+            return FIVE_MINUTES_S - now % FIVE_MINUTES_S if line[CONNECTED] > limit else 0
+
     def orders(self, account: int, count: int) -> Orders:
         """Count orders that are about to be sent; none of them if they would be too many. 0 only looks."""
         config, now = self._config, int(self._wall_s())
@@ -213,10 +225,11 @@ class SharedLimits:
             line = list(LINE.unpack_from(self._map, offset))
             if line[KEY] == key:
                 return line, offset
-            used = 0 if line[KEY] == 0 else max(line[MINUTE] * MINUTE_S, line[TEN] * TEN_S, line[BANNED])
+            newest = line[MINUTE] * MINUTE_S, line[TEN] * TEN_S, line[BANNED], line[CONNECTS] * FIVE_MINUTES_S
+            used = 0 if line[KEY] == 0 else max(newest)
             if used < oldest_use:
                 oldest, oldest_use = offset, used
-        return [key, *[0] * 11], oldest
+        return [key, *[0] * (FIELDS - 1)], oldest
 
     def _store(self, line: list[int], offset: int) -> None:
         LINE.pack_into(self._map, offset, *line)

@@ -3,13 +3,20 @@
 import asyncio
 import json
 import sys
-import time
+from importlib.metadata import version
 
-from binance_common.configuration import ConfigurationRestAPI, ConfigurationWebSocketAPI
+from binance_common.configuration import (
+    ConfigurationRestAPI,
+    ConfigurationWebSocketAPI,
+    ConfigurationWebSocketStreams,
+)
 from binance_common.errors import BadRequestError, UnauthorizedError
 from binance_sdk_spot.spot import Spot
+from market_maker import MarketMaker
 
 SYMBOL = "ETHBTC"
+BID, ASK = "0.0395", "0.0405"
+WAIT_S = 60
 
 
 def fields(data: object) -> dict:
@@ -93,13 +100,35 @@ async def socket_session(facts: dict) -> dict:
         await connection.close_connection(close_session=True)
 
 
+async def stream_session(facts: dict) -> dict:
+    """Public streams, each message through the SDK's models."""
+    client = Spot(config_ws_streams=ConfigurationWebSocketStreams(stream_url=facts["streams"].removesuffix("/ws")))
+    connection = await client.websocket_streams.create_connection()
+    try:
+        told = {}
+        with MarketMaker(facts, SYMBOL, bid=BID, ask=ASK, quantity="50", trade="0.1"):
+            for name, more in (("trade", {}), ("kline", {"interval": "1m"}), ("diff_book_depth", {}),
+                               ("partial_book_depth", {"levels": "5"}), ("ticker", {})):  # fmt: skip
+                arrived = asyncio.get_running_loop().create_future()
+                stream = await getattr(connection, name)(symbol=SYMBOL.lower(), **more)
+                stream.on("message", lambda data, told=arrived: None if told.done() else told.set_result(data))
+                told[name] = fields(await asyncio.wait_for(arrived, WAIT_S))
+                await stream.unsubscribe()
+        assert float(told["trade"]["p"]) in (float(BID), float(ASK)), told
+        assert float(told["partial_book_depth"]["bids"][0][0]) == float(BID), told
+        return {"streams": sorted(told)}
+    finally:
+        await connection.close_connection(close_session=True)
+
+
 def main() -> None:
     facts = json.loads(sys.argv[1])
-    started = time.monotonic()
     result = rest_session(facts)
     if "sockets" in facts["parts"]:
         result |= asyncio.run(socket_session(facts))
-    print(json.dumps(result | {"seconds": round(time.monotonic() - started, 1)}))
+    if "streams" in facts["parts"]:
+        result |= asyncio.run(stream_session(facts))
+    print(json.dumps({"version": version("binance-sdk-spot"), **result}))
 
 
 if __name__ == "__main__":

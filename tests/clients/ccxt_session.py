@@ -9,8 +9,11 @@ import sys
 
 import ccxt
 import ccxt.pro
+from market_maker import MarketMaker
 
-PAIR = "ETH/USDT"
+PAIR, SYMBOL = "ETH/USDT", "ETHUSDT"
+BID, ASK = 3630.0, 3650.0
+WAIT_S = 60
 
 
 def options(facts: dict) -> dict:
@@ -140,6 +143,38 @@ async def socket_session(facts: dict, other: ccxt.binance) -> dict:
         await exchange.close()
 
 
+async def stream_session(facts: dict) -> dict:
+    """Public streams: the books, trades, candles and prices that the library keeps are what REST says."""
+    exchange = ccxt.pro.binance(options(facts))
+    told = {}
+    try:
+        await exchange.load_markets()
+        with MarketMaker(facts, SYMBOL, bid=str(BID), ask=str(ASK), quantity="5", trade="0.01"):
+            trades = await asyncio.wait_for(exchange.watch_trades(PAIR), WAIT_S)
+            assert {trade["price"] for trade in trades} <= {BID, ASK}, trades
+            candles = await asyncio.wait_for(exchange.watch_ohlcv(PAIR, "1m"), WAIT_S)
+            assert candles[-1][4] in (BID, ASK), candles
+            ticker = await asyncio.wait_for(exchange.watch_ticker(PAIR), WAIT_S)
+            assert ticker["last"] in (BID, ASK), ticker
+            best = await asyncio.wait_for(exchange.watch_bids_asks([PAIR]), WAIT_S)
+            assert (best[PAIR]["bid"], best[PAIR]["ask"]) == (BID, ASK), best
+            for _ in range(5):
+                book = await asyncio.wait_for(exchange.watch_order_book(PAIR), WAIT_S)
+                assert book["bids"][0][0] <= BID < ASK <= book["asks"][0][0], book
+            told = {"nonce": book["nonce"], "trades": len(trades)}
+        async with asyncio.timeout(WAIT_S):  # nobody trades any more: both must come to rest at the same book
+            while True:
+                book = await exchange.watch_order_book(PAIR)
+                rest = await exchange.fetch_order_book(PAIR, 100)
+                if book["nonce"] == rest["nonce"]:
+                    break
+        assert [list(level) for level in book["bids"]] == rest["bids"], (book, rest)
+        assert [list(level) for level in book["asks"]] == rest["asks"], (book, rest)
+        return told
+    finally:
+        await exchange.close()
+
+
 def main() -> None:
     facts = json.loads(sys.argv[1])
     exchange = ccxt.binance(options(facts))
@@ -148,6 +183,8 @@ def main() -> None:
     result = rest_session(exchange) | trade(exchange, other)
     if "sockets" in facts["parts"]:
         result |= asyncio.run(socket_session(facts, other))
+    if "streams" in facts["parts"]:
+        result |= asyncio.run(stream_session(facts))
     print(json.dumps({"version": ccxt.__version__, **result}))
 
 

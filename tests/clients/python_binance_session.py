@@ -8,9 +8,13 @@ import binance
 from binance.async_client import AsyncClient
 from binance.client import Client
 from binance.exceptions import BinanceAPIException
+from binance.ws.depthcache import DepthCacheManager
 from binance.ws.streams import BinanceSocketManager
+from market_maker import MarketMaker
 
 SYMBOL = "SOLUSDT"
+BID, ASK = "179.00000000", "180.00000000"
+WAIT_S = 60
 
 
 def point_at(facts: dict) -> None:
@@ -94,12 +98,51 @@ async def socket_session(facts: dict) -> dict:
         await client.close_connection()
 
 
+async def first(socket: object) -> dict:
+    """Return the first message of a stream."""
+    async with socket as stream:
+        return await asyncio.wait_for(stream.recv(), WAIT_S)
+
+
+async def stream_session(facts: dict) -> dict:
+    """Public streams: trades, candles, best prices, all pairs at once, and the book that the library keeps itself."""
+    client = await AsyncClient.create(facts["api_key"], facts["api_secret"])
+    try:
+        manager = BinanceSocketManager(client)
+        with MarketMaker(facts, SYMBOL, bid=BID, ask=ASK, quantity="50", trade="0.5"):
+            sockets = {
+                "trade": manager.trade_socket(SYMBOL),
+                "aggTrade": manager.aggtrade_socket(SYMBOL),
+                "kline": manager.kline_socket(SYMBOL, interval="1m"),
+                "depthUpdate": manager.depth_socket(SYMBOL, interval=100),
+                "24hrTicker": manager.symbol_ticker_socket(SYMBOL),
+            }
+            told = dict(zip(sockets, await asyncio.gather(*map(first, sockets.values())), strict=True))
+            assert {name: message["e"] for name, message in told.items()} == {name: name for name in sockets}, told
+            assert told["trade"]["p"] in (BID, ASK) and told["kline"]["k"]["c"] in (BID, ASK), told
+            partial, both = await asyncio.gather(
+                first(manager.depth_socket(SYMBOL, depth="5", interval=100)),
+                first(manager.multiplex_socket([f"{SYMBOL.lower()}@bookTicker", "!miniTicker@arr"])),
+            )
+            assert (partial["bids"][0][0], partial["asks"][0][0]) == (BID, ASK), partial
+            assert both["stream"] in (f"{SYMBOL.lower()}@bookTicker", "!miniTicker@arr"), both
+            async with DepthCacheManager(client, symbol=SYMBOL) as cache:
+                for _ in range(3):
+                    book = await asyncio.wait_for(cache.recv(), WAIT_S)
+                assert book.get_bids()[0][0] == float(BID) and book.get_asks()[0][0] == float(ASK), book.get_bids()
+        return {"streams": sorted(told)}
+    finally:
+        await client.close_connection()
+
+
 def main() -> None:
     facts = json.loads(sys.argv[1])
     point_at(facts)
     result = rest_session(facts)
     if "sockets" in facts["parts"]:
         result |= asyncio.run(socket_session(facts))
+    if "streams" in facts["parts"]:
+        result |= asyncio.run(stream_session(facts))
     print(json.dumps({"version": binance.__version__ if hasattr(binance, "__version__") else "", **result}))
 
 

@@ -4,16 +4,22 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.kit.certificate import make_certificate
 from tests.kit.exchange import Exchange
 from tests.kit.foreign import ROOT, environment
 
 QUIET = ("--quiet-market", "--set", "gateway.feed.enabled=false", "--set", "ledger.enabled=false")
-SESSION_S = 240.0
+LIMITLESS = (
+    "--set", "gateway.web.weight_per_minute=0", "--set", "gateway.web.requests_per_5_minutes=0",
+    "--set", "gateway.web.stream_attempts=0",
+)  # fmt: skip
+SESSION_S = 600.0
 CHECKS = (
     "not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance",
 )  # fmt: skip
@@ -23,8 +29,17 @@ FUNDS = ("--fund", "BTC=100", "--fund", "ETH=1000", "--fund", "SOL=1000", "--fun
 @pytest.fixture(scope="module")
 def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exchange]:
     """Quiet, without limits of use; each library trades on a pair of its own."""
-    limits = ("--set", "gateway.web.weight_per_minute=0", "--set", "gateway.web.requests_per_5_minutes=0")
-    with Exchange(tmp_path_factory.mktemp("libraries") / "data", *QUIET, *limits, web=1) as exchange:
+    with Exchange(tmp_path_factory.mktemp("libraries") / "data", *QUIET, *LIMITLESS, web=1) as exchange:
+        yield exchange
+
+
+@pytest.fixture(scope="module")
+def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exchange]:
+    """The same over TLS; the certificate, which signs itself, lies beside its data."""
+    folder = tmp_path_factory.mktemp("encrypted")
+    certificate, key = make_certificate(folder)
+    files = ("--set", f'gateway.web.tls_certificate="{certificate}"', "--set", f'gateway.web.tls_key="{key}"')
+    with Exchange(folder / "data", *QUIET, *LIMITLESS, *files, web=1) as exchange:
         yield exchange
 
 
@@ -36,27 +51,47 @@ def facts_of(exchange: Exchange) -> dict[str, Any]:
         keys.append(exchange.command("key", "create", "--account", str(account), "--kind", "hmac")[0])
     names = {"api_key": keys[0]["api_key"], "api_secret": keys[0]["api_secret"]}
     others = {"other_key": keys[1]["api_key"], "other_secret": keys[1]["api_secret"]}
-    return {**exchange.ready["web"], **names, **others, "parts": ["rest", "sockets"]}
+    return {**exchange.ready["web"], **names, **others, "parts": ["rest", "sockets", "streams"]}
+
+
+@dataclass(frozen=True)
+class Client:
+    """Whose session it is: the environment of tests/clients/requirements-NAME.txt."""
+
+    script: str
+    tls: bool = False  # it goes nowhere without
+
+
+SHORT = {
+    "ccxt": Client("ccxt_session.py"),
+    "python-binance": Client("python_binance_session.py"),
+    "binance-sdk-spot": Client("binance_sdk_session.py"),
+}
+# BULLRING_CLIENTS=all plays these, too: minutes to install, a minute or two to run.
+LONG = {
+    "freqtrade": Client("freqtrade_session.py"),
+    "nautilus-trader": Client("nautilus_session.py"),
+    "cryptofeed": Client("cryptofeed_session.py", tls=True),
+}
+PLAYED = SHORT | (LONG if os.environ.get("BULLRING_CLIENTS") == "all" else {})
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "script"),
-    [
-        ("ccxt", "ccxt_session.py"),
-        ("python-binance", "python_binance_session.py"),
-        ("binance-sdk-spot", "binance_sdk_session.py"),
-    ],
-)
-def test_unmodified_library_trades(exchange: Exchange, tmp_path: Path, name: str, script: str) -> None:
-    programs = environment(name)
-    facts = facts_of(exchange)
-    command = [str(programs / "python"), str(ROOT / "tests" / "clients" / script), json.dumps(facts)]
+@pytest.mark.parametrize("name", list(PLAYED))
+def test_unmodified_library_trades(request: pytest.FixtureRequest, tmp_path: Path, name: str) -> None:
+    client, programs = PLAYED[name], environment(name)
+    exchange: Exchange = request.getfixturevalue("encrypted" if client.tls else "exchange")
+    script = ROOT / "tests" / "clients" / client.script
+    command = [str(programs / "python"), str(script), json.dumps(facts_of(exchange))]
+    trusting = dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"), str(exchange.data.parent / "certificate.pem"))
 
-    done = subprocess.run(command, capture_output=True, text=True, timeout=SESSION_S, check=False, cwd=tmp_path)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=SESSION_S, check=False, cwd=tmp_path,
+        env=os.environ | (trusting if client.tls else {}),
+    )  # fmt: skip
 
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    assert json.loads(done.stdout.splitlines()[-1])
+    assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-8000:]}"
+    assert json.loads(done.stdout.splitlines()[-1])["version"]
 
 
 @pytest.mark.slow

@@ -3,6 +3,8 @@
 import concurrent.futures
 import gzip
 import json
+import os
+import signal
 import socket
 import time
 import urllib.parse
@@ -14,7 +16,7 @@ import pytest
 
 from tests.kit import eventually
 from tests.kit.exchange import Exchange
-from tests.kit.web_client import WebClient
+from tests.kit.web_client import Answer, WebClient
 
 ROOT = Path(__file__).resolve().parents[2]
 QUIET = ("--quiet-market", "--set", "gateway.feed.enabled=false", "--set", "ledger.enabled=false")
@@ -40,7 +42,7 @@ def make_site(exchange: Exchange) -> Site:
     base = exchange.ready["web"]["rest"].removesuffix("/api/v3")
     accounts, clients = [], []
     for _ in range(2):
-        funds = ("--fund", "BTC=100", "--fund", "ETH=1000", "--fund", "USDT=10000000")
+        funds = ("--fund", "BTC=100", "--fund", "ETH=1000", "--fund", "SOL=1000", "--fund", "USDT=10000000")
         account = exchange.command("account", "create", *funds)[0]["account"]
         line = exchange.command("key", "create", "--account", str(account), "--kind", "hmac")[0]
         accounts.append(account)
@@ -294,16 +296,43 @@ def test_repeat_with_the_same_key_is_carried_out_once(site: Site) -> None:
 
 
 def test_order_after_its_deadline_is_refused_and_never_placed(site: Site) -> None:
-    client_id = "too-late"
     answer = site.anna.call(
-        "POST", "/api/v3/order", timestamp=now() - 4999, recvWindow="5000",
-        **limit("BUY", "92000", newClientOrderId=client_id),
+        "POST", "/api/v3/order", timestamp=now() - 5001, recvWindow="5000",
+        **limit("BUY", "92000", newClientOrderId="too-late"),
     )  # fmt: skip
 
-    seen = site.anna.call("GET", "/api/v3/order", symbol="BTCUSDT", origClientOrderId=client_id)
-    assert (answer.status == 200) == (seen.status == 200), (answer, seen)
-    if answer.status != 200:
-        assert answer.code == -1021
+    assert (answer.status, answer.code) == (400, -1021)
+    assert site.anna.call("GET", "/api/v3/order", symbol="BTCUSDT", origClientOrderId="too-late").code == -2013
+
+
+def test_order_that_waits_past_its_deadline_is_refused_by_the_sequencer_and_never_placed(site: Site) -> None:
+    """The core stands still while both orders wait for it; the control has a later deadline and is placed."""
+    core = site.exchange.pid("fused")
+
+    def place(client_id: str, window_ms: int) -> Answer:
+        order = limit("BUY", "92000", newClientOrderId=client_id)
+        return site.anna.call("POST", "/api/v3/order", timestamp=now(), recvWindow=str(window_ms), **order)
+
+    def seen(client_id: str) -> Answer:
+        return site.anna.call("GET", "/api/v3/order", symbol="BTCUSDT", origClientOrderId=client_id)
+
+    for attempt in range(5):  # on a busy machine the gateway itself may find it late
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            os.kill(core, signal.SIGSTOP)
+            try:
+                late = pool.submit(place, f"late-{attempt}", 1000)
+                control = pool.submit(place, f"control-{attempt}", 30_000)
+                time.sleep(1.5)  # the deadline itself, not a wait for somebody
+            finally:
+                os.kill(core, signal.SIGCONT)
+        assert (late.result().status, late.result().code) == (400, -1021)
+        assert control.result().status == 200
+        assert seen(f"late-{attempt}").code == -2013
+        assert seen(f"control-{attempt}").status == 200
+        if late.result().body["details"].get("appliedBy") == "sequencer":
+            break
+    else:
+        raise AssertionError(f"the sequencer was never the one that refused: {late.result()}")
     site.anna.call("DELETE", "/api/v3/allOpenOrders")
 
 
@@ -338,13 +367,31 @@ def test_batch_answers_each_order_by_itself(site: Site) -> None:
 
 
 def test_dead_mans_switch_cancels_unless_renewed(site: Site) -> None:
-    placed = site.anna.call("POST", "/api/v3/order", **limit("BUY", "89000")).body
-    assert site.anna.call("POST", "/api/v3/countdownCancelAll", symbol="BTCUSDT", countdownTime=600).status == 200
+    """Of three equal timers one is renewed, one is stopped, and the last, which ends after them, is left alone."""
+    placed = {
+        symbol: site.anna.call("POST", "/api/v3/order", **limit("BUY", price, symbol=symbol)).body["orderId"]
+        for symbol, price in (("BTCUSDT", "95000"), ("ETHUSDT", "3900"), ("SOLUSDT", "190"))
+    }
 
-    def status() -> str:
-        return str(site.anna.call("GET", "/api/v3/order", symbol="BTCUSDT", orderId=placed["orderId"]).body["status"])
+    def countdown(symbol: str, milliseconds: int) -> None:
+        done = site.anna.call("POST", "/api/v3/countdownCancelAll", symbol=symbol, countdownTime=milliseconds)
+        assert done.status == 200, done
 
-    assert eventually(lambda: status() == "CANCELED", deadline_s=60)
+    def status(symbol: str) -> str:
+        answer = site.anna.call("GET", "/api/v3/order", symbol=symbol, orderId=placed[symbol])
+        return str(answer.body["status"])
+
+    countdown("BTCUSDT", 6000)
+    countdown("BTCUSDT", 600_000)
+    countdown("ETHUSDT", 6000)
+    countdown("ETHUSDT", 0)
+    countdown("SOLUSDT", 6000)
+    assert eventually(lambda: status("SOLUSDT") == "CANCELED", deadline_s=60)
+    assert (status("BTCUSDT"), status("ETHUSDT")) == ("NEW", "NEW")
+    countdown("BTCUSDT", 1)  # renewed again, and not once more
+    assert eventually(lambda: status("BTCUSDT") == "CANCELED", deadline_s=60)
+    assert status("ETHUSDT") == "NEW"
+    site.anna.call("DELETE", "/api/v3/allOpenOrders")
 
 
 def test_cancel_replace_tells_halves_apart(site: Site) -> None:

@@ -19,6 +19,7 @@ import aiohttp
 import pytest
 
 from tests.kit.exchange import Exchange
+from tests.kit.order_book import OrderBook
 from tests.kit.web_client import WebClient
 
 QUIET = ("--quiet-market", "--set", "gateway.feed.enabled=false", "--set", "ledger.enabled=false")
@@ -195,6 +196,63 @@ def test_depth_resumes_from_an_update_id(site: Site) -> None:
     asyncio.run(scenario())
 
 
+def test_book_kept_order_by_order_equals_rest_and_has_the_ids_of_orders(site: Site) -> None:
+    async def scenario() -> None:
+        async with connected(site, "/ws/btcusdt@l3") as connection:
+            book = OrderBook(ticks=TICK, lots=LOT)
+            for event in await until(connection, lambda event: event["e"] == "l3Snapshot" and event["n"] == 0):
+                book.take(event)
+            await asyncio.to_thread(site.churn, 6)
+            placed = await asyncio.to_thread(site.order, 0, "BUY", 90_001)
+            final = await asyncio.to_thread(site.depth)
+            events = await until(connection, lambda event: event["u"] >= final["lastUpdateId"])
+            for event in events:
+                book.take(event)
+            assert book.last == final["lastUpdateId"]
+            for side, levels in (("BUY", final["bids"]), ("SELL", final["asks"])):
+                assert book.levels(side) == [(round(float(p) * TICK), round(float(q) * LOT)) for p, q in levels]
+            assert book.side_of(placed["orderId"]) == "BUY"
+            assert {change["x"] for event in events for change in event["o"]} >= {"ADD", "TRADE", "DELETE"}
+
+    asyncio.run(scenario())
+
+
+def test_order_by_order_stream_resumes_from_an_update_id(site: Site) -> None:
+    async def scenario() -> None:
+        book = OrderBook(ticks=TICK, lots=LOT)
+        async with connected(site, "/ws/btcusdt@l3") as connection:
+            for event in await until(connection, lambda event: event["e"] == "l3Snapshot" and event["n"] == 0):
+                book.take(event)
+        await asyncio.to_thread(site.churn, 7)
+        final = await asyncio.to_thread(site.depth)
+        async with connected(site, "/stream?timeUnit=MICROSECOND") as connection:
+            await connection.send_str(subscribe("btcusdt@l3", resume={"btcusdt@l3": book.last}))
+            answer, missed = await until(connection, lambda event: "data" in event)
+            assert answer == {"result": None, "id": 1}
+            assert missed["data"]["e"] == "l3Update"
+            assert missed["data"]["o"][0]["T"] > 10**15
+            book.take(missed["data"])
+            assert (book.last, len(book.levels("BUY"))) == (final["lastUpdateId"], len(final["bids"]))
+
+    asyncio.run(scenario())
+
+
+def test_stream_that_is_left_and_taken_again_at_once_is_told_once(site: Site) -> None:
+    """Two greetings waited for the same subscriber, and each let it in: everything came twice."""
+
+    async def scenario() -> None:
+        async with connected(site, "/ws") as connection:
+            for method in ("SUBSCRIBE", "UNSUBSCRIBE", "SUBSCRIBE"):
+                await connection.send_str(json.dumps({"method": method, "params": ["btcusdt@l3"], "id": 1}))
+            await until(connection, lambda event: event.get("e") == "l3Snapshot" and event["n"] == 0)
+            [first, second] = [await asyncio.to_thread(site.order, 0, "BUY", price) for price in (90_002, 90_003)]
+            events = await until(connection, lambda event: event["o"][-1]["i"] == second["orderId"])
+            told = [change["i"] for event in events for change in event["o"]]
+            assert told == [first["orderId"], second["orderId"]]
+
+    asyncio.run(scenario())
+
+
 def test_trades_aggregates_and_candles_are_those_of_rest(site: Site) -> None:
     async def scenario() -> None:
         names = ("btcusdt@trade", "btcusdt@aggTrade", "btcusdt@kline_1d", "btcusdt@miniTicker")
@@ -228,6 +286,22 @@ def test_trades_aggregates_and_candles_are_those_of_rest(site: Site) -> None:
         [candle] = public.call("GET", "/api/v3/klines", symbol="BTCUSDT", interval="1d", limit=1).body
         told_candle = by_name["btcusdt@kline_1d"][-1]["k"]
         assert [told_candle[name] for name in ("t", "o", "h", "l", "c", "v", "T", "q", "n", "V", "Q")] == candle[:11]
+
+    asyncio.run(scenario())
+
+
+def test_pair_that_has_never_traded_has_no_candles(site: Site) -> None:
+    """They came with a price of zero, which a client library took for one."""
+
+    async def scenario() -> None:
+        site.order(0, "SELL", 100_004)
+        site.order(1, "BUY", 100_004)
+        async with connected(site, "/stream?streams=ethbtc@kline_1s/btcusdt@kline_1s") as connection:
+            events, ended = [], 0
+            while ended < 4:
+                events += await until(connection, lambda event: True)
+                ended += events[-1]["data"]["k"]["x"]
+            assert {event["stream"] for event in events} == {"btcusdt@kline_1s"}
 
     asyncio.run(scenario())
 

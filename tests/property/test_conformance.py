@@ -7,9 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("tracebook.conformance", reason="the development dependencies are not installed")
-
 from tracebook.conformance import (
     ConformanceConfig,
     ConformanceSuite,

@@ -8,7 +8,10 @@ from gateway.web.market_view import INTERVALS, NS_PER_S, Bar
 from gateway.web.reference import Asset, Instrument, Reference
 from gateway.web.streams import payloads
 from gateway.web.streams.names import LATEST_ONLY, WINDOWS_MIN, Kind
-from gateway.web.streams.payloads import MS
+from gateway.web.streams.payloads import MS, Change
+from ringbuf.wire import market_messages as market
+from ringbuf.wire.base import WireMessage
+from ringbuf.wire.messages import Side
 
 VERSION = "3.0.0"
 SPEEDS = "[@100ms|@1000ms]"
@@ -24,31 +27,21 @@ NAMES: dict[Kind, tuple[str, str]] = {
     Kind.PARTIAL: (f"{{symbol}}@depth{{5|10|20}}{SPEEDS}", "the best levels, if they changed"),
     Kind.DIFF: (f"{{symbol}}@depth{SPEEDS}", "levels that changed; U is the u before, plus 1"),
     Kind.BOOK: (f"{{symbol}}@book{SPEEDS}", "bookSnapshot, then bookUpdate, each with a checksum; can be resumed"),
+    Kind.L3: ("{symbol}@l3", "order by order: l3Snapshot in parts, then l3Update, with checksums; can be resumed"),
 }
 
 
 def document(url: str) -> dict[str, Any]:
     """Return the document; `url` is the base of the WebSocket addresses."""
     host = url.partition("://")[2]
-    messages = {
-        str(kind): {
-            "name": str(kind),
-            "summary": NAMES[kind][1],
-            "contentType": "application/json",
-            "payload": schema(example),
-            "examples": [{"payload": example}],
-            "x-newest-only": kind in LATEST_ONLY,
-        }
-        for kind, example in examples().items()
-    }
-    channels = {
-        str(kind): {
-            "address": f"/ws/{name}",
-            "description": text,
-            "messages": {str(kind): {"$ref": f"#/components/messages/{kind}"}},
-        }
-        for kind, (name, text) in NAMES.items()
-    }
+    updates, snapshots = examples(), snapshot_examples()
+    messages = {str(kind): _message(str(kind), kind, example) for kind, example in updates.items()}
+    messages |= {f"{kind}Snapshot": _message(f"{kind}Snapshot", kind, each) for kind, each in snapshots.items()}
+    channels = {}
+    for kind, (name, text) in NAMES.items():
+        told = [str(kind), f"{kind}Snapshot"] if kind in snapshots else [str(kind)]
+        references = {each: {"$ref": f"#/components/messages/{each}"} for each in told}
+        channels[str(kind)] = {"address": f"/ws/{name}", "description": text, "messages": references}
     operations = {
         f"receive_{kind}": {"action": "receive", "channel": {"$ref": f"#/channels/{kind}"}} for kind in map(str, NAMES)
     }
@@ -63,6 +56,17 @@ def document(url: str) -> dict[str, Any]:
     }
 
 
+def _message(name: str, kind: Kind, example: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "summary": NAMES[kind][1],
+        "contentType": "application/json",
+        "payload": schema(example),
+        "examples": [{"payload": example}],
+        "x-newest-only": kind in LATEST_ONLY,
+    }
+
+
 _DESCRIPTION = (
     "Connect to /ws/NAME[/NAME...] for bare payloads or to /stream?streams=NAME/NAME for {stream, data}; then"
     ' {"method": "SUBSCRIBE" | "UNSUBSCRIBE" | "LIST_SUBSCRIPTIONS", "params": [NAME...], "id": n}.'
@@ -72,16 +76,30 @@ _DESCRIPTION = (
 )
 
 
+PAIR = Instrument(
+    1, "BTC-USDT", base_asset=1, quote_asset=2, partition=1, tick_size=1, price_exponent=-2, lot_size=1,
+    qty_exponent=-5, quote_per_tick_lot=10, base_per_lot=1000,
+)  # fmt: skip
+START_NS = 1_784_592_000 * NS_PER_S
+
+
+def snapshot_examples() -> dict[Kind, Any]:
+    """Return what the streams begin with that begin with a book."""
+    bids, asks = [(10_000_000, 50_000)], [(10_005_000, 70_000)]
+    orders = [(True, (4711, *bids[0])), (False, (4712, *asks[0]))]
+    crc = payloads.checksum(bids, asks)
+    return {
+        Kind.BOOK: payloads.book_snapshot(PAIR, 157, bids, asks, START_NS, MS),
+        Kind.L3: payloads.order_snapshot(PAIR, 157, orders, 0, crc, START_NS, MS),
+    }
+
+
 def examples() -> dict[Kind, Any]:
     """Return a message of each kind, made by the code that makes the real ones."""
     reference = Reference()
     reference.put(Asset(1, "BTC", -8))
     reference.put(Asset(2, "USDT", -8))
-    pair = Instrument(
-        1, "BTC-USDT", base_asset=1, quote_asset=2, partition=1, tick_size=1, price_exponent=-2, lot_size=1,
-        qty_exponent=-5, quote_per_tick_lot=10, base_per_lot=1000,
-    )  # fmt: skip
-    start = 1_784_592_000 * NS_PER_S
+    pair, start = PAIR, START_NS
     bar = Bar(
         start, start + 60 * NS_PER_S, 10_000_000, 10_010_000, 9_990_000, 10_005_000, volume=150_000,
         quote=15_007_500_000_000, count=2, first_id=1, last_id=2, taker_volume=100_000,
@@ -101,15 +119,34 @@ def examples() -> dict[Kind, Any]:
         Kind.PARTIAL: payloads.partial_depth(pair, 160, bids, asks),
         Kind.DIFF: diff,
         Kind.BOOK: diff | {"e": "bookUpdate", "c": payloads.checksum(bids, [])},
+        Kind.L3: payloads.order_update(PAIR, 158, 162, _changes(), payloads.checksum(bids, []), start, MS),
     }
 
 
+def _changes() -> list[Change]:
+    terms: list[tuple[type[WireMessage], int, int]] = [
+        (market.OrderAdd, 10_000_000, 70_000),
+        (market.OrderExecute, 10_000_000, 20_000),
+        (market.OrderReduce, 0, 40_000),
+        (market.OrderReplace, 9_999_000, 30_000),
+        (market.OrderDelete, 0, 0),
+    ]
+    return [
+        Change(kind, 158 + at, START_NS, 4713, int(Side.BUY), price, quantity, 99)
+        for at, (kind, price, quantity) in enumerate(terms)
+    ]
+
+
 def schema(example: Any) -> dict[str, Any]:
-    """Return the JSON schema of what looks like this."""
+    """Return the JSON schema of what looks like this; of objects in a list, what all of them have is required."""
     if isinstance(example, dict):
         properties = {name: schema(value) for name, value in example.items()}
         return {"type": "object", "properties": properties, "required": list(properties)}
+    if isinstance(example, list) and example and isinstance(example[0], dict):
+        properties = {name: schema(value) for each in example for name, value in each.items()}
+        required = [name for name in properties if all(name in each for each in example)]
+        return {"type": "array", "items": {"type": "object", "properties": properties, "required": required}}
     if isinstance(example, list):
-        return {"type": "array", "items": schema(example[0]) if example else {}}
-    kinds = {bool: "boolean", int: "integer", str: "string"}
-    return {"type": kinds[type(example)]}
+        kinds = list({str(schema(each)): schema(each) for each in example}.values())
+        return {"type": "array", "items": {"anyOf": kinds} if len(kinds) > 1 else kinds[0] if kinds else {}}
+    return {"type": {bool: "boolean", int: "integer", str: "string"}[type(example)]}

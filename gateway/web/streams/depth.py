@@ -56,15 +56,7 @@ class DepthStream:
         assert sides is not None
         _, bids, asks = sides
         instrument, last_id = self._instrument, self.last_id
-
-        def make(unit_ns: int) -> Body:
-            return {
-                "e": "bookSnapshot", "E": now_ns // unit_ns, "s": instrument.symbol, "u": last_id,
-                "b": payloads.levels_text(instrument, bids), "a": payloads.levels_text(instrument, asks),
-                "c": payloads.checksum(bids, asks),
-            }  # fmt: skip
-
-        return make
+        return lambda unit: payloads.book_snapshot(instrument, last_id, bids, asks, now_ns, unit)
 
     def since(self, update_id: int, now_ns: int) -> Callable[[int], Body] | None:
         """Return all that changed between an update id and the last message told; None when it is no longer kept."""

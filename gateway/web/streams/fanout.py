@@ -103,6 +103,15 @@ class Outlet:
             transport.abort()  # its descriptor; the connection goes on with ours
             self._transport = None
 
+    @property
+    def takes_more(self) -> bool:
+        """Whether it is open and nothing waits for its socket."""
+        if self.closed:
+            return False
+        if self.encrypted:
+            return not self._backlog and self._transport.get_write_buffer_size() < TLS_UNSENT_BYTES
+        return bool(self._fan.clear[self.descriptor])
+
     def receive(self) -> None:
         """Read what has come."""
         try:
@@ -240,14 +249,16 @@ class Group:
         self._outlets.append(outlet)
         self._sockets[count] = outlet.descriptor
 
-    def remove(self, outlet: Outlet) -> None:
+    def remove(self, outlet: Outlet) -> bool:
+        """Return whether it was among them."""
         index = self._index.pop(outlet, None)
         if index is None:
-            return
+            return False
         last = self._outlets.pop()
         if last is not outlet:
             self._outlets[index], self._index[last] = last, index
             self._sockets[index] = last.descriptor
+        return True
 
     def outlets(self) -> list[Outlet]:
         return list(self._outlets)
@@ -295,11 +306,14 @@ class Audience:
         if newest and self._newest is not None:
             outlet.send(self.frame(self._newest, combined=combined, unit_ns=unit_ns))
 
-    def remove(self, outlet: Outlet) -> None:
+    def remove(self, outlet: Outlet) -> bool:
+        """Return whether it was among them."""
+        found = False
         for key, group in list(self._groups.items()):
-            group.remove(outlet)
+            found |= group.remove(outlet)
             if not group:
                 del self._groups[key]
+        return found
 
     def tell(self, *made: Make, keep: bool = False) -> None:
         """Format each message once per form and send it to all; several go out together. `keep`: even to the slow."""

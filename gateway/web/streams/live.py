@@ -20,6 +20,7 @@ from ringbuf.wire.messages import Side
 POLL_LIMIT = 4096
 BATCH_SLOTS = 4096
 BATCHES = 16  # of one partition at a time: the sockets have their turn
+FINISH_POLLS_MAX = 1024  # single steps to the end of an event that a poll has stopped in
 POLLS_MAX = 256
 
 
@@ -86,6 +87,7 @@ class LiveMarket:
         if work < 0:
             self._stalled(work)
             work = 0
+        work += self._finish()
         if not self.feed.caught_up:
             return work, [], set()
         batches: list[tuple[int, Batch]] = []
@@ -96,6 +98,18 @@ class LiveMarket:
                 place = self._places[partition] = _Place(self.feed.position(DERIVED_BASE + partition).next)
             self._read(partition, place, batches, lost)
         return work, batches, lost
+
+    def _finish(self) -> int:
+        """Go on to a moment at which all books are whole, if what is left of their events is there."""
+        partitions, work = range(1, self.feed.config.partitions + 1), 0
+        for _ in range(FINISH_POLLS_MAX):
+            if all(map(self.feed.between_events, partitions)):
+                break
+            done = self.feed.poll(1)
+            if done <= 0:
+                break
+            work += done
+        return work
 
     def _read(self, partition: int, place: _Place, batches: list[tuple[int, Batch]], lost: set[int]) -> None:
         for _ in range(BATCHES):
@@ -115,9 +129,9 @@ class LiveMarket:
                 return
 
     def between_events(self, partition: int) -> bool:
-        """Whether what has been read ends with a whole event, and is all there is."""
+        """Whether books and what has been read end with the same whole event."""
         place = self._places.get(partition)
-        if place is None or place.open:
+        if place is None or place.open or not self.feed.between_events(partition):
             return False
         return place.next == self.feed.position(DERIVED_BASE + partition).next
 

@@ -27,9 +27,12 @@ class Kind(StrEnum):
     PARTIAL = "partial"
     DIFF = "depth"
     BOOK = "book"
+    L3 = "l3"
 
 
 # A newer message of these makes the older one worthless: a slow reader gets only the newest.
+RESUMABLE = frozenset({Kind.DIFF, Kind.BOOK, Kind.L3})  # from an update id on
+WITH_SNAPSHOT = frozenset({Kind.BOOK, Kind.L3})  # begin with the book
 LATEST_ONLY = frozenset({Kind.BOOK_TICKER, Kind.KLINE, Kind.MINI, Kind.TICKER, Kind.WINDOW, Kind.AVERAGE, Kind.PARTIAL})
 _FORMS = (
     (Kind.TRADE, r"trade"),
@@ -43,6 +46,7 @@ _FORMS = (
     (Kind.PARTIAL, r"depth(?P<levels>5|10|20)(?:@(?P<speed>100|1000)ms)?"),
     (Kind.DIFF, r"depth(?:@(?P<speed>100|1000)ms)?"),
     (Kind.BOOK, r"book(?:@(?P<speed>100|1000)ms)?"),
+    (Kind.L3, r"l3"),
 )
 _ONE = [(kind, re.compile(rf"(?P<symbol>[a-z0-9]{{2,24}})@{form}")) for kind, form in _FORMS]
 _ALL = [

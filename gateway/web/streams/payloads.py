@@ -5,16 +5,33 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Sequence
 from struct import Struct
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.web.market_view import Bar, average_text, percent_text
 from gateway.web.reference import Instrument, Reference
+from ringbuf.wire import market_messages as market
+from ringbuf.wire.base import WireMessage
+from ringbuf.wire.messages import Side
 
 MS, US = 1_000_000, 1_000
 CHECKSUM_LEVELS = 10
 _LEVEL = Struct("<qq")
 Level = tuple[int, int]
+Resting = tuple[int, int, int]  # an order: id, ticks, lots
 Body = dict[str, Any]
+
+
+class Change(NamedTuple):
+    """What happened to a resting order; fields that `kind` does not have mean nothing."""
+
+    kind: type[WireMessage]
+    update_id: int
+    time_ns: int
+    order_id: int
+    side: int
+    price: int
+    quantity: int
+    trade_id: int
 
 
 def trade(instrument: Instrument, row: Sequence[int], now_ns: int, unit_ns: int) -> Body:
@@ -63,6 +80,62 @@ def depth_diff(
     return {
         "e": "depthUpdate", "E": now_ns // unit_ns, "s": instrument.symbol, "U": first, "u": last,
         "b": levels_text(instrument, bids), "a": levels_text(instrument, asks),
+    }  # fmt: skip
+
+
+def book_snapshot(
+    instrument: Instrument, last: int, bids: Sequence[Level], asks: Sequence[Level], now_ns: int, unit_ns: int
+) -> Body:
+    return {
+        "e": "bookSnapshot", "E": now_ns // unit_ns, "s": instrument.symbol, "u": last,
+        "b": levels_text(instrument, bids), "a": levels_text(instrument, asks), "c": checksum(bids, asks),
+    }  # fmt: skip
+
+
+def order_change(instrument: Instrument, change: Change, unit_ns: int) -> Body:
+    """Quantities of ADD, REDUCE, REPLACE are what rests from now on; l of TRADE is what was taken."""
+    body: Body = {"x": _CHANGES[change.kind], "i": change.order_id, "T": change.time_ns // unit_ns}
+    if change.kind is market.OrderAdd:
+        body["S"] = "BUY" if change.side == Side.BUY else "SELL"
+    if change.kind in (market.OrderAdd, market.OrderReplace):
+        body["p"] = instrument.price_text(change.price)
+    if change.kind is market.OrderExecute:
+        last = {"L": instrument.price_text(change.price), "l": instrument.qty_text(change.quantity)}
+        return body | last | {"t": change.trade_id}
+    if change.kind is not market.OrderDelete:
+        body["q"] = instrument.qty_text(change.quantity)
+    return body
+
+
+_CHANGES: dict[type[WireMessage], str] = {
+    market.OrderAdd: "ADD",
+    market.OrderExecute: "TRADE",
+    market.OrderReduce: "REDUCE",
+    market.OrderDelete: "DELETE",
+    market.OrderReplace: "REPLACE",
+}
+
+
+def order_update(
+    instrument: Instrument, first: int, last: int, changes: Iterable[Change], crc: int, now_ns: int, unit_ns: int
+) -> Body:
+    return {
+        "e": "l3Update", "E": now_ns // unit_ns, "s": instrument.symbol, "U": first, "u": last,
+        "o": [order_change(instrument, change, unit_ns) for change in changes], "c": crc,
+    }  # fmt: skip
+
+
+def order_snapshot(
+    instrument: Instrument, last: int, orders: Iterable[tuple[bool, Resting]], parts_left: int, crc: int, now_ns: int,
+    unit_ns: int,
+) -> Body:  # fmt: skip
+    """`orders`: whether a bid, and the order; best first, and by priority within a price."""
+    sides: dict[bool, list[Any]] = {True: [], False: []}
+    for is_bid, (order_id, price, quantity) in orders:
+        sides[is_bid].append([order_id, instrument.price_text(price), instrument.qty_text(quantity)])
+    return {
+        "e": "l3Snapshot", "E": now_ns // unit_ns, "s": instrument.symbol, "u": last, "b": sides[True],
+        "a": sides[False], "n": parts_left, "c": crc,
     }  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from gateway.web.streams.depth import DepthStream
 from gateway.web.streams.fanout import Audience, FanOut, Make
 from gateway.web.streams.live import BESTS, LEVELS, TRADES, Batch, LiveMarket
 from gateway.web.streams.names import FAST_MS, WINDOWS_MIN, Kind, Stream
+from gateway.web.streams.orders import OrderStream, OrderStreams
 from gateway.web.streams.tape import Key, Tape
 from gateway.web.streams.trades import trade_frames, trade_rows
 
@@ -35,6 +36,9 @@ CLOSING_NS = 100_000_000  # after a candle's end, for trades that are still on t
 ALL = ""
 DEPTH_KINDS = (Kind.DIFF, Kind.BOOK)
 STATISTICS = (Kind.MINI, Kind.TICKER, Kind.WINDOW, Kind.AVERAGE)
+
+
+Begin = Callable[[DepthStream | OrderStream], None]
 
 
 class Market:
@@ -58,7 +62,8 @@ class MarketPublisher:
         self._audiences: dict[Stream, Audience] = {}
         self._waiting: set[Stream] = set()  # have listeners; their pair is not known, or not ready, yet
         self._markets: dict[int, Market] = {}
-        self._greetings: list[tuple[Stream, Callable[[DepthStream], None]]] = []
+        self._greetings: list[tuple[Stream, Begin]] = []
+        self._orders = OrderStreams(live)
         self._fast_due = self._slow_due = 0.0
         self._stopping = False
         self._loading: set[asyncio.Task[None]] = set()
@@ -78,6 +83,12 @@ class MarketPublisher:
         audience = self._audiences.get(stream)
         if audience is None or len(audience) or any(each == stream for each, _ in self._greetings):
             return
+        instrument = self.gateway.reference.by_symbol.get(stream.symbol)
+        if stream.kind is Kind.L3 and instrument is not None:
+            orders = self._orders.get(instrument)
+            if orders is not None and orders.joining:
+                return
+            self._orders.remove(instrument)
         del self._audiences[stream]
         self._waiting.discard(stream)
         for market in self._markets.values():
@@ -86,7 +97,7 @@ class MarketPublisher:
                 market.depths.pop(stream.name, None)
                 market.partial_ids.pop(stream.name, None)
 
-    def greet(self, stream: Stream, begin: Callable[[DepthStream], None]) -> None:
+    def greet(self, stream: Stream, begin: Begin) -> None:
         """Call `begin` at the next moment the book is whole and everything up to it has been told."""
         self._greetings.append((stream, begin))
 
@@ -111,6 +122,7 @@ class MarketPublisher:
         if self._audiences:
             if batches:
                 self._take(batches)
+            self._orders.tell(self._now())
             if self.live.ready:
                 self._begin()
             self._on_time(now)
@@ -153,6 +165,8 @@ class MarketPublisher:
         market.audiences[stream.kind].append(audience)
         if stream.kind in DEPTH_KINDS:
             market.depths[stream.name] = DepthStream(audience, self.live, instrument)
+        elif stream.kind is Kind.L3:
+            self._orders.add(audience, instrument)
         elif stream.kind is Kind.KLINE:
             key, tape = (stream.interval, stream.zone_s), self._tape(market)
             if tape.add_series(key):
@@ -174,16 +188,28 @@ class MarketPublisher:
 
     def _greet(self) -> None:
         waiting, self._greetings = self._greetings, []
+        greeted: set[Stream] = set()
         for stream, begin in waiting:
-            instrument = self.gateway.reference.by_symbol.get(stream.symbol)
-            market = None if instrument is None else self._markets.get(instrument.id)
-            depth = None if market is None else market.depths.get(stream.name)
-            if depth is not None and self.live.between_events(depth.partition):
-                depth.tell(self._now())
-                begin(depth)
-                self.left(stream)  # if it was not awaited any more
+            told = self._told(stream)
+            if told is not None and self.live.between_events(told.partition):
+                if isinstance(told, DepthStream):
+                    told.tell(self._now())
+                begin(told)
+                greeted.add(stream)
             elif stream in self._audiences:
                 self._greetings.append((stream, begin))
+        for stream in greeted:
+            self.left(stream)  # if nobody awaited it any more
+
+    def _told(self, stream: Stream) -> DepthStream | OrderStream | None:
+        """Return what tells of a stream, once it does."""
+        instrument = self.gateway.reference.by_symbol.get(stream.symbol)
+        if instrument is None:
+            return None
+        if stream.kind is Kind.L3:
+            return self._orders.get(instrument)
+        market = self._markets.get(instrument.id)
+        return None if market is None else market.depths.get(stream.name)
 
     # --- statistics from the store ------------------------------------------------------------------------------------
 

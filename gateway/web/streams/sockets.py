@@ -20,13 +20,13 @@ from gateway.web.streams.depth import DepthStream
 from gateway.web.streams.fanout import CLOSE, PING, PONG, TEXT, FanOut, Outlet, ws_frame
 from gateway.web.streams.incoming import FrameError, FrameReader
 from gateway.web.streams.live import LiveMarket
-from gateway.web.streams.names import Kind, Stream, StreamNameError, parse
+from gateway.web.streams.names import RESUMABLE, WITH_SNAPSHOT, Stream, StreamNameError, parse
+from gateway.web.streams.orders import Listener, OrderStream
 from gateway.web.streams.payloads import MS, US
 from gateway.web.streams.publisher import MarketPublisher
 
 MESSAGE_BYTES_MAX = 65536
 ID_TEXT_MAX = 36
-ATTEMPTS_WINDOW_S = 300
 HOUSEKEEPING_S = 1.0
 GOODBYE_S = 1.0
 HANDSHAKE_S = 5.0
@@ -63,11 +63,10 @@ class StreamSockets:
 
     def __init__(self, gateway: Gateway, live: LiveMarket, limits: StreamLimits) -> None:
         self.limits = limits
+        self._gateway = gateway
         self.fan = FanOut(limits.queue_bytes)
         self.publisher = MarketPublisher(gateway, live, self.fan)
         self.connections: set[Connection] = set()
-        self._attempts: dict[str, int] = {}
-        self._window = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
 
@@ -139,13 +138,10 @@ class StreamSockets:
             connection.gone()
 
     def _admit(self, address: str) -> None:
-        limits, now = self.limits, int(time.monotonic())
-        if now // ATTEMPTS_WINDOW_S != self._window:
-            self._window, self._attempts = now // ATTEMPTS_WINDOW_S, {}
-        self._attempts[address] = self._attempts.get(address, 0) + 1
-        if limits.attempts_per_5_minutes and self._attempts[address] > limits.attempts_per_5_minutes:
-            text = f"Too many connection attempts; current limit is {limits.attempts_per_5_minutes} per 5 MINUTE."
-            wait = ATTEMPTS_WINDOW_S - now % ATTEMPTS_WINDOW_S
+        limits, attempts = self.limits, self.limits.attempts_per_5_minutes
+        wait = self._gateway.limits.connect(address, attempts) if attempts else 0
+        if wait:
+            text = f"Too many connection attempts; current limit is {attempts} per 5 MINUTE."
             raise ApiError(-1003, text, status=LIMITED, retry_after_s=wait)
         if self._stopping or len(self.connections) >= limits.connections_max:
             raise ApiError(-1008, "Too many connections.", status=503, retry_after_s=1)
@@ -187,7 +183,7 @@ class Connection:
         self._combined = combined
         self._outlet = Outlet(site.fan, transport, self._broken, self._received)
         self._frames = FrameReader(MESSAGE_BYTES_MAX)
-        self._streams: dict[Stream, None] = {}
+        self._streams: dict[Stream, object] = {}  # with a token of this subscription
         self._began = self._heard = time.monotonic()
         self._second = self._count = 0
         self._closing = False
@@ -331,8 +327,8 @@ class Connection:
         if not isinstance(resume, dict) or not all(isinstance(each, int) and each >= 0 for each in resume.values()):
             raise RequestError(BAD_REQUEST, "Invalid request: resume must be {stream: update id}")
         after = {parse_request(name): update_id for name, update_id in resume.items()}
-        if any(stream not in streams or stream.kind not in (Kind.DIFF, Kind.BOOK) for stream in after):
-            raise RequestError(BAD_REQUEST, "Invalid request: resume names a depth or book stream in params")
+        if any(stream not in streams or stream.kind not in RESUMABLE for stream in after):
+            raise RequestError(BAD_REQUEST, "Invalid request: resume names a depth, book or l3 stream in params")
         for stream in streams:
             self._add(stream, after.get(stream))
 
@@ -352,8 +348,8 @@ class Connection:
             self._combined = params[1]
             for stream in self._streams:
                 audience = self._site.publisher.audience(stream)
-                audience.remove(self._outlet)
-                audience.add(self._outlet, combined=self._combined, unit_ns=self._unit_ns, newest=False)
+                if audience.remove(self._outlet):  # else it is still to be greeted, and then in the new form
+                    audience.add(self._outlet, combined=self._combined, unit_ns=self._unit_ns, newest=False)
 
     def _get_property(self, request: dict[str, Any]) -> bool | int:
         params = request.get("params")
@@ -372,19 +368,28 @@ class Connection:
             if after is None:
                 return
             self._remove(stream)
-        self._streams[stream] = None
+        token = self._streams[stream] = object()
         publisher = self._site.publisher
         audience = publisher.audience(stream)
-        if stream.kind is Kind.BOOK or after is not None:
-            publisher.greet(stream, lambda depth: self._greet(stream, depth, after))
+        if stream.kind in WITH_SNAPSHOT or after is not None:
+            publisher.greet(stream, lambda told: self._greet(stream, token, told, after))
         else:
             audience.add(self._outlet, combined=self._combined, unit_ns=self._unit_ns)
 
-    def _greet(self, stream: Stream, depth: DepthStream, after: int | None) -> None:
+    def _greet(self, stream: Stream, token: object, told: DepthStream | OrderStream, after: int | None) -> None:
         """Begin with what the subscriber missed, or with the book; what follows goes on from there."""
-        if stream not in self._streams:
-            return
+        if self._streams.get(stream) is not token:
+            return  # it has left; if it has come again, that is another greeting
         now_ns = time.time_ns()
+        if isinstance(told, OrderStream):
+            listener = Listener(
+                self._outlet, lambda: (self._combined, self._unit_ns), lambda: self._streams.get(stream) is token
+            )
+            told.begin(listener, after, now_ns)
+        else:
+            self._greet_depth(told, after, now_ns)
+
+    def _greet_depth(self, depth: DepthStream, after: int | None, now_ns: int) -> None:
         first = None if after is None or after == depth.last_id else depth.since(after, now_ns)
         if first is None and after != depth.last_id:
             first = depth.snapshot(now_ns)

@@ -76,16 +76,16 @@ class Tape:
                 self._ended.setdefault(key, []).extend(ended)
 
     def ended(self) -> dict[Key, list[Bar]]:
-        """Return, once, the candles that have ended."""
+        """Return, once, the candles that have ended. Before its first trade a pair has no price, and no candles."""
         ended, self._ended = self._ended, {}
-        return ended
+        return {key: priced for key, bars in ended.items() if (priced := [bar for bar in bars if bar.close])}
 
     def changed(self) -> dict[Key, Bar]:
         """Return, once, the open candles in which something has changed."""
         found = {key: series.candle for key, series in self._series.items() if series.changed and key not in self._kept}
         for key in found:
             self._series[key].changed = False
-        return found
+        return {key: bar for key, bar in found.items() if bar.close}
 
     def statistics_changed(self) -> bool:
         """Whether there is something new for those who want statistics."""

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sbe
 
 from ringbuf.wire import generate, market_messages, messages
 from ringbuf.wire import schema as wire_schema
 from tests.vectors import make_frames
-
-sbe = pytest.importorskip("sbe", reason="the independent decoder sbe 0.4.3 is not installed (extra: dev)")
-pytest.importorskip("bitstring", reason="bitstring<4.1 is not installed (extra: dev)")
 
 REPO = Path(generate.__file__).resolve().parents[2]
 VECTORS = json.loads(Path(make_frames.__file__).with_name("frames.json").read_text())

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sbe
+from nasdaq_protocols import soup
 
 from gateway.marketdata.tokens import Token
 from ringbuf.wire import generate
@@ -41,7 +43,6 @@ def trade(site: FeedSite, count: int, seed: int = 1) -> None:
 
 def with_nasdaq(scene: Callable[[FeedSite, Any, int, int], Awaitable[None]]) -> None:
     """Run a scene with Nasdaq's client beside a feed that is polled."""
-    soup = pytest.importorskip("nasdaq_protocols.soup", reason="nasdaq-protocols 1.3.0 is not installed (extra: dev)")
     with FeedSite(lines=0).start() as site:
         replay, snapshot = site.feed.listen_replay("127.0.0.1", 0), site.feed.listen_snapshot("127.0.0.1", 0)
 
@@ -219,7 +220,6 @@ def test_a_damaged_message_is_marked(folder: Path) -> None:
 
 
 def test_the_package_sbe_reads_our_messages() -> None:
-    sbe = pytest.importorskip("sbe", reason="the independent decoder sbe 0.4.3 is not installed (extra: dev)")
     with (REPO / generate.MARKETDATA).open() as file:
         peer = sbe.Schema.parse(file)
     with FeedSite(lines=0).start() as site:

@@ -25,6 +25,19 @@ def limits(path: Path, clock: Clock, **changes: int) -> SharedLimits:
     return SharedLimits(path / "shared", LimitsConfig(**values), clock)
 
 
+def test_connections_to_streams_count_per_address_and_over_all_workers(tmp_path: Path) -> None:
+    clock = Clock()
+    first, second = limits(tmp_path, clock), limits(tmp_path, clock)
+
+    assert [worker.connect("a", 3) for worker in (first, second, first)] == [0, 0, 0]
+    assert (second.connect("a", 3), second.connect("b", 3)) == (300, 0)
+    clock.now += 299
+    assert first.connect("a", 3) == 1
+    clock.now += 1
+    assert first.connect("a", 3) == 0
+    assert first.admit("a", 40).weight == 40
+
+
 def test_weight_counts_up_to_the_limit_and_again_in_the_next_minute(tmp_path: Path) -> None:
     clock = Clock()
     shared = limits(tmp_path, clock)

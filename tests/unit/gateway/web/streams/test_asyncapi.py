@@ -15,7 +15,13 @@ def test_every_kind_has_a_channel_and_a_message() -> None:
     made = document("ws://127.0.0.1:8080")
 
     assert made["servers"]["streams"] == {"host": "127.0.0.1:8080", "protocol": "ws"}
-    assert set(made["channels"]) == set(made["components"]["messages"]) == {str(kind) for kind in Kind}
+    kinds = {str(kind) for kind in Kind}
+    assert set(made["channels"]) == kinds
+    assert set(made["components"]["messages"]) == kinds | {"bookSnapshot", "l3Snapshot"}
+    assert set(made["channels"]["l3"]["messages"]) == {"l3", "l3Snapshot"}
+    change = made["components"]["messages"]["l3"]["payload"]["properties"]["o"]["items"]
+    assert change["required"] == ["x", "i", "T"]
+    assert set(change["properties"]) == {"x", "i", "T", "S", "p", "q", "L", "l", "t"}
     assert made["components"]["messages"]["kline"]["payload"]["properties"]["k"]["properties"]["x"] == {
         "type": "boolean"
     }

@@ -1,49 +1,17 @@
 """The same bytes to all; a slow reader is left behind, gets the newest, and is ended when too much waits."""
 
-import socket
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from gateway.web.streams.fanout import Audience, FanOut, Outlet, ws_frame
+from gateway.web.streams.fanout import Audience, FanOut, ws_frame
 from gateway.web.streams.names import parse
 from gateway.web.streams.payloads import MS, US
+from tests.kit.stream_peer import Peer
 
 QUEUE_BYTES = 65536
 TRADE, BEST = parse("btcusdt@trade"), parse("btcusdt@bookTicker")
-
-
-class Transport:
-    """As much of one as an outlet asks for."""
-
-    def __init__(self, made: socket.socket) -> None:
-        self._socket = made
-
-    def get_extra_info(self, name: str) -> Any:
-        return self._socket if name == "socket" else None
-
-    def abort(self) -> None:
-        self._socket.close()
-
-
-class Peer:
-    def __init__(self, fan: FanOut) -> None:
-        ours, self.socket = socket.socketpair()
-        ours.setblocking(False)
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        self.reasons: list[str] = []
-        self.heard: list[bytes] = []
-        self.outlet = Outlet(fan, Transport(ours), self.reasons.append, self.heard.append)
-
-    def read(self) -> bytes:
-        self.socket.setblocking(False)
-        data = b""
-        while True:
-            try:
-                data += self.socket.recv(1 << 20)
-            except BlockingIOError:
-                return data
 
 
 @pytest.fixture
@@ -172,5 +140,3 @@ def test_broken_connection_does_not_hurt_the_others(fan: FanOut) -> None:
     assert other.read() == ws_frame(body("c"))
     assert broken.reasons == ["the connection is broken"]
     assert broken.heard == [b""]
-
-
