@@ -8,6 +8,7 @@ over; the log from its first record on always does.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import struct
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 
-from journaler.segments import write_whole
 from settlement.definitions import Definitions
 from settlement.derivation import SLOT_SIZE, Derivation
 
@@ -82,7 +82,18 @@ class Images:
     def store(self, image: Image) -> None:
         """Keep an image, and drop those that are no longer needed; durable when this returns. Raises OSError."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_whole(self._path(image.position), image.pack())
+        draft = self._directory / "draft"
+        with draft.open("wb") as file:
+            file.write(image.pack())
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(self._path(image.position))
+        # The name is durable before anybody hears that the log before it may go.
+        folder = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
         # What lies beyond is of books that went further and are gone.
         positions = [position for position in self.positions() if position <= image.position]
         for position in set(self.positions()) - set(positions[-KEPT:]):
