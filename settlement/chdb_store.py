@@ -23,6 +23,11 @@ from settlement.store import Version
 
 DATABASE = "ledger"
 LOCK_FILE = "bullring.lock"
+# Rows go on as they come instead of being gathered from small blocks again; up to so many of them are one part.
+PART_ROWS_MAX = 4_000_000
+_AS_ONE_PART = (
+    f"max_block_size = {PART_ROWS_MAX}, min_insert_block_size_rows = {PART_ROWS_MAX}, min_insert_block_size_bytes = 0"
+)
 _CODE = re.compile(r"Code: (\d+)")
 # What passes: memory, disk, too many parts, timeouts. Everything else needs somebody to look at it.
 _TEMPORARY = {74, 75, 76, 159, 202, 203, 209, 210, 236, 241, 242, 243, 252, 319, 394, 439, 999}
@@ -101,7 +106,9 @@ class ChdbStore:
         with self._lock:
             # Found by its name in this very frame; under the lock, since with two queries at once it may not be.
             try:
-                self._alive.query(f"INSERT INTO {table} ({', '.join(columns)}) SELECT * FROM Python(block)")
+                self._alive.query(
+                    f"INSERT INTO {table} ({', '.join(columns)}) SETTINGS {_AS_ONE_PART} SELECT * FROM Python(block)"
+                )
             except RuntimeError as error:
                 raise _store_error(error, self.place) from error
         del block

@@ -93,7 +93,7 @@ static bool take_postings(ledger_t *ledger, const posting_columns_t *out)
 {
     const posting_t *rows = ledger->postings.rows;
     int64_t count = ledger->postings.count;
-    uint32_t *from = malloc((size_t)(count + 1) * sizeof(uint32_t));
+    uint32_t *from = row_list_reserve(&ledger->scratch, count * (int64_t)sizeof(uint32_t), 1);
 
     if (from == NULL)
         return ledger_fail(ledger, "memory is short");
@@ -106,31 +106,26 @@ static bool take_postings(ledger_t *ledger, const posting_columns_t *out)
             fetch_row(&rows[from[i + ROWS_AHEAD]], sizeof(posting_t));
         write_posting(&rows[from[i]], i, out);
     }
-    free(from);
     return true;
 }
 
 /* ---- trades and orders -------------------------------------------------------------------------------------------------- */
 
-/* The rows of a list in order of their keys; the memory is the caller's to free, NULL when it is short. */
-typedef struct sorted {
-    sort_row_t *memory;
-    const sort_row_t *rows;
-} sorted_t;
-
-static bool sort_list(ledger_t *ledger, const row_list_t *list, void (*key)(const row_list_t *, sort_row_t *), sorted_t *out)
+/* The rows of a list in order of their keys, until the next list is sorted; NULL when memory is short. */
+static const sort_row_t *sort_list(ledger_t *ledger, const row_list_t *list, void (*key)(const row_list_t *, sort_row_t *))
 {
     int64_t count = list->count;
-    sort_row_t *memory = malloc((size_t)(2 * count + 1) * sizeof(sort_row_t));
+    sort_row_t *memory = row_list_reserve(&ledger->scratch, 2 * count * (int64_t)sizeof(sort_row_t), 1);
 
-    if (memory == NULL)
-        return ledger_fail(ledger, "memory is short");
+    if (memory == NULL) {
+        ledger_fail(ledger, "memory is short");
+        return NULL;
+    }
     for (int64_t i = 0; i < count; i++) {
         memory[i].row = (uint32_t)i;
         key(list, &memory[i]);
     }
-    *out = (sorted_t){memory, sort_rows(memory, memory + count, count)};
-    return true;
+    return sort_rows(memory, memory + count, count);
 }
 
 static void trade_key(const row_list_t *list, sort_row_t *out)
@@ -169,16 +164,15 @@ static void write_trade(const trade_t *row, int64_t i, const trade_columns_t *ou
 static bool take_trades(ledger_t *ledger, const trade_columns_t *out)
 {
     const trade_t *rows = ledger->trades.rows;
-    sorted_t sorted = {0};
+    const sort_row_t *sorted = sort_list(ledger, &ledger->trades, trade_key);
 
-    if (!sort_list(ledger, &ledger->trades, trade_key, &sorted))
+    if (sorted == NULL)
         return false;
     for (int64_t i = 0; i < ledger->trades.count; i++) {
         if (i + ROWS_AHEAD < ledger->trades.count)
-            fetch_row(&rows[sorted.rows[i + ROWS_AHEAD].row], sizeof(trade_t));
-        write_trade(&rows[sorted.rows[i].row], i, out);
+            fetch_row(&rows[sorted[i + ROWS_AHEAD].row], sizeof(trade_t));
+        write_trade(&rows[sorted[i].row], i, out);
     }
-    free(sorted.memory);
     return true;
 }
 
@@ -222,16 +216,15 @@ static void write_order(const order_row_t *row, int64_t i, const order_columns_t
 static bool take_orders(ledger_t *ledger, const order_columns_t *out)
 {
     const order_row_t *rows = ledger->order_rows.rows;
-    sorted_t sorted = {0};
+    const sort_row_t *sorted = sort_list(ledger, &ledger->order_rows, order_key);
 
-    if (!sort_list(ledger, &ledger->order_rows, order_key, &sorted))
+    if (sorted == NULL)
         return false;
     for (int64_t i = 0; i < ledger->order_rows.count; i++) {
         if (i + ROWS_AHEAD < ledger->order_rows.count)
-            fetch_row(&rows[sorted.rows[i + ROWS_AHEAD].row], sizeof(order_row_t));
-        write_order(&rows[sorted.rows[i].row], i, out);
+            fetch_row(&rows[sorted[i + ROWS_AHEAD].row], sizeof(order_row_t));
+        write_order(&rows[sorted[i].row], i, out);
     }
-    free(sorted.memory);
     return true;
 }
 

@@ -103,8 +103,9 @@ class Consumer:
         self._derivation = Derivation(insurance_account=config.insurance_account)
         self._definitions = Definitions()
         self._images = images
+        self._on_image = on_image
         self._imaged = 0  # the last image's position
-        self._writer = Writer(ledger, config, clock_ns=clock_ns, wait=wait, keep=partial(_keep, images, on_image))
+        self._writer = Writer(ledger, config, clock_ns=clock_ns, wait=wait, stored=self._stored)
         self._pending: Batch | None = None
         self._last_record = b""
         self._last_ts_ns = 0
@@ -168,6 +169,17 @@ class Consumer:
             self._source.close()
 
     # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _stored(self, delivery: Delivery) -> None:
+        self._derivation.give_back(delivery.block)
+        if delivery.image is None:
+            return
+        try:
+            self._images.store(delivery.image)
+            self._on_image(self._images.needed_from)
+        except OSError:
+            # The next one may work. Until then a start takes longer, and the log keeps what that needs.
+            return
 
     def _step(self) -> bool:
         if self._writer.fault is not None:
@@ -326,11 +338,11 @@ class Writer:
         *,
         clock_ns: Callable[[], int],
         wait: Callable[[float], bool],
-        keep: Callable[[Image], None],
+        stored: Callable[[Delivery], None],
     ) -> None:
-        """`keep` is given the image of a block that is stored."""
+        """`stored` is given each delivery once it is, in the writer's thread."""
         self._ledger = ledger
-        self._keep = keep
+        self._stored = stored
         self._config = config
         self._clock_ns = clock_ns
         self._wait = wait
@@ -411,8 +423,7 @@ class Writer:
                 return
             self.stored = self._ledger.position
             self.blocks += 1
-            if delivery.image is not None:
-                self._keep(delivery.image)
+            self._stored(delivery)
             if self._queue.empty():
                 self._idle.set()
 
@@ -447,12 +458,3 @@ class Writer:
             self.retries += 1
             if self._stopping or self._wait(self._config.retry_ms / 1000) or self._stopping:
                 return False
-
-
-def _keep(images: Images, on_image: Callable[[int], None], image: Image) -> None:
-    try:
-        images.store(image)
-        on_image(images.needed_from)
-    except OSError:
-        # The next one may work. Until then a start takes longer, and the log keeps what that needs.
-        return

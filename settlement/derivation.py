@@ -18,6 +18,8 @@ from settlement.errors import DerivationHalted
 SLOT_SIZE = 128
 PARTITIONS_MAX: int = lib.PARTITIONS_MAX
 CLIENT_TEXT_SIZE = 36
+SPARE_MAX = 3  # blocks' worth of arrays: one being filled, one waiting, one being stored
+ROOM_SHARE = 8  # arrays are a part of this longer than the block they are made for, since the next ones differ a little
 
 Columns = dict[str, npt.NDArray[Any]]
 Reports = Mapping[int, tuple[int, bytes | memoryview]]  # partition -> first report sequence, slots
@@ -82,6 +84,27 @@ class Balances:
         return dict(zip(keys, values, strict=True))
 
 
+class _Room:
+    """Arrays for blocks, used again: to get fresh pages takes longer than to fill them."""
+
+    def __init__(self) -> None:
+        self._spare: dict[str, list[Columns]] = {kind: [] for kind in ("posting", "trade", "order")}
+
+    def take(self, kind: str, size: int) -> Columns:
+        """Return columns of `size` rows with anything in them."""
+        spare = self._spare[kind]
+        columns = spare.pop() if spare else {}
+        if not columns or len(next(iter(columns.values()))) < size:
+            room = size + size // ROOM_SHARE
+            columns = {name: np.empty(room, dtype) for name, dtype in column_types(kind).items()}
+        return {name: column[:size] for name, column in columns.items()}
+
+    def give_back(self, kind: str, columns: Columns) -> None:
+        whole = {name: column if column.base is None else column.base for name, column in columns.items()}
+        if len(self._spare[kind]) < SPARE_MAX:
+            self._spare[kind].append(whole)
+
+
 class Derivation:
     """Turns records into postings, one batch after the other, and keeps the books as of the last record."""
 
@@ -96,6 +119,7 @@ class Derivation:
         self._ledger = ffi.gc(pointer, lib.ledger_free)
         self._spans = ffi.new("report_span_t[]", PARTITIONS_MAX)
         self._units = ffi.new("int64_t[2]")
+        self._room = _Room()
         self._block_first = self.position
 
     @classmethod
@@ -189,14 +213,17 @@ class Derivation:
         """Return the rows of everything derived since the last call, and begin a new block."""
         counts = ffi.new("block_counts_t *")
         self._check(lib.ledger_close_block(self._ledger, counts))
-        kinds = (("posting", counts.postings), ("trade", counts.trades), ("order", counts.orders))
-        columns = [
-            {name: np.empty(int(count), dtype) for name, dtype in column_types(kind).items()} for kind, count in kinds
-        ]
-        structs = [_struct(kind, arrays) for (kind, _), arrays in zip(kinds, columns, strict=True)]
+        sizes = {"posting": int(counts.postings), "trade": int(counts.trades), "order": int(counts.orders)}
+        columns = [self._room.take(kind, size) for kind, size in sizes.items()]
+        structs = [_struct(kind, arrays) for kind, arrays in zip(sizes, columns, strict=True)]
         self._check(lib.ledger_take_block(self._ledger, *structs))
         first, self._block_first = self._block_first, self.position
         return Block(first, self.position, self.epoch, self.last_ts_ns, *columns)
+
+    def give_back(self, block: Block) -> None:
+        """Nobody reads the block's rows any more: later blocks may be written over them. From any thread."""
+        for kind, columns in (("posting", block.postings), ("trade", block.trades), ("order", block.orders)):
+            self._room.give_back(kind, columns)
 
     def drop(self) -> None:
         """Forget the rows since the last block: a replay up to what a store has already."""

@@ -38,6 +38,7 @@ void ledger_free(ledger_t *ledger)
     row_list_free(&ledger->order_rows);
     row_list_free(&ledger->dirty);
     row_list_free(&ledger->touched);
+    row_list_free(&ledger->scratch);
     free(ledger);
 }
 

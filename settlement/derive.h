@@ -116,6 +116,7 @@ typedef struct ledger {
     row_list_t order_rows;     /* order_row_t */
     row_list_t dirty;          /* uint32_t, places of changed orders in the pool */
     row_list_t touched;        /* uint32_t, slots of books with rows in this block */
+    row_list_t scratch;        /* bytes, for sorting the rows of a block */
     ledger_counts_t counts;
     char error[ERROR_TEXT_MAX];
 } ledger_t;

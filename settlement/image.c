@@ -49,7 +49,8 @@ static void cut_off(ledger_t *ledger)
     ledger->instruments = NULL;
     ledger->sums = NULL;
     ledger->entry_assets = NULL;
-    ledger->postings = ledger->trades = ledger->order_rows = ledger->dirty = ledger->touched = (row_list_t){0};
+    ledger->postings = ledger->trades = ledger->order_rows = ledger->dirty = ledger->touched =
+        ledger->scratch = (row_list_t){0};
 }
 
 void ledger_write_image(const ledger_t *ledger, char *image)

@@ -82,7 +82,18 @@ class Images:
     def store(self, image: Image) -> None:
         """Keep an image, and drop those that are no longer needed; durable when this returns. Raises OSError."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._write(self._path(image.position), image.pack())
+        draft = self._directory / "draft"
+        with draft.open("wb") as file:
+            file.write(image.pack())
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(self._path(image.position))
+        # The name is durable before anybody hears that the log before it may go.
+        folder = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
         # What lies beyond is of books that went further and are gone.
         positions = [position for position in self.positions() if position <= image.position]
         for position in set(self.positions()) - set(positions[-KEPT:]):
@@ -111,20 +122,6 @@ class Images:
         """The first record of the log that a start may still need."""
         positions = self.positions()
         return positions[0] if len(positions) >= KEPT else 0
-
-    def _write(self, path: Path, data: bytes) -> None:
-        """Whole or not at all, and durable: files of the log will go because of it."""
-        draft = path.with_suffix(".tmp")
-        with draft.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-        folder = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
     def _path(self, position: int) -> Path:
         return self._directory / f"{position:020d}.image"

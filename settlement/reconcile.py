@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine import EngineConfig, Matcher, ReplayError, Sequencer, feed_composed
-from ringbuf import Ring
+from engine import EngineConfig, Places, ReplayError, Replica
 from ringbuf.wire import messages as wire
 from settlement.chart import Book, account_name, books_of, exchange_account
 from settlement.definitions import BLOCK_OFFSET, record_fields
@@ -26,8 +25,6 @@ from settlement.store import Store, one
 Key = tuple[int, int, int]  # book, account, asset
 Units = tuple[int, int]  # available, held
 DIFFERENCES_MAX = 100  # kept of one comparison; the number of all is always told
-REPLAY_RING_SLOTS = 1 << 17
-MARKET_SLOT_SIZE = 64
 FLAG_MORE = 1  # slots.h
 _COMPARED = (
     "code", "available", "held", "fee", "instrument", "order_id", "reference", "price", "quantity", "ts_ns", "event_ns",
@@ -190,45 +187,13 @@ def _posting(columns: Columns, row: int) -> str:
 # --- the exchange's own core, run again -------------------------------------------------------------------------------
 
 
-class EngineReplay:
-    """The exchange's sequencer and matchers on private rings, fed from the same log: the other party."""
-
-    def __init__(self, genesis: wire.Genesis, *, ring_slots: int = REPLAY_RING_SLOTS) -> None:
-        config = EngineConfig.of_genesis(genesis)
-        self._rings: list[Ring] = []
-        self._ring_slots = ring_slots
-        partitions = range(1, config.partitions + 1)
-        log, report0, reply = self._ring(), self._ring(), self._ring()
-        reports = {partition: self._ring() for partition in partitions}
-        self._sequencer = Sequencer(config)
-        self._sequencer.attach(log=log, report0=report0, reply=reply, reports=reports, ingress={1: self._ring()})
-        self._matchers = [Matcher(config, partition) for partition in partitions]
-        for matcher in self._matchers:
-            matcher.attach(log=log, reports=reports[matcher.partition], market=self._ring(MARKET_SLOT_SIZE))
-
-    def feed(self, first: int, records: bytes) -> None:
-        """Raises ReplayError when the log does not fit, or the state differs from a hash mark."""
-        feed_composed(self._sequencer, self._matchers, [(first, records)])
-
-    def balance(self, account: int, asset: int) -> Units:
-        return self._sequencer.balance(account, asset)
-
-    def close(self) -> None:
-        for ring in self._rings:
-            ring.close()
-
-    def _ring(self, slot_size: int = SLOT_SIZE) -> Ring:
-        self._rings.append(Ring.private(slot_size=slot_size, slot_count=self._ring_slots))
-        return self._rings[-1]
-
-
 class SideBySide:
     """Derivation and engine over one log, compared where something was posted."""
 
     def __init__(self, source: Source, *, insurance_account: int) -> None:
         self._source = source
         self.derivation = Derivation(insurance_account=insurance_account)
-        self._engine: EngineReplay | None = None
+        self._engine: Replica | None = None
 
     def run(self, end: int, progress: Callable[[int], None], *, single_from: int | None = None) -> Result | None:
         """Go on to record `end`; return the first difference found.
@@ -240,7 +205,7 @@ class SideBySide:
             if batch is None:
                 return None
             first, records = batch[0], batch[1][: (end - batch[0]) * SLOT_SIZE]
-            self._engine = self._engine or EngineReplay(wire.Genesis.unpack(records, BLOCK_OFFSET))
+            self._engine = self._engine or _replica(wire.Genesis.unpack(records, BLOCK_OFFSET))
             single = single_from is not None and first + len(records) // SLOT_SIZE > single_from
             for start, stop in _groups(records) if single else [(0, len(records) // SLOT_SIZE)]:
                 found = self._step(self._engine, first + start, records[start * SLOT_SIZE : stop * SLOT_SIZE])
@@ -252,12 +217,13 @@ class SideBySide:
     def compare_all(self) -> Result:
         """Compare every account the ledger knows."""
         assert self._engine is not None
+        sequencer = self._engine.sequencer
         keys = self.derivation.balances().as_dict()
         pairs = _exchange_accounts(keys)
         differing = [
-            Difference((*books_of(account)[0], asset), self._engine.balance(account, asset), found)
+            Difference((*books_of(account)[0], asset), sequencer.balance(account, asset), found)
             for account, asset in pairs
-            if (found := exchange_balance(self.derivation, account, asset)) != self._engine.balance(account, asset)
+            if (found := exchange_balance(self.derivation, account, asset)) != sequencer.balance(account, asset)
         ]
         sentence = str(differing[0]) if differing else ""
         position = self.derivation.position
@@ -269,7 +235,7 @@ class SideBySide:
         if self._engine is not None:
             self._engine.close()
 
-    def _step(self, engine: EngineReplay, first: int, records: bytes) -> Result | None:
+    def _step(self, engine: Replica, first: int, records: bytes) -> Result | None:
         derivation = self.derivation
         try:
             derivation.feed(first, records, self._source.reports(derivation.wanted(records)))
@@ -282,7 +248,7 @@ class SideBySide:
         if not derivation.rows:
             return None
         for account, asset in _touched(derivation.take().postings):
-            expected, found = engine.balance(account, asset), exchange_balance(derivation, account, asset)
+            expected, found = engine.sequencer.balance(account, asset), exchange_balance(derivation, account, asset)
             if found != expected:
                 return _different(
                     first,
@@ -290,6 +256,12 @@ class SideBySide:
                     f"{asset} in the books, available {expected[0]}, held {expected[1]} in the exchange",
                 )
         return None
+
+
+def _replica(genesis: wire.Genesis) -> Replica:
+    made = Replica(EngineConfig.of_genesis(genesis))
+    made.open(Places(), {})
+    return made
 
 
 def compare_engine(

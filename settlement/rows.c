@@ -17,6 +17,16 @@ void *row_list_push(row_list_t *list, int64_t row_size)
     return (char *)list->rows + list->count++ * row_size;
 }
 
+void *row_list_reserve(row_list_t *list, int64_t count, int64_t row_size)
+{
+    if (list->rows == NULL || list->capacity < count) {
+        row_list_free(list);
+        list->rows = malloc((size_t)((count + 1) * row_size));
+        list->capacity = list->rows == NULL ? 0 : count;
+    }
+    return list->rows;
+}
+
 void row_list_free(row_list_t *list)
 {
     free(list->rows);

@@ -94,6 +94,9 @@ typedef struct row_list {
 /* Room for one more, NULL when memory is short. */
 void *row_list_push(row_list_t *list, int64_t row_size);
 
+/* Room for so many rows, whatever was there before; NULL when memory is short. */
+void *row_list_reserve(row_list_t *list, int64_t count, int64_t row_size);
+
 void row_list_free(row_list_t *list);
 
 #endif

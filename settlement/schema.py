@@ -7,16 +7,22 @@ books go: rows at or beyond its last `end` are no part of them (settlement/ledge
 
 from __future__ import annotations
 
+import re
 import zlib
 from dataclasses import dataclass
 
 from settlement.errors import StoreRefused
-from settlement.store import Store, literal
+from settlement.store import Store, Version, literal
 
 PARTITION_NS = 2_592_000_000_000_000
 # An old server that was killed in a merge stumbles over what is left of it, and does no merge and no mutation of the
 # table until that is so old; its own default is a day. A merge that goes on touches its files more often.
 TEMPORARY_LIFETIME_S = 20
+# Sequences, times and amounts of a block lie in ranges much smaller than their types: cutting the bits that are all the
+# same takes less time than LZ4, and less space.
+CODEC = "T64"
+CODEC_SINCE: Version = (20, 3)
+_WHOLE_NUMBER = re.compile(r"\b(U?Int(?:32|64))\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,16 +170,17 @@ _MIGRATIONS_TABLE = Table(
 )
 
 
-def create_statement(table: Table, replication: Replication | None) -> str:
-    """Return the CREATE TABLE of a table."""
+def create_statement(table: Table, replication: Replication | None, version: Version) -> str:
+    """Return the CREATE TABLE of a table for an engine of that version."""
     engine = "ReplacingMergeTree" if table.newest else "MergeTree"
     arguments = [table.newest] if table.newest else []
     if replication is not None:
         engine = f"Replicated{engine}"
         arguments = [literal(f"{replication.path}/{table.name}"), literal(replication.replica), *arguments]
     partition = f" PARTITION BY {table.partition}" if table.partition else ""
+    columns = _WHOLE_NUMBER.sub(rf"\1 CODEC({CODEC})", table.columns) if version >= CODEC_SINCE else table.columns
     return (
-        f"CREATE TABLE IF NOT EXISTS {table.name} ({table.columns}) ENGINE = {engine}({', '.join(arguments)})"
+        f"CREATE TABLE IF NOT EXISTS {table.name} ({columns}) ENGINE = {engine}({', '.join(arguments)})"
         f"{partition} ORDER BY ({table.key}) "
         f"SETTINGS index_granularity = 8192, temporary_directories_lifetime = {TEMPORARY_LIFETIME_S}"
     )
@@ -184,7 +191,7 @@ def migrate(store: Store, replication: Replication | None, *, now_ns: int) -> in
 
     Raises StoreRefused if it is newer than this program, or a migration was applied in another form.
     """
-    store.execute(create_statement(_MIGRATIONS_TABLE, replication))
+    store.execute(create_statement(_MIGRATIONS_TABLE, replication, store.version))
     rows = store.select("SELECT number, checksum FROM schema_migrations ORDER BY number")
     applied = dict(zip(rows["number"].tolist(), rows["checksum"].tolist(), strict=True))
     known = {migration.number: migration for migration in MIGRATIONS}
@@ -203,7 +210,7 @@ def migrate(store: Store, replication: Replication | None, *, now_ns: int) -> in
     # The list of a cluster is on all its servers, the tables only where they were made.
     for migration in MIGRATIONS if replication is not None else missing:
         for table in migration.tables:
-            store.execute(create_statement(table, replication))
+            store.execute(create_statement(table, replication, store.version))
     for migration in missing:
         for statement in migration.statements:
             store.execute(statement)

@@ -51,6 +51,19 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def local_config(port: int, *, timeout_s: int) -> ClickhouseConfig:
+    """Return how to reach the server on that port of this host."""
+    return ClickhouseConfig(
+        host="127.0.0.1",
+        port=port,
+        database=DATABASE,
+        user="default",
+        password="",
+        secure=False,
+        timeout_s=timeout_s,
+    )
+
+
 class LocalServer:
     """One server; `kill` and `start` as often as you like, the data stays. `more` is XML for its configuration."""
 
@@ -96,15 +109,7 @@ class LocalServer:
             self._process.wait(START_S)
 
     def config(self, *, timeout_s: int = 20) -> ClickhouseConfig:
-        return ClickhouseConfig(
-            host="127.0.0.1",
-            port=self.port,
-            database=DATABASE,
-            user="default",
-            password="",
-            secure=False,
-            timeout_s=timeout_s,
-        )
+        return local_config(self.port, timeout_s=timeout_s)
 
     def query(self, sql: str) -> None:
         """Run a statement outside any store."""

@@ -247,7 +247,7 @@ def _bare(stores: Stores, blocks: list[Block]) -> Cost:
     with stores.fresh() as store:
         for table in MIGRATIONS[0].tables:
             if table.name in ROWS_OF:
-                store.execute(create_statement(replace(table, newest=""), None))
+                store.execute(create_statement(replace(table, newest=""), None, store.version))
         began = Cost.now()
         for block in blocks:
             for name, columns in _parts(block).items():

@@ -20,6 +20,7 @@ SHORT: dict[str, tuple[str, ...]] = {
     "diverge": (),
     "fsyncfail": ("--runs", "3"),
     "kill": ("--runs", "5"),
+    "ledger": ("--runs", "3"),
     "kill of a host": ("--nodes", "2", "--runs", "2"),
     "poison": (),
     "restore": (),
@@ -46,6 +47,7 @@ PLAYED = SHORT | (LONG if os.environ.get("BULLRING_DRILLS") == "all" else {})
 # One course plays and judges every drill of two nodes, another those of one node's processes: one control each.
 CONTROLS = {name: options for name, options in PLAYED.items() if " of a " not in name} | {
     "kill": ("--runs", "1"),
+    "ledger": ("--runs", "1"),
     "snapkill": ("--runs", "1"),
     "switchover": ("--runs", "1"),
     "fsyncfail": ("--runs", "1"),

@@ -32,8 +32,8 @@ COMMANDS_A_KILL = 400
 RUN_S = 600
 
 
-def start(journal: Path, store: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.kit.ledger_child", str(journal), str(store)]
+def start(journal: Path, folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "scripts.drills._ledger_child", str(journal), str(folder), "0", ""]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -51,7 +51,7 @@ def kill_after(child: subprocess.Popen[str], blocks: int, pause_s: float) -> Non
 @pytest.mark.slow
 def test_killed_consumer_and_store_end_up_with_the_same_books(tmp_path: Path, rng: random.Random) -> None:
     market = record_market(COMMANDS_A_KILL * KILLS, days=3, partitions=2)
-    journal, directory = tmp_path / "journal", tmp_path / "store"
+    journal, directory = tmp_path / "journal", tmp_path
     market.write(journal)
 
     for _ in range(KILLS):
@@ -60,7 +60,7 @@ def test_killed_consumer_and_store_end_up_with_the_same_books(tmp_path: Path, rn
     out, errors = last.communicate(timeout=RUN_S)
 
     assert out.endswith("block\ndone\n"), errors
-    store = chdb_store(directory)
+    store = chdb_store(directory / "store")
     check_books(store, market)
     store.close()
 

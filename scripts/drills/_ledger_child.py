@@ -1,21 +1,33 @@
-"""A consumer to be killed: `python -m tests.kit.ledger_child JOURNAL STORE`; prints `open`, `block`s, `done`."""
+"""A ledger to be killed: follows a finished journal into a store in small blocks; prints `open`, `block`s, `done`.
+
+`python -m scripts.drills._ledger_child JOURNAL FOLDER PORT FAULT`: images are in FOLDER, and the embedded store; with a
+port above 0 the store is the server there. FAULT "" = none. Every block is delivered twice.
+"""
+
+from __future__ import annotations
 
 import sys
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+from scripts.bench._clickhouse import local_config
+from scripts.ledger.store import LateStore
 from settlement.chdb_store import ChdbConfig, ChdbStore
+from settlement.clickhouse_store import ClickhouseStore
 from settlement.consumer import Consumer, ConsumerConfig
 from settlement.derivation import Reports
 from settlement.images import Images
-from settlement.ledger import Ledger, Owner
+from settlement.ledger import Delivery, Ledger, Owner
 from settlement.source import Batch, FileSource
+from settlement.store import Store
 
 RECORDS = 64
 IMAGE_RECORDS = 500
 SLOT_SIZE = 128
+MEMORY_BYTES = 1 << 30
 
 
 class Pieces:
@@ -41,19 +53,40 @@ class Pieces:
         self._source.close()
 
 
+class Doubting(Ledger):
+    """Delivers each block again, as one who did not hear that it was stored. A fault can be planted."""
+
+    fault = ""
+
+    def append(self, delivery: Delivery) -> None:
+        if self.fault == "lost":
+            postings = {name: column[:-1] for name, column in delivery.block.postings.items()}
+            delivery = replace(delivery, block=replace(delivery.block, postings=postings))
+        super().append(delivery)
+        super().append(delivery)
+
+
 def log_end(journal: Path) -> int:
     source, end = FileSource(journal), 0
     while (batch := source.read()) is not None:
         end = batch[0] + len(batch[1]) // SLOT_SIZE
+    source.close()
     return end
 
 
-def main(journal: Path, directory: Path) -> None:
-    store = ChdbStore(ChdbConfig(directory=directory, memory_bytes=1 << 30, threads=1))
+def open_store(folder: Path, port: int) -> Store:
+    if port:
+        return ClickhouseStore(local_config(port, timeout_s=30))
+    return ChdbStore(ChdbConfig(directory=folder / "store", memory_bytes=MEMORY_BYTES, threads=1))
+
+
+def main(journal: Path, folder: Path, port: int, fault: str) -> None:
+    store = LateStore(lambda: open_store(folder, port), str(folder))
     ended = threading.Event()
     config = ConsumerConfig(block_rows=1, flush_ms=1, retry_ms=10, insurance_account=0, image_records=IMAGE_RECORDS)
-    images = Images(directory.with_name(f"{directory.name}-images"))
-    ledger = Ledger(store, Owner(time.time_ns(), "child", 1), time.time_ns)
+    ledger = Doubting(store, Owner(time.time_ns(), "drill", 1), time.time_ns)
+    ledger.fault = fault
+    images = Images(folder / "images")
     consumer = Consumer(
         lambda start: Pieces(journal, start), ledger, config, clock_ns=time.time_ns, wait=ended.wait, images=images
     )
@@ -76,4 +109,4 @@ def main(journal: Path, directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
