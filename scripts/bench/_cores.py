@@ -28,7 +28,7 @@ def choose(folder: Path, available: Sequence[int], root: Path = Path("/")) -> Co
     if len(available) < 2:
         return Cores(ANY, ANY)
     interrupted = interrupt_core(folder, root)
-    journaler = interrupted if interrupted in available else available[0]
+    journaler = available[0] if interrupted is None or interrupted not in available else interrupted
     return Cores(next(core for core in available if core != journaler), journaler)
 
 
