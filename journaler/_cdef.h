@@ -98,6 +98,7 @@ typedef struct journal_config {
     uint64_t sync_slow_ns;
     uint64_t sync_stalled_ns;
     uint64_t sync_alarm_ns;
+    uint64_t archive_lag_ns;
     uint64_t prepare_pause;
     uint64_t audit_first;
     uint64_t audit_origin;

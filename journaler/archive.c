@@ -17,6 +17,7 @@
 #define ARCHIVE_SLOTS_MAX 8192
 #define MARKET_SLOTS_MAX 2048
 #define MARKET_BATCHES_A_STEP 8
+#define GATHERED_SLOTS 1024 /* so many are worth a write of their own */
 
 static archive_t *archive_add(journaler_t *journaler, const char *folder, int partition, ring_t *ring, int64_t start)
 {
@@ -32,6 +33,7 @@ static archive_t *archive_add(journaler_t *journaler, const char *folder, int pa
         return NULL;
     archive->ring = ring;
     archive->next = start;
+    archive->since_ns = 0;
     archive->copy = NULL;
     journaler->archive_count++;
     return archive;
@@ -55,20 +57,34 @@ int journaler_add_market(journaler_t *journaler, int partition, ring_t *ring, in
     return archive->copy != NULL ? 0 : -1;
 }
 
-/* While orders wait for the disk archives may wait too, up to a quarter of the ring. Returns slots to be written now. */
-static int64_t archive_due(const archive_t *archive, int log_busy, int64_t limit)
+/* Up to a quarter of the ring archives may wait: while orders wait for the disk, and a moment for company, since a write of one slot
+ * takes as long as one of many, and the next order would have to wait for it. Returns slots to be written now. */
+static int64_t archive_due(const journaler_t *journaler, archive_t *archive, enum archive_when when, int64_t limit)
 {
     int64_t count = ring_published(archive->ring) - archive->next;
-    if (count <= 0 || (log_busy && count < ring_capacity(archive->ring) / 4))
+
+    if (count <= 0)
         return 0;
+    if (when != ARCHIVE_ALL && count < ring_capacity(archive->ring) / 4) {
+        if (when == ARCHIVE_PRESSED)
+            return 0;
+        if (journaler->config.archive_lag_ns != 0 && count < GATHERED_SLOTS) {
+            uint64_t now = journal_clock(CLOCK_MONOTONIC);
+            if (archive->since_ns == 0)
+                archive->since_ns = now;
+            if (now - archive->since_ns < journaler->config.archive_lag_ns)
+                return 0;
+        }
+    }
+    archive->since_ns = 0;
     return count < limit ? count : limit;
 }
 
-static int64_t archive_reports(journaler_t *journaler, archive_t *archive, int log_busy)
+static int64_t archive_reports(journaler_t *journaler, archive_t *archive, enum archive_when when)
 {
     struct iovec parts[2];
     ring_t *ring = archive->ring;
-    int64_t count = archive_due(archive, log_busy, ARCHIVE_SLOTS_MAX);
+    int64_t count = archive_due(journaler, archive, when, ARCHIVE_SLOTS_MAX);
 
     if (count == 0)
         return 0;
@@ -104,14 +120,14 @@ static void market_skip(journaler_t *journaler, archive_t *archive)
     archive->next = oldest > archive->next ? oldest : archive->next;
 }
 
-static int64_t archive_market(journaler_t *journaler, archive_t *archive, int log_busy)
+static int64_t archive_market(journaler_t *journaler, archive_t *archive, enum archive_when when)
 {
     size_t slot_size = archive->ring->slot_size;
     int64_t limit = ring_capacity(archive->ring) < MARKET_SLOTS_MAX ? ring_capacity(archive->ring) : MARKET_SLOTS_MAX;
     int64_t done = 0;
 
     for (int i = 0; i < MARKET_BATCHES_A_STEP; i++) {
-        int64_t count = archive_due(archive, log_busy, limit);
+        int64_t count = archive_due(journaler, archive, when, limit);
         if (count == 0)
             break;
         if (ring_read(archive->ring, archive->next, count, archive->copy) != RING_OK) {
@@ -129,14 +145,13 @@ static int64_t archive_market(journaler_t *journaler, archive_t *archive, int lo
     return done;
 }
 
-int64_t archive_step(journaler_t *journaler, int log_busy)
+int64_t archive_step(journaler_t *journaler, enum archive_when when)
 {
     int64_t done = 0;
 
     for (int i = 0; i < journaler->archive_count; i++) {
         archive_t *archive = &journaler->archives[i];
-        done += archive->copy == NULL ? archive_reports(journaler, archive, log_busy)
-                                      : archive_market(journaler, archive, log_busy);
+        done += archive->copy == NULL ? archive_reports(journaler, archive, when) : archive_market(journaler, archive, when);
     }
     return done;
 }

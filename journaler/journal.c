@@ -278,7 +278,7 @@ int64_t journaler_poll(void *state, int64_t limit)
     (void)limit;
     if (done < 0)
         return done;
-    return done + archive_step(journaler, done > 0);
+    return done + archive_step(journaler, done > 0 ? ARCHIVE_PRESSED : ARCHIVE_GATHERED);
 }
 
 int64_t journaler_patience(const journaler_t *journaler)
@@ -374,7 +374,7 @@ void journaler_stop(journaler_t *journaler)
             journal_panic(journaler, "fdatasync of a segment", errno);
         durable_store(journaler);
     }
-    while (archive_step(journaler, 0) > 0)
+    while (archive_step(journaler, ARCHIVE_ALL) > 0)
         ;
     archive_close(journaler);
     helpers_stop(journaler);

@@ -49,6 +49,7 @@ typedef struct journal_config {
     uint64_t sync_slow_ns;
     uint64_t sync_stalled_ns;  /* ... and so does one that takes this long, while it still takes */
     uint64_t sync_alarm_ns;    /* the flag falls when there was no cause for so long */
+    uint64_t archive_lag_ns;   /* how long a few slots of an archive may wait for more, unless the ring fills up */
     uint64_t prepare_pause;    /* how many times the time of its own writes prepare.c leaves the disk alone */
     uint64_t audit_first;      /* where the audit chain goes on: the beginning of a segment; JOURNAL_NO_SEGMENT: no audit */
     uint64_t audit_origin;     /* first record of the chain; 0 but for a journal whose beginning and audit are gone */

@@ -22,6 +22,7 @@
 typedef struct archive {
     ring_t *ring;
     int64_t next;
+    uint64_t since_ns; /* when it was seen that a few slots wait, 0 = none do */
     int fd;
     uint8_t *copy; /* of market slots, which may be overwritten meanwhile; NULL = reports */
 } archive_t;
@@ -122,7 +123,12 @@ void watch_step(struct journaler *journaler);
 /* From the stage: a write with its sync took so long, and has just ended. */
 void watch_slow_sync(struct journaler *journaler, uint64_t now_ns, uint64_t took_ns);
 
-int64_t archive_step(struct journaler *journaler, int log_busy);
+enum archive_when {
+    ARCHIVE_PRESSED,  /* orders wait for the disk: only rings that fill up */
+    ARCHIVE_GATHERED, /* what has gathered, or has waited long enough */
+    ARCHIVE_ALL,
+};
+int64_t archive_step(struct journaler *journaler, enum archive_when when);
 void archive_close(struct journaler *journaler);
 
 static inline uint64_t journal_clock(clockid_t clock)

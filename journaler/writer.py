@@ -52,6 +52,7 @@ class JournalerConfig:
     sync_slow_count: int = 3
     sync_stalled_ms: int = 1000
     sync_alarm_s: int = 60
+    archive_lag_us: int = 0  # how long a few slots of an archive may wait for more; 0: not at all
     # How many times the time of its own writes the preparation of segments leaves the disk alone.
     prepare_pause: int = 4
 
@@ -80,6 +81,7 @@ class JournalerConfig:
             "sync_slow_count": (1, 16),
             "sync_stalled_ms": (1000, 600_000),
             "sync_alarm_s": (1, 3600),
+            "archive_lag_us": (0, 1_000_000),
             "prepare_pause": (0, 100),
         }
         for name, (low, high) in bounds.items():
@@ -235,6 +237,7 @@ class Journaler:
         raw.sync_slow_ns = config.sync_slow_ms * NS_PER_MS
         raw.sync_stalled_ns = config.sync_stalled_ms * NS_PER_MS
         raw.sync_alarm_ns = config.sync_alarm_s * NS_PER_S
+        raw.archive_lag_ns = config.archive_lag_us * 1000
         raw.prepare_pause = config.prepare_pause
         raw.audit_first = NO_SEGMENT
         if config.audit:

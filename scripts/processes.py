@@ -62,6 +62,8 @@ from scripts.tls import RelayProcess
 
 # How long the journaler may sleep in D0, where nobody waits for it: a small part of what the log ring holds.
 BEHIND_NS = 5_000_000
+# How long the archives may wait for more to write; the ring holds what they do not have yet.
+ARCHIVE_LAG_US = 2000
 SAMPLE_SLOTS = 256
 INGRESS_NS_OFFSET, TS_NS_OFFSET = 24, 112
 U64 = Struct("<Q")
@@ -120,6 +122,7 @@ def run_journaler(process: Process, ready: Ready) -> None:
         directory=config.journal_dir,
         mode="D0" if config.node.mode == "D0" else "D1",
         **dataclasses.asdict(config.journal),
+        archive_lag_us=ARCHIVE_LAG_US,
         cluster=process.node.engine.cluster_id,
         node=config.node.node_id,
         schema_hash=wire.SCHEMA_HASH,

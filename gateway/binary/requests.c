@@ -11,7 +11,7 @@ log_slot_t *ingress_slot(server_t *server, uint32_t session, uint16_t template_i
     if (sequence < 0)
         return NULL;
     log_slot_t *slot = ring_slot(server->ingress, sequence);
-    memset(slot, 0, sizeof(*slot));
+    slot_clear(slot);
     slot->session = session;
     slot->source = server->config.source;
     slot->template_id = template_id;

@@ -68,6 +68,15 @@ typedef struct market_slot {
     uint8_t block[MARKET_BLOCK_MAX];
 } market_slot_t;
 
+/* All zero. By words of 32 bytes, because compilers make a string instruction of memset() here, and that costs 20 ns. */
+static inline void slot_clear(log_slot_t *slot)
+{
+    typedef uint64_t words_t __attribute__((vector_size(32), aligned(8), may_alias));
+    words_t *words = (words_t *)(void *)slot;
+
+    words[0] = words[1] = words[2] = words[3] = (words_t){0};
+}
+
 /* Log slots of the command that begins at `slots`; 0 = its last one is not among the `count`. */
 static inline uint32_t slots_linked(const log_slot_t *slots, int64_t count)
 {

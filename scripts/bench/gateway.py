@@ -15,7 +15,6 @@ import resource
 import shutil
 import socket
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
@@ -27,7 +26,8 @@ from gateway.clients.python.signing import signed_frame
 from ringbuf.wire import messages as wire
 from ringbuf.wire.codec import FrameReader
 from scripts.admin.link import AdminLink
-from scripts.bench.pipeline import CORES, FRAME_BYTES, Case, exchange_of, pin_load, populate, reference
+from scripts.bench._cores import Cores
+from scripts.bench.pipeline import FRAME_BYTES, Case, cores_of, exchange_of, populate, reference, run_load
 from scripts.config import Config, load
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.native import binary
@@ -70,16 +70,11 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _load(address: str, instrument: int, logons: Sequence[tuple[int, str, str]], *words: str) -> dict[str, Any]:
+def _load(
+    address: str, instrument: int, logons: Sequence[tuple[int, str, str]], cores: Cores, *words: str
+) -> dict[str, Any]:
     command = [str(binary("loadgen")), "--address", address, "--instrument", str(instrument), "--sessions", "-", *words]
-    lines = "".join(f"{session} {key_id} {secret}\n" for session, key_id, secret in logons)
-    done = subprocess.run(
-        command, input=lines, capture_output=True, text=True, check=False, preexec_fn=pin_load if CORES > 1 else None
-    )
-    if not done.stdout:
-        raise CommandError(f"load generator failed: {done.stderr.strip()}", ExitCode.UNAVAILABLE)
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
+    return run_load(command, logons, cores)
 
 
 def _open_loop(mode: str, root: Path, options: argparse.Namespace) -> int:
@@ -89,7 +84,7 @@ def _open_loop(mode: str, root: Path, options: argparse.Namespace) -> int:
         words += ["--histogram", str(options.histogram.resolve())]
     with exchange_of(case, root) as (address, config_file):
         instrument, logons = populate(load(config_file), options.sessions)
-        rounds = [_load(address, instrument, logons, *words) for _ in range(options.rounds)]
+        rounds = [_load(address, instrument, logons, cores_of(root), *words) for _ in range(options.rounds)]
     print(
         json.dumps(
             {
@@ -140,15 +135,15 @@ def _idle(root: Path, options: argparse.Namespace) -> int:
     with exchange_of(case, root, limits, capacities) as (address, config_file):
         config = load(config_file)
         instrument, logons = populate(config, 1)
-        sessions = _make_sessions(config, logons[0], count)
-        _load(address, instrument, logons, *words)  # what the first run touches is not the sessions'
+        sessions, cores = _make_sessions(config, logons[0], count), cores_of(root)
+        _load(address, instrument, logons, cores, *words)  # what the first run touches is not the sessions'
         alone, beside, bytes_each = [], [], []
         for _ in range(options.rounds):
-            alone.append(_load(address, instrument, logons, *words))
+            alone.append(_load(address, instrument, logons, cores, *words))
             before = _resident(config)
             idle = [_log_on(address, session, logons[0]) for session in sessions]
             bytes_each.append((_resident(config) - before) / count)
-            beside.append(_load(address, instrument, logons, *words))
+            beside.append(_load(address, instrument, logons, cores, *words))
             for client in idle:
                 client.close()
             time.sleep(1.0)  # the gateway lets go of them

@@ -3,6 +3,9 @@
 Starts the real exchange (its own processes, a data folder of its own) once a case, drives it with the C load generator,
 and measures a bare TCP echo and a bare fdatasync in the same round. One JSON object a line. The mix is the generator's
 (82 % moves, 9 % new, 3 % IOC, 6 % cancels; about one trade in 17 commands); each line says what was really sent.
+`cpu_ns_per_order` is the processor time each process took for a command, its waiting included where it spins or yields:
+unlike the rate it says something on a machine that others use, too. Cases that a machine of so few cores cannot show
+are named as skipped, with the reason.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ from typing import Any
 from ringbuf.wire import messages as wire
 from scripts.admin.key import create_hmac_key
 from scripts.admin.link import AdminLink
-from scripts.config import Config, load
+from scripts.bench._cores import ANY, Cores, choose
+from scripts.config import STAGES_CORES_MIN, Config, load
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.native import binary
 
@@ -33,7 +37,7 @@ FRAME_BYTES = 112  # a NewOrderSingle with its frame header
 SYNC_BYTES = 4096
 READY_TIMEOUT_S = 60.0
 UNITS = 10**15
-CORES = len(os.sched_getaffinity(0))
+NS_PER_S = 1_000_000_000
 PERMISSIONS = wire.Permissions.READ | wire.Permissions.TRADE
 
 
@@ -52,6 +56,14 @@ class Case:
     def sessions(self) -> int:
         return 1 if self.window == 1 else 4
 
+    def not_here(self, cores: int) -> str:
+        """Return why so few cores cannot show this case; empty if they can."""
+        if self.layout == "stages" and self.wait == "spin" and cores < STAGES_CORES_MIN:
+            return f"spinning stages need a core each: {STAGES_CORES_MIN}, there are {cores}"
+        if self.layout == "fused" and self.wait == "spin" and cores < 2:
+            return "a spinning order path leaves no core to the others"
+        return ""
+
 
 def run(arguments: Sequence[str]) -> int:
     """Run all cases; exit 1 if a case lost an order."""
@@ -63,7 +75,11 @@ def run(arguments: Sequence[str]) -> int:
         for wait in options.waits.split(",")
         for window in (int(text) for text in options.windows.split(","))
     ]
-    results: dict[Case, list[dict[str, Any]]] = {case: [] for case in cases}
+    cores = len(os.sched_getaffinity(0))
+    for case in cases:
+        if reason := case.not_here(cores):
+            print(json.dumps({"bench": "pipeline", **_names(case), "skipped": reason}), flush=True)
+    results: dict[Case, list[dict[str, Any]]] = {case: [] for case in cases if not case.not_here(cores)}
     echoes: list[dict[str, Any]] = []
     syncs: list[dict[str, Any]] = []
     root = Path(tempfile.mkdtemp(prefix="bullring-bench-", dir=options.dir))
@@ -71,7 +87,7 @@ def run(arguments: Sequence[str]) -> int:
         for _ in range(options.rounds):
             echoes.append(reference("echo", "1", str(FRAME_BYTES)))
             syncs.append(reference("fdatasync", "1", str(SYNC_BYTES), str(root / "sync.dat")))
-            for case in cases:
+            for case in results:
                 results[case].append(_measure(case, root, options))
     finally:
         shutil.rmtree(root, ignore_errors=True)
@@ -119,6 +135,7 @@ def exchange_of(case: Case, root: Path, gateway: str = "", tables: str = "") -> 
     `gateway`: further lines of the table gateway.binary. `tables`: further tables.
     """
     data = Path(tempfile.mkdtemp(prefix=f"{case.mode}-{case.layout}-", dir=root))
+    cores = cores_of(root)
     config = data / "bench.toml"
     config.write_text(
         f"""
@@ -133,8 +150,8 @@ enabled = {"true" if case.ledger else "false"}
 layout = "{case.layout}"
 partitions = 1
 wait_order_path = "{case.wait}"
-core_journaler = {0 if CORES > 1 else -1}
-core_sequencer = {1 if CORES > 1 and case.layout == "fused" else -1}
+core_journaler = {cores.journaler}
+core_sequencer = {cores.order_path if case.layout == "fused" else ANY}
 [gateway.binary]
 listen = "127.0.0.1:0"
 {gateway}
@@ -199,27 +216,56 @@ def populate(config: Config, sessions: int) -> tuple[int, list[tuple[int, str, s
 
 def _measure(case: Case, root: Path, options: argparse.Namespace) -> dict[str, Any]:
     with exchange_of(case, root) as (address, config_file):
-        instrument, logons = populate(load(config_file), case.sessions)
+        config = load(config_file)
+        instrument, logons = populate(config, case.sessions)
         command = [str(binary("loadgen")), "--address", address, "--instrument", str(instrument), "--sessions", "-"]
         command += ["--seconds", str(options.seconds), "--window", str(case.window), "--orders", str(options.orders)]
         # In D1 the journaler works beside the load generator: a spinning generator would take its turn away.
         command += ["--wait", "spin" if case.mode == "D0" else "yield"]
-        done = subprocess.run(
-            command,
-            input="".join(f"{session} {key_id} {secret}\n" for session, key_id, secret in logons),
-            capture_output=True,
-            text=True,
-            check=False,
-            preexec_fn=pin_load if CORES > 1 else None,
-        )
+        before = _cpu_ns(config)
+        result = run_load(command, logons, cores_of(root))
+        spent = {name: used - before.get(name, 0) for name, used in _cpu_ns(config).items()}
+    spent["loadgen"] = result["cpu_ns"]
+    result["cpu_ns_per_order"] = {name: used / max(1, result["orders_in_all"]) for name, used in spent.items()}
+    return result
+
+
+def cores_of(root: Path) -> Cores:
+    return choose(root, sorted(os.sched_getaffinity(0)))
+
+
+def run_load(command: Sequence[str], logons: Sequence[tuple[int, str, str]], cores: Cores) -> dict[str, Any]:
+    """Run the load generator with these sessions; returns what it printed."""
+
+    def pin() -> None:
+        os.sched_setaffinity(0, {cores.journaler})
+
+    done = subprocess.run(
+        command,
+        input="".join(f"{session} {key_id} {secret}\n" for session, key_id, secret in logons),
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=pin if cores.journaler != ANY else None,
+    )
     if not done.stdout:
         raise CommandError(f"load generator failed: {done.stderr.strip()}", ExitCode.UNAVAILABLE)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
 
 
-def pin_load() -> None:
-    os.sched_setaffinity(0, {0})
+def _cpu_ns(config: Config) -> dict[str, int]:
+    """Return the processor time of each process of the exchange so far, all its threads together."""
+    tick_ns = NS_PER_S // os.sysconf("SC_CLK_TCK")
+    found = {}
+    for row in json.loads((config.run_dir / "processes.json").read_text()):
+        fields = Path(f"/proc/{row['pid']}/stat").read_text().rpartition(")")[2].split()
+        found[row["name"]] = (int(fields[11]) + int(fields[12])) * tick_ns  # user and system, proc(5)
+    return found
+
+
+def _names(case: Case) -> dict[str, Any]:
+    return {"mode": case.mode, "placement": case.layout, "wait": case.wait, "window": case.window}
 
 
 def _summary(
@@ -235,10 +281,7 @@ def _summary(
     rates = sorted(round_["orders_per_s"] for round_ in rounds)
     return {
         "bench": "pipeline",
-        "mode": case.mode,
-        "placement": case.layout,
-        "wait": case.wait,
-        "window": case.window,
+        **_names(case),
         "sessions": case.sessions,
         "archive": case.archive,
         "ledger": case.ledger,
@@ -247,6 +290,10 @@ def _summary(
         "orders_per_s_best": round(rates[-1]),
         "commands_per_fill": statistics.median(round_["commands_per_fill"] for round_ in rounds),
         "reports_per_order": round(statistics.median(_per_order(round_) for round_ in rounds), 3),
+        "cpu_ns_per_order": {
+            name: round(statistics.median(round_["cpu_ns_per_order"][name] for round_ in rounds))
+            for name in rounds[0]["cpu_ns_per_order"]
+        },
         "mix": rounds[0]["mix"],
         "rejects": rounds[0]["rejects"],
         "lost": sum(round_["unanswered"] for round_ in rounds),

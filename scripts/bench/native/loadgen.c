@@ -15,6 +15,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 
 #include "gateway/clients/c/bullring_client.h"
 
@@ -24,6 +25,10 @@
 #define CODES 1024
 #define SESSIONS_MAX 1024
 #define BATCH 64 /* requests of a session in one turn */
+#define POLLED_SESSIONS_MAX 4
+#define READY_MAX 64
+#define KEEP_ALIVE_MS 10000
+#define KEEP_ALIVE_LOOK_NS UINT64_C(100000000)
 
 enum order_state { ORDER_FREE, ORDER_PENDING, ORDER_LIVE, ORDER_BUSY };
 enum action { ACTION_NEW, ACTION_IOC, ACTION_CANCEL, ACTION_MOVE, ACTIONS };
@@ -75,8 +80,11 @@ static struct {
     session_t *sessions;
     uint32_t session_count;
     bool measuring;
+    int epoll_fd;
     uint64_t now_ns;
+    uint64_t keep_alive_due_ns;
     uint64_t random;
+    uint64_t sent_in_all; /* warm-up included */
     uint64_t sent, answered, reports, fills, actions[ACTIONS], codes[CODES], gaps, lost;
     uint64_t due; /* requests of the schedule in the measured time */
     histogram_t latency, late;
@@ -348,6 +356,7 @@ static int64_t fly(session_t *session, int64_t seq_num, const order_t *order, ui
     flight->generation = order->generation;
     session->in_flight++;
     load.sent += load.measuring;
+    load.sent_in_all++;
     return seq_num;
 }
 
@@ -450,22 +459,49 @@ static void fail(const char *what, uint32_t session, int status)
     exit(1);
 }
 
+static void receive(uint32_t session)
+{
+    int status;
+
+    load.now_ns = bullring_clock(CLOCK_MONOTONIC);
+    status = bullring_poll(&load.sessions[session].client);
+    if (status < 0)
+        fail("receive", session, status);
+}
+
+/* A few sessions are read in turn; of many only those that have something, or looking would take longer than what is looked for. */
+static void receive_all(void)
+{
+    struct epoll_event events[READY_MAX];
+
+    if (load.session_count <= POLLED_SESSIONS_MAX) {
+        for (uint32_t i = 0; i < load.session_count; i++)
+            receive(i);
+        return;
+    }
+    int count = epoll_wait(load.epoll_fd, events, READY_MAX, 0);
+    for (int i = 0; i < count; i++)
+        receive(events[i].data.u32);
+}
+
 static void exchange_all(void)
 {
     uint64_t reports = load.reports;
+    int status;
 
     for (uint32_t i = 0; i < load.session_count; i++) {
-        bullring_client_t *client = &load.sessions[i].client;
-        int status = bullring_flush(client);
+        status = bullring_flush(&load.sessions[i].client);
         if (status < 0)
             fail("send", i, status);
-        load.now_ns = bullring_clock(CLOCK_MONOTONIC);
-        status = bullring_poll(client);
-        if (status < 0)
-            fail("receive", i, status);
-        status = bullring_keep_alive(client);
-        if (status < 0)
-            fail("keep alive", i, status);
+    }
+    receive_all();
+    if (load.now_ns >= load.keep_alive_due_ns) {
+        load.keep_alive_due_ns = load.now_ns + KEEP_ALIVE_LOOK_NS;
+        for (uint32_t i = 0; i < load.session_count; i++) {
+            status = bullring_keep_alive(&load.sessions[i].client);
+            if (status < 0)
+                fail("keep alive", i, status);
+        }
     }
     if (load.options.yield && load.reports == reports)
         sched_yield();
@@ -488,6 +524,8 @@ static void follow_schedule(uint64_t start, uint64_t *issued)
     double interval_ns = 1e9 / load.options.rate;
     uint64_t now = bullring_clock(CLOCK_MONOTONIC);
     uint64_t due = (uint64_t)((double)(now - start) / interval_ns);
+
+    load.now_ns = now;
 
     for (int n = 0; n < BATCH * (int)load.session_count && *issued < due; n++) {
         uint64_t due_ns = start + (uint64_t)((double)*issued * interval_ns);
@@ -593,14 +631,18 @@ static void read_sessions(const char *path)
 
 static void log_on_all(void)
 {
+    load.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     for (uint32_t i = 0; i < load.session_count; i++) {
         bullring_client_t *client = &load.sessions[i].client;
         int status = bullring_connect(client, load.options.address, load.options.port);
         if (status < 0)
             fail("connect", i, status);
-        status = bullring_log_on(client, bullring_clock(CLOCK_REALTIME), 10000, 5000);
+        status = bullring_log_on(client, bullring_clock(CLOCK_REALTIME), KEEP_ALIVE_MS, 5000);
         if (status < 0)
             fail("logon", i, status);
+        struct epoll_event event = {.events = EPOLLIN, .data.u32 = i};
+        if (epoll_ctl(load.epoll_fd, EPOLL_CTL_ADD, client->fd, &event) != 0)
+            fail("epoll", i, -errno);
     }
 }
 
@@ -670,6 +712,11 @@ static void read_options(int count, char **arguments)
     load.random = options->seed * UINT64_C(0x9E3779B97F4A7C15) | 1;
 }
 
+static uint64_t cpu_ns(void)
+{
+    return bullring_clock(CLOCK_PROCESS_CPUTIME_ID);
+}
+
 static void print_result(double seconds)
 {
     const options_t *options = &load.options;
@@ -681,6 +728,7 @@ static void print_result(double seconds)
            seconds);
     printf("\"seed\": %" PRIu64 ", \"orders\": %" PRIu64 ", \"answered\": %" PRIu64 ", \"orders_per_s\": %.0f, ", options->seed,
            load.sent, load.answered, (double)load.answered / seconds);
+    printf("\"orders_in_all\": %" PRIu64 ", \"cpu_ns\": %" PRIu64 ", ", load.sent_in_all, cpu_ns());
     printf("\"reports\": %" PRIu64 ", \"reports_per_s\": %.0f, \"fills\": %" PRIu64 ", \"commands_per_fill\": %.1f, ",
            load.reports, (double)load.reports / seconds, load.fills,
            load.fills == 0 ? 0.0 : (double)load.answered / (double)load.fills);

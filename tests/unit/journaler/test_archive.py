@@ -7,6 +7,7 @@ import pytest
 from journaler import ArchiveDiverged, Journaler, ReportArchive, append_missing, append_missing_market
 from ringbuf.ring import Ring
 from tests.kit import journals
+from tests.kit.waiting import eventually
 
 
 def reports(first: int, count: int) -> bytes:
@@ -42,6 +43,24 @@ def test_reports_lie_at_their_sequence_over_many_laps_of_the_ring(tmp_path: Path
     assert archive.read(3, 498, 9) == reports(498, 2)
     assert archive.read(3, 500, 9) == b""
     archive.close()
+
+
+def test_a_few_reports_wait_for_company_but_not_in_a_ring_that_fills_up(tmp_path: Path) -> None:
+    with (
+        report_ring() as ring,
+        journals.log_ring() as log,
+        Journaler(journals.config(tmp_path, archive=True, archive_lag_us=1_000_000), log, {3: ring}) as journaler,
+    ):
+        ring.publish(*(reports(index, 1) for index in range(15)))
+        assert journaler.poll() == 0
+        assert ring.consumer(0).cursor == 0
+        ring.publish(reports(15, 1))  # a quarter of the ring
+        assert journaler.poll() == 16
+        ring.publish(reports(16, 1))
+        eventually(lambda: journaler.poll() == 1)  # when it has waited long enough
+        ring.publish(reports(17, 1))
+
+    assert ReportArchive(tmp_path).read(3, 0, 99) == reports(0, 18), "at the end nothing waits"
 
 
 def test_archive_goes_on_at_the_cursor_of_an_earlier_journaler(tmp_path: Path) -> None:

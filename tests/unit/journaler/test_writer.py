@@ -35,6 +35,7 @@ from tests.kit import journals, waiting
         ("sync_slow_count", 17),
         ("sync_stalled_ms", 999),
         ("sync_alarm_s", 0),
+        ("archive_lag_us", 1_000_001),
         ("prepare_pause", 101),
     ],
 )
