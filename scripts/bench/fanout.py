@@ -2,8 +2,10 @@
 
 The CPU time of the sending thread (kernel work included) is compared, in interleaved rounds of the same run, so that
 other load on the machine and the subscribers' own work take nothing from it. Frames are equal: same bytes, none left
-out. Delays are wall time, and do see other load. `--memory` connects, with a tenth that never read, and says what a
-connection costs.
+out. Delays are wall time, and do see other load. On a loopback the sender's time holds what the receiving kernel does
+with each packet, half of it, which no subscriber on another machine costs: `--receiving other-core` runs in a network
+namespace whose loopback hands packets to another core (needs root). `--slow N` instead measures what a tenth of slow
+and dead ones among N connections do to the others.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import resource
+import os
 import statistics
 import subprocess
 import sys
@@ -21,222 +23,167 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from aiohttp import web
 
-from gateway.web.streams.fanout import Audience
-from gateway.web.streams.names import parse
-from gateway.web.streams.sockets import StreamLimits, StreamSockets
+from scripts.bench._fanout_site import STREAM, Clients, Site, allow_descriptors, stamped, until
+from scripts.bench._fanout_slow import beside_slow_ones
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.native import binary
 
-STREAM = "btcusdt@trade"
 GOAL_AIOHTTP, GOAL_BARE = {1_000: 1.8, 10_000: 1.2}, 1.5
-SLOW_SHARE = 0.1
-WARM = 100  # connections made and ended before memory is looked at
-KIB = 1024
-MESSAGE = {
-    "e": "trade", "E": 1795644339342, "s": "BTCUSDT", "t": 12345, "p": "100035.70000000", "q": "0.00337000",
-    "T": 1795644339338, "m": False, "M": True, "ns": 0,
-}  # fmt: skip
+SENDER, OTHER_CORE, PREPARED = "sender", "other-core", "prepared"
+_PREPARE = "ip link set lo up && mount -t sysfs sysfs /sys && echo {mask:x} > /sys/class/net/lo/queues/rx-0/rps_cpus"
 
 
 def run(arguments: Sequence[str]) -> int:
+    options = _options(arguments)
+    if options.receiving == OTHER_CORE:
+        return _in_namespace(arguments)
+    if options.slow:
+        allow_descriptors(options.slow)
+        print(json.dumps(uvloop.run(beside_slow_ones(options.slow, options.rounds, options.frames))), flush=True)
+        return ExitCode.OK
+    pinned = options.receiving == PREPARED
+    if pinned:
+        os.sched_setaffinity(0, {_cores()[0]})
+    for count in [int(text) for text in options.subscribers.split(",")]:
+        allow_descriptors(count)
+        bench = FanOutBench(count, options.rounds, options.frames, _cores()[1] if pinned else None)
+        print(json.dumps(uvloop.run(bench.run())), flush=True)
+    return ExitCode.OK
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bullring bench fanout", description=__doc__)
     parser.add_argument("--subscribers", default="1000,10000", help="comma-separated (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--frames", type=int, default=40, help="of a round (default %(default)s)")
-    parser.add_argument("--memory", type=int, default=0, metavar="N", help="what N connections cost, instead")
-    options = parser.parse_args(arguments)
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    for count in [options.memory] if options.memory else [int(text) for text in options.subscribers.split(",")]:
-        needed = count + 200
-        if hard != resource.RLIM_INFINITY and hard < needed:
-            text = f"{count} subscribers need {needed} open files; the limit is {hard}"
-            raise CommandError(text, ExitCode.NO_PERMISSION)
-        bench = _memory(count) if options.memory else _fan_out(count, options.rounds, options.frames)
-        print(json.dumps(uvloop.run(bench)), flush=True)
-    return ExitCode.OK
+    parser.add_argument("--slow", type=int, default=0, metavar="N", help="N connections, a tenth slow or dead, instead")
+    parser.add_argument("--receiving", default=SENDER, choices=(SENDER, OTHER_CORE, PREPARED), help="whose work it is")
+    return parser.parse_args(arguments)
 
 
-class Clients:
-    """Subscribers in a process of their own."""
-
-    def __init__(self, port: int, path: str, count: int, silent: int = 0) -> None:
-        words = [str(word) for word in (port, path, count, silent)]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "scripts.bench._fanout_client", *words], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, text=True, cwd=Path(__file__).resolve().parents[2],
-        )  # fmt: skip
-
-    async def ready(self) -> None:
-        assert self._process.stdout is not None
-        if await asyncio.to_thread(self._process.stdout.readline) != "connected\n":
-            raise CommandError("the subscribers could not connect", ExitCode.NEGATIVE)
-
-    async def end(self) -> dict[str, Any]:
-        """Return what they saw."""
-        told, _ = await asyncio.to_thread(self._process.communicate)
-        result: dict[str, Any] = json.loads(told)
-        return result
+_CORES = sorted(os.sched_getaffinity(0))
 
 
-class Site:
-    """Both ways on one server: ours at /ws, aiohttp's own at /plain."""
-
-    def __init__(self, count: int, *, gateway: Any = None, live: Any = None) -> None:
-        """Without `gateway` and `live` there is neither exchange nor books: what is told comes from the bench."""
-        limits = StreamLimits(
-            connections_max=count + WARM, attempts_per_5_minutes=0, messages_per_s=0, streams_max=16,
-            queue_bytes=1 << 20,
-        )
-        self.ours = StreamSockets(gateway, live, limits)
-        self.plain: list[web.WebSocketResponse] = []
-        self.port = 0
-        self._runner: web.AppRunner | None = None
-
-    @property
-    def audience(self) -> Audience:
-        return self.ours.publisher.audience(parse(STREAM))  # another one after everybody has left
-
-    async def start(self) -> None:
-        app = web.Application()
-        app.router.add_get("/ws/{names:.*}", self.ours.handle)
-        app.router.add_get("/plain", self._plain)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0, backlog=4096).start()
-        self.port = self._runner.addresses[0][1]
-
-    async def _plain(self, request: web.Request) -> web.StreamResponse:
-        socket = web.WebSocketResponse(compress=False)
-        await socket.prepare(request)
-        self.plain.append(socket)
-        async for _ in socket:
-            pass
-        return socket
-
-    async def stop(self) -> None:
-        assert self._runner is not None
-        await self._runner.cleanup()
+def _cores() -> tuple[int, int]:
+    """Return the sender's core and the subscribers'. Raises CommandError when there is only one."""
+    if len(_CORES) < 2:
+        raise CommandError("--receiving other-core needs two cores", ExitCode.UNAVAILABLE)
+    return _CORES[0], _CORES[1]
 
 
-async def until(site: Site, holds: Any) -> None:
-    while not holds():
-        site.ours.fan.poll()
-        await asyncio.sleep(0.01)
+def _in_namespace(arguments: Sequence[str]) -> int:
+    """Run all of it again where packets are received on another core than the sender's."""
+    words = [sys.executable, "-m", "scripts.cli", "bench", "fanout", *arguments, "--receiving", PREPARED]
+    script = _PREPARE.format(mask=1 << _cores()[1]) + ' && exec "$@"'
+    command = ["unshare", "--net", "--mount", "sh", "-c", script, "sh", *words]
+    if os.geteuid() != 0:
+        raise CommandError("--receiving other-core makes a network namespace: it needs root", ExitCode.NO_PERMISSION)
+    return subprocess.run(command, cwd=Path(__file__).resolve().parents[2], check=False).returncode
 
 
-def stamped() -> dict[str, Any]:
-    return MESSAGE | {"ns": time.monotonic_ns()}
+class FanOutBench:
+    """One number of subscribers; `core`: theirs, while the senders have another."""
 
+    def __init__(self, count: int, rounds: int, frames: int, core: int | None) -> None:
+        self._count, self._rounds, self._frames, self._core = count, rounds, frames, core
+        self._spent: dict[str, list[float]] = {"ours": [], "aiohttp": [], "bare": []}
+        self._delays: dict[str, list[dict[str, Any]]] = {"ours": [], "aiohttp": []}
+        self._walls: list[float] = []
+        self._site = Site(count)
 
-async def _ours(site: Site, frames: int) -> float:
-    spent = 0.0
-    for _ in range(frames):
-        begun = time.thread_time()
-        message = stamped()
-        site.audience.tell(lambda _, message=message: message)  # type: ignore[misc]
-        spent += time.thread_time() - begun
-        await asyncio.sleep(0.001)
-    return spent
+    async def run(self) -> dict[str, Any]:
+        bare = Bare(self._count)
+        await self._site.start()
+        await bare.start(self._core)
+        size = len(json.dumps(stamped(), separators=(",", ":"))) + 4
+        for _ in range(self._rounds):
+            await self._ours()
+            await self._aiohttp()
+            self._spent["bare"].append(await bare.send(self._frames, size))
+        await bare.end()
+        await self._site.stop()
+        return self._line(size)
 
-
-async def _aiohttp(site: Site, frames: int) -> float:
-    """The loop that one writes with aiohttp; what it leaves to the event loop is counted too."""
-    begun = time.thread_time()
-    for _ in range(frames):
-        text = json.dumps(stamped(), separators=(",", ":"))
-        for socket in site.plain:
-            await socket.send_str(text)
-        await asyncio.sleep(0)
-    return time.thread_time() - begun
-
-
-async def _fan_out(count: int, rounds: int, frames: int) -> dict[str, Any]:
-    site = Site(count)
-    await site.start()
-    bare = subprocess.Popen(
-        [binary("fanout_bench"), str(count)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert bare.stdin is not None and bare.stdout is not None
-    bare_port = int(bare.stdout.readline())
-    size = len(json.dumps(stamped(), separators=(",", ":"))) + 4
-    spent: dict[str, list[float]] = {"ours": [], "aiohttp": [], "bare": []}
-    delays: dict[str, list[dict[str, Any]]] = {"ours": [], "aiohttp": []}
-    for _ in range(rounds):
-        for name in spent:
-            path = {"ours": f"/ws/{STREAM}", "aiohttp": "/plain", "bare": "-"}[name]
-            if name == "bare" and spent["bare"]:
-                pass  # its connections stay
-            else:
-                clients = Clients(bare_port if name == "bare" else site.port, path, count)
-                await clients.ready()
-                if name == "bare":
-                    bare_clients = clients
-            if name == "bare":
-                bare.stdin.write(f"{frames} {size}\n")
-                bare.stdin.flush()
-                spent[name].append(int(await asyncio.to_thread(bare.stdout.readline)) / 1e9)
-                continue
-            listening = (lambda: len(site.audience)) if name == "ours" else (lambda: len(site.plain))
-            await until(site, lambda listening=listening: listening() == count)
-            spent[name].append(await (_ours if name == "ours" else _aiohttp)(site, frames))
-            await asyncio.sleep(0.5)
-            delays[name].append(await clients.end())
-            site.plain.clear()
-            await until(site, lambda: len(site.audience) == 0)
-    bare.stdin.close()
-    bare.wait()
-    await bare_clients.end()
-    await site.stop()
-    per_frame = {name: statistics.median(values) / frames / count * 1e9 for name, values in spent.items()}
-    goal = next((goal for at_most, goal in sorted(GOAL_AIOHTTP.items()) if count <= at_most), 1.2)
-    return {
-        "bench": "fanout", "subscribers": count, "rounds": rounds, "frames": frames, "frame_bytes": size,
-        "cpu_ns_per_frame": {name: round(value) for name, value in per_frame.items()},
-        "frames_per_cpu_second": round(1e9 / per_frame["ours"]),
-        "times_aiohttp": round(per_frame["aiohttp"] / per_frame["ours"], 2), "goal_times_aiohttp": goal,
-        "times_bare_send": round(per_frame["ours"] / per_frame["bare"], 2), "goal_times_bare_send": GOAL_BARE,
-        "delay_p50_us": {name: statistics.median([row["p50_us"] for row in rows]) for name, rows in delays.items()},
-        "delay_p99_us": {name: statistics.median([row["p99_us"] for row in rows]) for name, rows in delays.items()},
-    }  # fmt: skip
-
-
-def _resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-
-async def _memory(count: int) -> dict[str, Any]:
-    """Connect, send until the silent ones are behind, and see what is in memory."""
-    site = Site(count)
-    await site.start()
-    warm = Clients(site.port, f"/ws/{STREAM}", WARM)
-    await warm.ready()
-    await warm.end()
-    await until(site, lambda: len(site.audience) == 0)
-    before, silent = _resident_bytes(), int(count * SLOW_SHARE)
-    clients = Clients(site.port, f"/ws/{STREAM}", count, silent)
-    await clients.ready()
-    await until(site, lambda: len(site.audience) == count)
-    connected = _resident_bytes()
-    sent = 0
-    while len(site.ours.fan.behind) < silent and sent < 20_000:
-        for _ in range(200):
+    async def _ours(self) -> None:
+        site, count = self._site, self._count
+        clients = Clients(site.port, f"/ws/{STREAM}", count, core=self._core)
+        await clients.ready()
+        await until(site, lambda: len(site.audience) == count)
+        spent, began = 0.0, time.monotonic()
+        for _ in range(self._frames):
+            begun = time.thread_time()
             message = stamped()
-            site.audience.tell(*[lambda _, message=message: message] * 5)
-            sent += 5
-        site.ours.fan.poll()
-        await asyncio.sleep(0.05)
-        if site.ours.fan.slow_closed:
-            break
-    behind, after = len(site.ours.fan.behind), _resident_bytes()
-    seen = await clients.end()
-    await site.stop()
-    return {
-        "bench": "fanout memory", "connections": count, "silent": silent, "messages": sent, "behind": behind,
-        "closed_slow": site.ours.fan.slow_closed,
-        "kib_per_connection": round((connected - before) / count / KIB, 1),
-        "kib_per_connection_behind": round((after - before) / count / KIB, 1),
-        "delay_p99_us": seen["p99_us"],
-    }  # fmt: skip
+            site.audience.tell(lambda _, message=message: message)  # type: ignore[misc]
+            spent += time.thread_time() - begun
+            await asyncio.sleep(0.001)
+        self._walls.append(time.monotonic() - began)
+        await self._seen("ours", clients, spent)
+        await until(site, lambda: len(site.audience) == 0)
+
+    async def _aiohttp(self) -> None:
+        """The loop that one writes with aiohttp; what it leaves to the event loop is counted too."""
+        site = self._site
+        clients = Clients(site.port, "/plain", self._count, core=self._core)
+        await clients.ready()
+        await until(site, lambda: len(site.plain) == self._count)
+        begun = time.thread_time()
+        for _ in range(self._frames):
+            text = json.dumps(stamped(), separators=(",", ":"))
+            for socket in site.plain:
+                await socket.send_str(text)
+            await asyncio.sleep(0)
+        await self._seen("aiohttp", clients, time.thread_time() - begun)
+        site.plain.clear()
+
+    async def _seen(self, name: str, clients: Clients, spent: float) -> None:
+        await asyncio.sleep(0.5)
+        self._spent[name].append(spent)
+        self._delays[name].append(await clients.told())
+        await clients.end()
+
+    def _line(self, size: int) -> dict[str, Any]:
+        count, frames = self._count, self._frames
+        per_frame = {name: statistics.median(spent) / frames / count * 1e9 for name, spent in self._spent.items()}
+        goal = next((goal for at_most, goal in sorted(GOAL_AIOHTTP.items()) if count <= at_most), 1.2)
+        line = {
+            "bench": "fanout", "subscribers": count, "rounds": self._rounds, "frames": frames, "frame_bytes": size,
+            "receiving": SENDER if self._core is None else OTHER_CORE,
+            "cpu_ns_per_frame": {name: round(value) for name, value in per_frame.items()},
+            "frames_per_cpu_second": round(1e9 / per_frame["ours"]),
+            "messages_per_s": round(frames * count / statistics.median(self._walls)),
+            "times_aiohttp": round(per_frame["aiohttp"] / per_frame["ours"], 2), "goal_times_aiohttp": goal,
+            "times_bare_send": round(per_frame["ours"] / per_frame["bare"], 2), "goal_times_bare_send": GOAL_BARE,
+        }  # fmt: skip
+        for percentile in ("p50_us", "p99_us"):
+            line[f"delay_{percentile}"] = {
+                name: statistics.median([row[percentile] for row in rows]) for name, rows in self._delays.items()
+            }
+        return line
+
+
+class Bare:
+    """A loop of send() in C, to subscribers of its own, which stay."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._process = subprocess.Popen(
+            [binary("fanout_bench"), str(count)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    async def start(self, core: int | None) -> None:
+        assert self._process.stdout is not None
+        port = int(await asyncio.to_thread(self._process.stdout.readline))
+        self._clients = Clients(port, "-", self._count, core=core)
+        await self._clients.ready()
+
+    async def send(self, frames: int, size: int) -> float:
+        """Return the CPU time it took, in seconds."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(f"{frames} {size}\n")
+        self._process.stdin.flush()
+        return int(await asyncio.to_thread(self._process.stdout.readline)) / 1e9
+
+    async def end(self) -> None:
+        await asyncio.to_thread(self._process.communicate)
+        await self._clients.end()

@@ -24,7 +24,7 @@ from gateway.marketdata.feed import Feed, FeedConfig, Kind
 from gateway.web.reference import Asset, Instrument, Reference
 from gateway.web.streams.live import LiveMarket
 from ringbuf import Ring
-from scripts.bench.fanout import Clients, Site, until
+from scripts.bench._fanout_site import Clients, Site, until
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.native import binary
 

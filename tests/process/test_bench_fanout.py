@@ -18,9 +18,12 @@ def test_all_three_ways_are_measured(capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.slow
-def test_memory_is_that_of_connections_of_which_a_tenth_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
-    assert fanout.run(["--memory", "50"]) == 0
+def test_slow_and_dead_connections_are_behind_and_the_others_are_served(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fanout.run(["--slow", "50", "--rounds", "2", "--frames", "5"]) == 0
 
     line = json.loads(capsys.readouterr().out)
-    assert (line["connections"], line["silent"]) == (50, 5)
-    assert line["behind"] == 5  # all of them, and nobody else
+    assert (line["connections"], line["slow"], line["dead"], line["closed_slow"]) == (50, 3, 2, 0)
+    for name in ("p50_us", "p99_us", "cpu_us_per_message"):
+        assert line[name]["alone"] > 0 and line[name]["beside"] > 0
+        assert 0 <= line[f"{name}_rounds_worse"] <= 2
+    assert line["kib_per_connection"] <= line["kib_per_connection_behind"]

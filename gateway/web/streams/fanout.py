@@ -45,6 +45,7 @@ class FanOut:
         self.queue_bytes = queue_bytes
         self.clear = numpy.zeros(DESCRIPTORS_STEP, dtype=numpy.uint8)
         self.behind: set[Outlet] = set()  # have something queued, or are never clear
+        self.encrypted: set[Outlet] = set()  # are never clear
         self.by_socket: dict[int, Outlet] = {}
         self.epoll = select.epoll()
         self.frames = self.sends = self.conflated = self.slow_closed = 0
@@ -64,7 +65,7 @@ class FanOut:
                 outlet.flush()
             if outlet is not None and events & ~select.EPOLLOUT and not outlet.closed:
                 outlet.receive()
-        for outlet in [each for each in self.behind if each.encrypted]:
+        for outlet in list(self.encrypted):
             outlet.flush()
 
 
@@ -98,6 +99,7 @@ class Outlet:
         fan.clear[self.descriptor] = not self.encrypted
         if self.encrypted:
             fan.behind.add(self)
+            fan.encrypted.add(self)
         else:
             fan.epoll.register(self.descriptor, select.EPOLLIN)
             transport.abort()  # its descriptor; the connection goes on with ours
@@ -223,6 +225,7 @@ class Outlet:
         if not self.encrypted:
             fan.epoll.unregister(self.descriptor)
         fan.behind.discard(self)
+        fan.encrypted.discard(self)
         del fan.by_socket[self.descriptor]
         self._backlog.clear()
         self._latest.clear()
@@ -266,11 +269,10 @@ class Group:
     def deliver(self, stream: Stream | None, frame: bytes) -> None:
         """Send a frame to all; without a stream it is one that nobody may miss."""
         fan, count = self._fan, len(self._outlets)
+        waiting: list[Outlet] = []
         if fan.behind:
             sockets = self._sockets[:count]
             waiting = [self._outlets[index] for index in numpy.flatnonzero(fan.clear[sockets] == 0)]
-            for outlet in waiting:
-                outlet.queue(stream, frame)
         failed, sent = numpy.empty(count, dtype=numpy.int32), numpy.empty(count, dtype=numpy.int64)
         failures = lib.fanout_send(
             ffi.from_buffer("int32_t[]", self._sockets),
@@ -285,6 +287,8 @@ class Group:
         hit = [(self._outlets[int(failed[at])], int(sent[at])) for at in range(failures)]
         for outlet, taken in hit:
             outlet.missed(stream, frame, taken)
+        for outlet in waiting:  # after the others: nobody waits for those who do not keep up
+            outlet.queue(stream, frame)
 
 
 class Audience:
