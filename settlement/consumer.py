@@ -29,10 +29,9 @@ from settlement.errors import (
     StoreUnavailable,
 )
 from settlement.images import Image, Images
-from settlement.ledger import Close, Delivery, Ledger
+from settlement.ledger import DAY_NS, Close, Delivery, Ledger
 from settlement.source import Batch, Source
 
-DAY_NS = 86_400_000_000_000
 QUEUE_POLL_S = 0.1
 AHEAD_MAX_NS = 2_000_000_000
 # So far behind that what counts is to catch up: blocks are larger, and the store's merges wait.

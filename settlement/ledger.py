@@ -20,6 +20,7 @@ from settlement.images import Image
 from settlement.schema import ROW_TABLES, Replication, migrate
 from settlement.store import Store, one
 
+DAY_NS = 86_400_000_000_000
 MUTATION_POLL_S = 0.05
 MUTATION_TIMEOUT_S = 600.0
 # A table with more parts than this is slow to read, and one with some thousands takes no more.

@@ -15,6 +15,7 @@ import numpy as np
 from ringbuf.wire import messages as wire
 from settlement.chart import Book, Code
 from settlement.derivation import Columns
+from settlement.ledger import DAY_NS
 from settlement.store import Store, literal, one
 
 LIMIT_MAX = 1_000_000
@@ -292,24 +293,49 @@ class Reader:
         self, account: int, asset: int, *, book: Book = Book.CLIENT, start_ns: int = 0, end_ns: int = NS_MAX
     ) -> Statement:
         """Return opening and closing balance of a period and every posting in it, with the balance after each."""
-        where = f"book = {book:d} AND account = {account} AND asset = {asset} AND sequence < {self.position}"
-        before = one(
-            self.store.select(
-                f"SELECT sum(available) AS a, sum(held) AS h FROM postings WHERE {where} AND ts_ns < {start_ns}"
-            )
-        )
+        where = f"book = {book:d} AND account = {account} AND asset = {asset}"
+        opening = self._opening(where, start_ns)
         lines = self.store.select(
             "SELECT sequence, idx, ts_ns, event_ns, code, available, held, fee, instrument, order_id, reference, "
-            f"price, quantity FROM postings WHERE {where} AND ts_ns >= {start_ns} AND ts_ns < {end_ns} "
+            f"price, quantity FROM postings WHERE {where} AND sequence < {self.position} AND ts_ns >= {start_ns} "
+            f"AND ts_ns < {end_ns} "
             "ORDER BY sequence, idx"
         )
-        lines["available_after"] = before["a"] + np.cumsum(lines["available"])
-        lines["held_after"] = before["h"] + np.cumsum(lines["held"])
-        opening = (before["a"], before["h"])
+        lines["available_after"] = opening[0] + np.cumsum(lines["available"])
+        lines["held_after"] = opening[1] + np.cumsum(lines["held"])
         closing = opening
         if len(lines["sequence"]):
             closing = (int(lines["available_after"][-1]), int(lines["held_after"][-1]))
         return Statement(book, account, asset, start_ns, end_ns, opening, closing, lines)
+
+    def _opening(self, where: str, start_ns: int) -> tuple[int, int]:
+        """Return available and held of a ledger account before a moment: the last close before it, and what came since.
+
+        The key of postings goes on with the sequence, so what lies before the close is not read.
+        """
+        closed = one(
+            self.store.select(
+                f"SELECT max(day) AS newest, max(sequence) AS last, count() AS closed FROM days "
+                f"WHERE day < {start_ns // DAY_NS} AND sequence < {self.position}"
+            )
+        )
+        first = 0
+        sums = {"a": 0, "h": 0}
+        if closed["closed"]:
+            first = closed["last"] + 1
+            sums = one(
+                self.store.select(
+                    "SELECT sum(available) AS a, sum(held) AS h FROM closes FINAL "
+                    f"WHERE day = {closed['newest']} AND {where}"
+                )
+            )
+        since = one(
+            self.store.select(
+                f"SELECT sum(available) AS a, sum(held) AS h FROM postings WHERE {where} AND sequence >= {first} "
+                f"AND sequence < {self.position} AND ts_ns < {start_ns}"
+            )
+        )
+        return sums["a"] + since["a"], sums["h"] + since["h"]
 
     def entry(self, sequence: int) -> list[Posting]:
         """Return the postings of one record of the log, in order; they sum to zero in every asset."""

@@ -1,6 +1,8 @@
 """Planted faults: a package with one line changed, and a test that has to notice."""
 
+import hashlib
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 CFLAGS = ("-std=gnu11", "-O1", "-D_GNU_SOURCE", "-march=x86-64-v3")
 RUN_TIME_MAX_S = 120
+PACKAGES = ("ringbuf", "engine", "journaler", "gateway", "settlement")
+OBJECTS = ROOT / "build" / "mutants"
 
 # pytest with one package taken from argv[1], whatever an editable installation redirects it to.
 RUNNER = """
@@ -81,7 +85,25 @@ builder.ffibuilder.emit_c_code(sys.argv[3])
 """
     python = [sys.executable, "-c", build, str(package), str(ROOT / "ringbuf"), str(glue)]
     subprocess.run(python, cwd=package.parent, check=True, capture_output=True)
-    include = [package, package.parent, ROOT, ROOT / "ringbuf" / "include", Path(sysconfig.get_path("include"))]
     target = package / f"{module}{sysconfig.get_config_var('EXT_SUFFIX')}"
-    command = ["gcc", "-shared", "-fPIC", *CFLAGS, *(f"-I{folder}" for folder in include)]
-    subprocess.run([*command, *map(str, sorted(package.glob("*.c"))), "-lpthread", "-o", str(target)], check=True)
+    objects = [str(_compiled(package, source)) for source in sorted(package.glob("*.c"))]
+    subprocess.run(["gcc", "-shared", *objects, "-lpthread", "-o", str(target)], check=True)
+
+
+def _compiled(package: Path, source: Path) -> Path:
+    """Compile a file of this copy of a package; what has been compiled before with the same headers is used again."""
+    content = hashlib.sha256(" ".join(CFLAGS).encode() + source.read_bytes())
+    for folder in (package, *(ROOT / name for name in PACKAGES)):
+        for header in sorted(folder.rglob("*.h")):
+            content.update(header.read_bytes())
+    target = OBJECTS / f"{source.stem}-{content.hexdigest()[:32]}.o"
+    if target.exists():
+        return target
+    OBJECTS.mkdir(parents=True, exist_ok=True)
+    include = [package, package.parent, ROOT, ROOT / "ringbuf" / "include", Path(sysconfig.get_path("include"))]
+    draft = package / f"{source.stem}.o"
+    command = ["gcc", "-c", "-fPIC", *CFLAGS, *(f"-I{folder}" for folder in include), str(source), "-o", str(draft)]
+    subprocess.run(command, check=True)
+    shutil.move(draft, target.with_suffix(f".{os.getpid()}"))
+    target.with_suffix(f".{os.getpid()}").replace(target)
+    return target

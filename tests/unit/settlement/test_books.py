@@ -116,6 +116,38 @@ def test_a_new_consumer_goes_on_where_the_books_end(store: AnyStore, market: Rec
     assert content(fresh) == between
 
 
+def test_opening_balance_is_that_of_the_last_close_and_what_came_since(store: AnyStore) -> None:
+    market = record_market(300, days=5)
+    books = Books(store, market)
+    books.run()
+    books.stop()
+    reader = Reader(store, lambda: market.end)
+    days = reader.days()
+    assert len(days) >= 4
+    # At the end of a day, the beginning of the next one, and in the middle of that.
+    moments = [(day.day + 1) * DAY_NS + part for day in days for part in (-1, 0, DAY_NS // 2)]
+
+    expected = {}
+    for moment in moments:
+        for row in reader.balances(before_ns=moment):
+            expected[moment, row.book, row.account, row.asset] = (row.available, row.held)
+    assert len(expected) > 5 * len(moments)
+
+    def check(since: int) -> int:
+        checked = 0
+        for (moment, book, account, asset), units in expected.items():
+            if moment >= since:
+                statement = reader.statement(account, asset, book=Book(book), start_ns=moment, end_ns=moment)
+                assert statement.opening == units
+                checked += 1
+        return checked
+
+    check(0)
+    # What lies before the close is not looked at any more.
+    mutate(store, f"ALTER TABLE postings DELETE WHERE sequence <= {days[-1].sequence}")
+    assert check((days[-1].day + 1) * DAY_NS) > 5
+
+
 def test_far_behind_blocks_are_larger_and_merges_wait(store: AnyStore, market: Recording, stores: Stores) -> None:
     Books(store, market, batch=8).run()
     small = one(store.select("SELECT count() AS n FROM blocks"))["n"]
