@@ -33,14 +33,13 @@ from scripts.admin.session import create_session
 from scripts.config import HISTORY_SOCKET, Config
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.feed_process import cure, feed_config
-from scripts.node import Node, seal_key
+from scripts.node import seal_key
+from scripts.operator_view import operator_sources
 from scripts.process import HOUSEKEEPING_S, Process, Ready
-from scripts.stat import observe
 
 SHARED_FILE = "web-shared"
 SESSIONS_FILE = "sessions.json"
 IDLE_S = 0.05
-OBSERVED_S = 0.3
 TOKEN_LENGTH_MIN = 16
 PERMISSIONS = wire.Permissions.READ | wire.Permissions.TRADE | wire.Permissions.ADMIN
 
@@ -97,7 +96,7 @@ async def _serve(process: Process, ready: Ready) -> None:
     inputs = InputReader(process.rings.reports, archive)
     gateway = WebGateway(
         web_config(process, number), core=core, inputs=inputs, live=live_market(process, number),
-        observe=lambda: observe(Node.load(config.run_dir), OBSERVED_S),
+        operator=operator_sources(config),
     )  # fmt: skip
     # A node that follows another one cannot bind a session before it leads; it answers 503 until then.
     await gateway.start(wait_for_core=not config.replicated)

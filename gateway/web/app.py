@@ -20,8 +20,9 @@ from gateway.web.listen_keys import ListenKeys, ListenKeySockets
 from gateway.web.listen_keys import endpoints as listen_key_endpoints
 from gateway.web.metrics import Metrics
 from gateway.web.openapi import document
+from gateway.web.operator import OperatorData, Sources
 from gateway.web.rest import RestEndpoint, errors_as_json, json_bytes, json_response
-from gateway.web.site import Observe, OperatorData, Pages
+from gateway.web.site import Pages
 from gateway.web.streams import asyncapi
 from gateway.web.streams.live import LiveMarket
 from gateway.web.streams.sockets import StreamLimits, StreamSockets
@@ -37,22 +38,22 @@ class WebGateway:
     """`start()` listens, `stop()` ends."""
 
     def __init__(
-        self, config: WebConfig, *, core: CoreLink, inputs: InputReader, live: LiveMarket, observe: Observe,
+        self, config: WebConfig, *, core: CoreLink, inputs: InputReader, live: LiveMarket, operator: Sources,
     ) -> None:
-        """`live`: books of the markets. `observe`: what the operator's page shows."""
+        """`live`: books of the markets. `operator`: what the operator's page shows."""
         self._config = config
         self.gateway = Gateway(config, core=core, inputs=inputs, live=live)
         self.metrics = Metrics(config.number)
         self.lane = ExpressLane(self.gateway, self.metrics, web_logger)
         self._guard = HeadGuard()
-        self._guard_task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self.streams = UserStreams(self.gateway)
         path = config.store_path.with_name("listen_keys.db")
         self._listen_keys = ListenKeys(path) if config.listen_keys else None
         if self._listen_keys is not None:
             self._listen_sockets = ListenKeySockets(self.gateway, self._listen_keys, self.streams)
         self._document = b""
-        self._observe = observe
+        self._operator = OperatorData(self.gateway, operator, config.operator_token)
         self.sockets = SocketApi(self.gateway, self.streams, self.metrics, web_logger)
         self.market = StreamSockets(self.gateway, live, stream_limits(config))
         self._runner: web.AppRunner | None = None
@@ -71,8 +72,7 @@ class WebGateway:
         app.router.add_get("/openapi.json", self._openapi)
         app.router.add_get("/ws-api/v3", self.sockets.handle)
         app.router.add_routes(Pages().routes())
-        operator = OperatorData(self.gateway, self._observe, self._config.operator_token)
-        app.router.add_get("/operator/data", operator.handle)
+        app.router.add_get("/operator/data", self._operator.handle)
         app.router.add_get("/asyncapi.json", self._asyncapi)
         for path in ("/ws", "/ws/{names:.*}", "/stream"):
             app.router.add_get(path, self.market.handle)
@@ -94,11 +94,15 @@ class WebGateway:
             ssl_context=self._tls(),
         )  # fmt: skip
         await site.start()
-        self._guard_task = asyncio.create_task(self._guard.run(self._runner.server))
+        self._tasks = [
+            asyncio.create_task(self._guard.run(self._runner.server)),
+            asyncio.create_task(self._operator.run()),
+        ]
 
     async def stop(self) -> None:
-        if self._guard_task is not None:
-            self._guard_task.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.sockets.shutdown()
         await self.market.shutdown()
         if self._listen_keys is not None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ DESKTOP, PHONE = {"width": 1400, "height": 860}, {"width": 390, "height": 844}
 
 @dataclass
 class Site:
+    exchange: Exchange
     base: str
     key: dict[str, Any]
     maker: WebClient
@@ -36,14 +38,14 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    flags = ("--set", "gateway.feed.enabled=false", "--set", "ledger.enabled=false")
+    flags = ("--set", "gateway.feed.enabled=false", "--set", "ledger.reconcile_s=2")
     with Exchange(tmp_path_factory.mktemp("pages") / "data", *flags, web=1) as exchange:
         base = exchange.ready["web"]["page"].rstrip("/")
         keys = []
         for _ in range(2):
             account = exchange.command("account", "create", "--fund", "BTC=10", "--fund", "USDT=1000000")[0]["account"]
             keys.append(exchange.command("key", "create", "--account", str(account), "--kind", "hmac")[0])
-        yield Site(base, keys[0], WebClient(base, keys[1]))
+        yield Site(exchange, base, keys[0], WebClient(base, keys[1]))
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +195,20 @@ def test_operator_sees_the_exchange(page: Any, site: Site) -> None:
     expect(page.locator("#what option").first).to_be_attached(timeout=TIMEOUT_MS)
     several = re.compile(r"^([2-9]|\d\d+)$")
     expect(page.locator("#updated")).to_have_attribute("data-samples", several, timeout=TIMEOUT_MS)
+    expect(page.locator("#balanced")).to_have_text("every asset sums to zero", timeout=TIMEOUT_MS)
+    expect(page.locator("#trial")).to_contain_text("treasury")
+    expect(page.locator("#reconciliations td:nth-child(5)").first).to_have_text("0", timeout=TIMEOUT_MS)
+    expect(page.locator("#ledger")).to_contain_text("hash marks of the exchange agree")
     picture(page, "operator")
+
+
+def test_operator_is_told_of_a_process_that_died(page: Any, site: Site) -> None:
+    expect = sync_api.expect
+    page.goto(f"{site.base}/operator")
+    expect(page.locator("#processes")).to_contain_text("history", timeout=TIMEOUT_MS)
+    os.kill(site.exchange.pid("history"), signal.SIGKILL)
+    expect(page.locator("#alerts")).to_contain_text("Process history was started again 1 times.", timeout=TIMEOUT_MS)
+    picture(page, "operator-alert")
 
 
 def test_operators_data_is_for_this_machine_only(site: Site) -> None:

@@ -3,9 +3,6 @@
 import zlib
 from struct import pack
 
-import pytest
-
-from gateway.web.site import alerts
 from gateway.web.streams.asyncapi import document, examples
 from gateway.web.streams.names import Kind
 from gateway.web.streams.payloads import checksum
@@ -42,35 +39,3 @@ def test_checksum_is_over_ten_levels_of_each_side() -> None:
 
     assert checksum(bids, asks) == zlib.crc32(packed)
     assert checksum(bids, asks) != checksum(bids, [(101, 2), *asks[1:]])
-
-
-FINE = {
-    "running": True,
-    "processes": [{"process": "web-0", "state": "running", "restarts": 0}],
-    "rings": [{"ring": "log", "slots": 100, "lags": {"journaler": 50}}],
-    "storage": {"slow": False, "level": "ok", "text": "room enough"},
-    "ledger": {"differences": [], "trouble": ""},
-}
-
-
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ({}, []),
-        ({"running": False}, ["not complete"]),
-        ({"processes": [{"process": "web-0", "state": "gone", "restarts": 2}]}, ["web-0 is gone", "again 2 times"]),
-        ({"rings": [{"ring": "log", "slots": 100, "lags": {"journaler": 51}}]}, ["journaler is 51 of 100"]),
-        ({"storage": {"slow": True, "level": "ok", "text": "slow"}}, ["Storage: slow"]),
-        ({"storage": {"slow": False, "level": "low", "text": "little room"}}, ["little room"]),
-        ({"ledger": {"differences": ["a of b"], "trouble": "store away"}}, ["differs: a of b", "store away"]),
-    ],
-)
-def test_operator_is_told_what_is_wrong_and_nothing_else(change: dict[str, object], told: list[str]) -> None:
-    found = alerts({**FINE, **change}, [{"pair": "BTCUSDT", "status": "TRADING"}])
-
-    assert len(found) == len(told)
-    assert all(part in sentence for part, sentence in zip(told, found, strict=True))
-
-
-def test_market_that_does_not_trade_is_told() -> None:
-    assert alerts(FINE, [{"pair": "BTCUSDT", "status": "HALT"}]) == ["BTCUSDT is HALT."]
