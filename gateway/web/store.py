@@ -20,6 +20,7 @@ from gateway.web.orders import COLUMNS, OrderState
 from gateway.web.private_events import ListState
 
 SCHEMA_VERSION = 2
+CHECKPOINT_PAGES = 8192  # of 4 KiB: a page that changes often is copied and synced once for all of them
 PRUNE_ROWS = 5000  # at a time, so that no commit is long
 _ORDER_COLUMNS = ", ".join(COLUMNS)
 _SCHEMA = f"""
@@ -112,6 +113,7 @@ class HistoryStore:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute("PRAGMA cache_size = -16384")
+        self._db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
 
     @classmethod
     def open(cls, path: Path, *, cluster: int, log_end: int) -> HistoryStore:

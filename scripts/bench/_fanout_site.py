@@ -14,6 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
+from gateway.web.reference import Asset, Instrument, Reference
 from gateway.web.streams.fanout import Audience
 from gateway.web.streams.names import parse
 from gateway.web.streams.sockets import StreamLimits, StreamSockets
@@ -76,15 +77,27 @@ class Clients:
         await asyncio.to_thread(self._process.communicate)
 
 
+class Gateway:
+    """What the publisher asks its worker for: names and scales of pairs."""
+
+    def __init__(self, pairs: int = 0) -> None:
+        self.reference = Reference()
+        self.reference.put(Asset(1, "USDT", -8))
+        for number in range(1, pairs + 1):
+            self.reference.put(Asset(1 + number, f"C{number}", -8))
+            self.reference.put(Instrument(number, f"C{number}-USDT", 1 + number, 1, 1, 1, -2, 1, -5, 10, 1000))
+
+
 class Site:
     """Both ways on one server: ours at /ws, aiohttp's own at /plain."""
 
-    def __init__(self, count: int, *, gateway: Any = None, live: Any = None) -> None:
-        """Without `gateway` and `live` there is neither exchange nor books: what is told comes from the bench."""
+    def __init__(self, count: int, *, pairs: int = 0, live: Any = None) -> None:
+        """Without `live` there are no books: what is told comes from the bench."""
         limits = StreamLimits(
             connections_max=count + WARM, attempts_per_5_minutes=0, messages_per_s=0, streams_max=16,
             queue_bytes=1 << 20,
         )  # fmt: skip
+        gateway: Any = Gateway(pairs)
         self.ours = StreamSockets(gateway, live, limits)
         self.plain: list[web.WebSocketResponse] = []
         self.port = 0

@@ -21,7 +21,6 @@ import numpy
 import uvloop
 
 from gateway.marketdata.feed import Feed, FeedConfig, Kind
-from gateway.web.reference import Asset, Instrument, Reference
 from gateway.web.streams.live import LiveMarket
 from ringbuf import Ring
 from scripts.bench._fanout_site import Clients, Site, until
@@ -50,17 +49,6 @@ def run(arguments: Sequence[str]) -> int:
     for line in lines:
         print(json.dumps(line), flush=True)
     return ExitCode.OK if all(line["laps"] == 0 for line in lines) else ExitCode.NEGATIVE
-
-
-class Gateway:
-    """What the publisher asks its worker for: names and scales."""
-
-    def __init__(self) -> None:
-        self.reference = Reference()
-        self.reference.put(Asset(1, "USDT", -8))
-        for number in range(1, PAIRS + 1):
-            self.reference.put(Asset(1 + number, f"C{number}", -8))
-            self.reference.put(Instrument(number, f"C{number}-USDT", 1 + number, 1, 1, 1, -2, 1, -5, 10, 1000))
 
 
 class Matcher:
@@ -120,7 +108,7 @@ async def _bench(options: argparse.Namespace) -> list[dict[str, Any]]:
     try:
         matcher = Matcher(ring, total)
         live = _live(ring)
-        site = Site(options.subscribers, gateway=Gateway(), live=live)
+        site = Site(options.subscribers, pairs=PAIRS, live=live)
         await site.start()
         await matcher.ready()
         await _round(site, matcher, options.rate, 0.5)  # the books fill
