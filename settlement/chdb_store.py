@@ -23,10 +23,12 @@ from settlement.store import Version
 
 DATABASE = "ledger"
 LOCK_FILE = "bullring.lock"
-# Rows go on as they come instead of being gathered from small blocks again; up to so many of them are one part.
+# Rows go on as they come instead of being gathered from small blocks again; up to so many of them are one part. One
+# thread reads our arrays, which takes Python's lock: several were seen waiting for each other.
 PART_ROWS_MAX = 4_000_000
 _AS_ONE_PART = (
-    f"max_block_size = {PART_ROWS_MAX}, min_insert_block_size_rows = {PART_ROWS_MAX}, min_insert_block_size_bytes = 0"
+    f"max_block_size = {PART_ROWS_MAX}, min_insert_block_size_rows = {PART_ROWS_MAX}, "
+    "min_insert_block_size_bytes = 0, max_threads = 1"
 )
 _CODE = re.compile(r"Code: (\d+)")
 # What passes: memory, disk, too many parts, timeouts. Everything else needs somebody to look at it.
