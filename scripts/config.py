@@ -337,7 +337,6 @@ class LedgerConfig(Section):
     flush_ms: int = _number(10, 60_000)
     retry_ms: int = _number(10, 600_000)
     stall_s: int = _number(0, 86_400)
-    threads: int = _number(1, 256)
     memory_bytes: int = _number(1 << 28, 1 << 40)
     disk_reserve_bytes: int = _number(0, 1 << 50)
     nice: int = _number(0, 19)

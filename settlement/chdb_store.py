@@ -1,7 +1,9 @@
 """The embedded store: ClickHouse's engine in this process (chdb), one directory, one process at a time.
 
 Facts it is built around: one path per process; a second process on the same directory fails; queries are serialised
-inside; after a fork the child's queries hang; a frame of the calling thread must hold the table that an insert names.
+inside; after a fork the child's queries hang; a frame of the calling thread must hold the table that an insert names;
+with more than one thread for a query the one that makes the answer and the one that waits for it were seen waiting for
+each other on a loaded machine, each at its end of the same queue.
 """
 
 from __future__ import annotations
@@ -39,7 +41,6 @@ class ChdbConfig:
 
     directory: Path
     memory_bytes: int  # of one query
-    threads: int
     reserve_bytes: int = 0  # of the disk's free space that is left alone
 
     def __post_init__(self) -> None:
@@ -47,8 +48,6 @@ class ChdbConfig:
             raise ValueError(f"reserve_bytes = {self.reserve_bytes}: must not be negative")
         if self.memory_bytes < 1 << 27:
             raise ValueError(f"memory_bytes = {self.memory_bytes}: must be at least {1 << 27}")
-        if not 1 <= self.threads <= 256:
-            raise ValueError(f"threads = {self.threads}: must be 1..256")
 
 
 class ChdbStore:
@@ -68,7 +67,7 @@ class ChdbStore:
             self._session = make_session(str(config.directory))
             self.execute(f"CREATE DATABASE IF NOT EXISTS {DATABASE}")
             self.execute(f"USE {DATABASE}")
-            self.execute(f"SET max_memory_usage = {config.memory_bytes}, max_threads = {config.threads}")
+            self.execute(f"SET max_memory_usage = {config.memory_bytes}, max_threads = 1")
             # Rows of a block have different keys: nothing to collapse before the first merge.
             self.execute("SET optimize_on_insert = 0, mutations_sync = 2")
             major, minor = str(self.select("SELECT version() AS v")["v"][0]).split(".")[:2]

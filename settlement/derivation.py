@@ -19,6 +19,7 @@ SLOT_SIZE = 128
 PARTITIONS_MAX: int = lib.PARTITIONS_MAX
 CLIENT_TEXT_SIZE = 36
 SPARE_MAX = 3  # blocks' worth of arrays: one being filled, one waiting, one being stored
+ROOM_MIN, ROOM_FACTOR = 1024, 16
 ROOM_SHARE = 8  # arrays are a part of this longer than the block they are made for, since the next ones differ a little
 
 Columns = dict[str, npt.NDArray[Any]]
@@ -94,8 +95,10 @@ class _Room:
         """Return columns of `size` rows with anything in them."""
         spare = self._spare[kind]
         columns = spare.pop() if spare else {}
-        if not columns or len(next(iter(columns.values()))) < size:
-            room = size + size // ROOM_SHARE
+        rows = len(next(iter(columns.values()))) if columns else -1
+        # What blocks of a long way behind needed goes once they are small again.
+        if not size <= rows <= max(ROOM_MIN, size * ROOM_FACTOR):
+            room = max(ROOM_MIN, size + size // ROOM_SHARE)
             columns = {name: np.empty(room, dtype) for name, dtype in column_types(kind).items()}
         return {name: column[:size] for name, column in columns.items()}
 

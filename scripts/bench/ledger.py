@@ -51,7 +51,6 @@ Json = dict[str, Any]
 BLOCK_ROWS = 1_600_000  # of the configuration's default, times what a consumer takes when far behind
 INSERT_ROWS = 1_000_000
 MEMORY_BYTES = 4 << 30
-THREADS = 1
 KINDS = ("chdb", "clickhouse")
 ROWS_OF = ("postings", "trades", "orders")  # the tables of a block
 PARTS = ("ingest", "statement", "recount")
@@ -136,7 +135,7 @@ class Stores:
         store: Store
         if self._server is None:
             directory = self._root / name
-            store = ChdbStore(ChdbConfig(directory=directory, memory_bytes=MEMORY_BYTES, threads=THREADS))
+            store = ChdbStore(ChdbConfig(directory=directory, memory_bytes=MEMORY_BYTES))
         else:
             self._server.query(f"CREATE DATABASE {name}")
             store = ClickhouseStore(replace(self._server.config(timeout_s=600), database=name))

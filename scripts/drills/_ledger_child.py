@@ -77,7 +77,7 @@ def log_end(journal: Path) -> int:
 def open_store(folder: Path, port: int) -> Store:
     if port:
         return ClickhouseStore(local_config(port, timeout_s=30))
-    return ChdbStore(ChdbConfig(directory=folder / "store", memory_bytes=MEMORY_BYTES, threads=1))
+    return ChdbStore(ChdbConfig(directory=folder / "store", memory_bytes=MEMORY_BYTES))
 
 
 def main(journal: Path, folder: Path, port: int, fault: str) -> None:

@@ -33,7 +33,6 @@ def make_store(config: Config) -> Store:
         ChdbConfig(
             directory=config.ledger_dir,
             memory_bytes=ledger.memory_bytes,
-            threads=ledger.threads,
             reserve_bytes=ledger.disk_reserve_bytes,
         )
     )

@@ -23,7 +23,7 @@ NOWHERE = Path("/nonexistent")
 
 
 def chdb_store(directory: Path) -> ChdbStore:
-    return ChdbStore(ChdbConfig(directory=directory, memory_bytes=GIB, threads=1))
+    return ChdbStore(ChdbConfig(directory=directory, memory_bytes=GIB))
 
 
 @dataclass

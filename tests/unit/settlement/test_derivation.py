@@ -10,10 +10,11 @@ import pytest
 
 from ringbuf.wire import messages as wire
 from settlement.chart import Book, Code, account_name
-from settlement.derivation import Derivation
+from settlement.derivation import ROOM_MIN, Derivation, _Room, column_types
 from settlement.errors import DerivationHalted
 from tests.kit import mutants
 from tests.kit.composed_exchange import make_exchange
+from tests.kit.ledger_market import record_market
 from tests.kit.ledger_run import SLOT_SIZE, LedgerRun, Recording
 
 BLOCK = 32
@@ -382,3 +383,36 @@ def test_planted_fault_in_the_derivation_is_found(tmp_path: Path, file: str, old
     done = mutants.unit(package, "-x", "tests/property/test_ledger_postings.py")
 
     assert done.returncode == 1, done.stdout + done.stderr
+
+
+# --- arrays that are used again ---------------------------------------------------------------------------------------
+
+
+def test_rows_of_a_block_stand_until_it_is_given_back_and_large_arrays_do_not_stay() -> None:
+    market = record_market(200)
+    whole, pieces = Derivation(), Derivation()
+    market.feed(whole)
+    expected = whole.take()
+    blocks, addresses = [], set()
+    for end in (market.end // 3, market.end // 2, market.end):
+        market.feed(pieces, end)
+        blocks.append(pieces.take())
+        addresses.add(blocks[-1].postings["sequence"].ctypes.data)
+
+    assert len(addresses) == 3
+    rows = sorted(np.concatenate([block.postings["sequence"] for block in blocks]).tolist())
+    assert rows == sorted(expected.postings["sequence"].tolist())
+    for block in blocks:
+        pieces.give_back(block)
+    again = pieces.take()
+    assert len(again.postings["sequence"]) == 0
+    assert again.postings["sequence"].base is not None
+
+    room = _Room()
+    assert set(room.take("trade", 0)) == set(column_types("trade"))
+    large = room.take("order", 100_000)
+    room.give_back("order", large)
+    assert room.take("order", 90_000)["price"].ctypes.data == large["price"].ctypes.data
+    room.give_back("order", large)
+    assert len(room.take("order", 10)["price"].base) == ROOM_MIN
+    assert room._spare["order"] == []
