@@ -166,12 +166,12 @@ static const char *check_accounts(const book_store_t *store, uint32_t live)
     uint32_t listed = 0;
     for (uint32_t id = 0; id <= store->accounts_max; id++) {
         uint32_t before = NOBODY;
-        for (uint32_t slot = store->accounts[id].head; slot != NOBODY; slot = store->orders[slot].account_next) {
+        for (uint32_t slot = store->accounts[id].head; slot != NOBODY; slot = store->links[slot].next) {
             if (++listed > live)
                 return "an account's list has no end";
             if (store->orders[slot].id == 0 || store->orders[slot].account != id)
                 return "an account's list holds what is not its own";
-            if (store->orders[slot].account_prev != before)
+            if (store->links[slot].prev != before)
                 return "an account's list is not linked both ways";
             before = slot;
         }

@@ -128,6 +128,7 @@ typedef struct quote_entry {
 typedef struct book_store {
     tree_store_t trees;
     order_t *orders;
+    account_link_t *links; /* of account lists */
     order_rest_t *rests;
     extra_t *extras;
     book_t *books;
@@ -232,13 +233,12 @@ static inline uint32_t *link_or(uint32_t *yes, uint32_t *no, uint32_t index)
 
 /* ---- account lists ---------------------------------------------------------------------------------------------------- */
 
-static inline void book_account_link(book_store_t *store, order_t *order, uint32_t slot)
+static inline void book_account_link(book_store_t *store, const order_t *order, uint32_t slot)
 {
     matcher_account_t *account = store->accounts + order->account;
     uint32_t head = account->head;
-    order->account_prev = NOBODY;
-    order->account_next = head;
-    store->orders[head].account_prev = slot;
+    store->links[slot] = (account_link_t){.prev = NOBODY, .next = head};
+    store->links[head].prev = slot;
     account->head = slot;
     ++*store->live;
 }
@@ -246,19 +246,17 @@ static inline void book_account_link(book_store_t *store, order_t *order, uint32
 static inline void book_account_unlink(book_store_t *store, const order_t *order)
 {
     matcher_account_t *account = store->accounts + order->account;
-    uint32_t prev = order->account_prev;
-    uint32_t next = order->account_next;
-    *link_or(&store->orders[prev].account_next, &account->head, prev) = next;
-    store->orders[next].account_prev = prev;
+    account_link_t link = store->links[slot_of(store, order)];
+    *link_or(&store->links[link.prev].next, &account->head, link.prev) = link.next;
+    store->links[link.next].prev = link.prev;
     --*store->live;
 }
 
 /* ---- levels and FIFOs -------------------------------------------------------------------------------------------------- */
 
-/* The order joins the back of its level. Its rank, leaves and flags are set. */
-static inline void book_append(const book_store_t *store, book_t *book, int side, order_t *order, uint32_t slot)
+/* At the back of a FIFO. */
+static inline void level_append(const book_store_t *store, level_t *level, order_t *order, uint32_t slot)
 {
-    level_t *level = levels_open(&store->trees, &book->side[side], order->rank);
     uint32_t tail = level->tail;
     if (FAULT(LIFO)) {
         order->prev = NOBODY;
@@ -271,18 +269,34 @@ static inline void book_append(const book_store_t *store, book_t *book, int side
         *link_or(&store->orders[tail].next, &level->head, tail) = slot;
         level->tail = slot;
     }
-    state_hash_add(&book->digest, digest_term(digest_key(order->id, order->rank), order->leaves));
+}
+
+static inline void level_remove(const book_store_t *store, level_t *level, const order_t *order)
+{
+    uint32_t prev = order->prev;
+    uint32_t next = order->next;
+    *link_or(&store->orders[prev].next, &level->head, prev) = next;
+    *link_or(&store->orders[next].prev, &level->tail, next) = prev;
+}
+
+static inline uint128_t visible_term(const order_t *order)
+{
+    return digest_term(digest_key(order->id, order->rank), order->leaves);
+}
+
+/* The order joins the back of its level. Its rank, leaves and flags are set. */
+static inline void book_append(const book_store_t *store, book_t *book, int side, order_t *order, uint32_t slot)
+{
+    level_append(store, levels_open(&store->trees, &book->side[side], order->rank), order, slot);
+    state_hash_add(&book->digest, visible_term(order));
     book->order_count++;
 }
 
 /* The order leaves its level with all its visible quantity. */
 static inline void book_detach_from(const book_store_t *store, book_t *book, int side, level_t *level, order_t *order)
 {
-    uint32_t prev = order->prev;
-    uint32_t next = order->next;
-    *link_or(&store->orders[prev].next, &level->head, prev) = next;
-    *link_or(&store->orders[next].prev, &level->tail, next) = prev;
-    state_hash_remove(&book->digest, digest_term(digest_key(order->id, order->rank), order->leaves));
+    level_remove(store, level, order);
+    state_hash_remove(&book->digest, visible_term(order));
     book->order_count--;
     if (level->head == NOBODY)
         levels_close(&store->trees, &book->side[side], order->rank);
@@ -293,6 +307,40 @@ static inline void book_detach(const book_store_t *store, book_t *book, int side
     level_t *level = levels_find(&store->trees, &book->side[side], order->rank);
     INVARIANT(level != NULL);
     book_detach_from(store, book, side, level, order);
+}
+
+/* The same three where it is known that the levels stand in the window. */
+static inline void book_append_near(const book_store_t *store, book_t *book, int side, order_t *order, uint32_t slot)
+{
+    level_append(store, levels_open_near(&book->side[side], order->rank), order, slot);
+    state_hash_add(&book->digest, visible_term(order));
+    book->order_count++;
+}
+
+static inline void book_detach_near(const book_store_t *store, book_t *book, int side, const order_t *order)
+{
+    levels_t *levels = &book->side[side];
+    level_t *level = levels_near(levels, order->rank);
+    level_remove(store, level, order);
+    state_hash_remove(&book->digest, visible_term(order));
+    book->order_count--;
+    levels_left_near(&store->trees, levels, order->rank, level);
+}
+
+/* To the back of another level, or of its own, with another visible quantity. */
+static inline void book_move_near(const book_store_t *store, book_t *book, int side, order_t *order, uint32_t slot, int64_t rank,
+                                  int64_t leaves)
+{
+    levels_t *levels = &book->side[side];
+    int64_t rank_before = order->rank;
+    level_t *before = levels_near(levels, rank_before);
+    uint128_t term_before = visible_term(order);
+    level_remove(store, before, order);
+    order->rank = rank;
+    order->leaves = leaves;
+    level_append(store, levels_open_near(levels, rank), order, slot);
+    state_hash_add(&book->digest, visible_term(order) - term_before);
+    levels_left_near(&store->trees, levels, rank_before, before);
 }
 
 /* The order keeps its place with less visible quantity, and not nothing. */

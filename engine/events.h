@@ -49,7 +49,7 @@ INLINE uint64_t *event_begin(matcher_t *matcher, book_t *book, uint64_t header, 
     uint64_t *words = (uint64_t *)(void *)market->slots + ((uint64_t)sequence & market->mask) * EVENT_SLOT_WORDS;
     words[0] = ++book->update_id;
     words[1] = header;
-    words[2] = matcher->input.ts_ns;
+    words[2] = matcher->input.record->ts_ns;
     if (last == MAYBE_LAST) {
         matcher->last_event = sequence;
         matcher->last_event_flags = (uint8_t *)&words[tail] + EVENT_TAIL_FLAGS_BYTE;

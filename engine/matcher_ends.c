@@ -47,12 +47,12 @@ static void end_alone(matcher_t *matcher, order_t *order, ending_t ending)
     const order_rest_t *rest = rest_of(store, order);
     cancellation_t cancellation = {.session = rest->session,
                                    .reason = ending.reason,
-                                   .cl_ord_id = rest->cl_ord_id,
+                                   .cl_ord_id = order->cl_ord_id,
                                    .client_tag = rest->client_tag,
                                    .ref_seq_num = ending.ref_seq_num,
                                    .quantity = order_open(store, order),
                                    .status = ending.status};
-    report_canceled(matcher, order, rest, &cancellation, MAYBE_LAST);
+    report_canceled(matcher, order, &cancellation, MAYBE_LAST);
     if ((order->flags & ORDER_OFF_BOOK) == 0)
         event_delete(matcher, book_of(store, order), order, MAYBE_LAST);
     matcher_unseat(matcher, order);

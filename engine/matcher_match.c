@@ -318,12 +318,12 @@ static void report_remainder(matcher_t *matcher, const taker_t *taker, bool amou
         ending = (ending_t){.reason = CANCEL_REASON_AMOUNT_SPENT, .status = ORD_STATUS_FILLED};
     cancellation_t cancellation = {.session = taker->rest.session,
                                    .reason = ending.reason,
-                                   .cl_ord_id = taker->rest.cl_ord_id,
+                                   .cl_ord_id = taker->order.cl_ord_id,
                                    .client_tag = taker->rest.client_tag,
-                                   .ref_seq_num = taker->solicited ? matcher->input.seq_num : 0,
+                                   .ref_seq_num = taker->solicited ? matcher->input.record->seq_num : 0,
                                    .quantity = taker->by_amount ? 0 : taker->order.leaves,
                                    .status = ending.status};
-    report_canceled(matcher, &taker->order, &taker->rest, &cancellation, MAYBE_LAST);
+    report_canceled(matcher, &taker->order, &cancellation, MAYBE_LAST);
 }
 
 /* A taker that has its slot, and nothing more to do in the market. */
@@ -406,12 +406,12 @@ static void finish_scan(matcher_t *matcher, taker_t *taker, bool enough)
     bool fok = taker->rest.time_in_force == TIME_IN_FORCE_FOK;
     cancellation_t cancellation = {.session = taker->rest.session,
                                    .reason = fok ? CANCEL_REASON_FOK_NOT_FILLABLE : CANCEL_REASON_MIN_QTY_NOT_FILLABLE,
-                                   .cl_ord_id = taker->rest.cl_ord_id,
+                                   .cl_ord_id = taker->order.cl_ord_id,
                                    .client_tag = taker->rest.client_tag,
-                                   .ref_seq_num = taker->solicited ? matcher->input.seq_num : 0,
+                                   .ref_seq_num = taker->solicited ? matcher->input.record->seq_num : 0,
                                    .quantity = taker->order.leaves,
                                    .status = ORD_STATUS_EXPIRED};
-    report_canceled(matcher, &taker->order, &taker->rest, &cancellation, MAYBE_LAST);
+    report_canceled(matcher, &taker->order, &cancellation, MAYBE_LAST);
     if (taker->seated)
         leave(matcher, book_of(&matcher->store, &taker->order), taker);
 }
