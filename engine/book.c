@@ -11,6 +11,8 @@ void book_open(const book_store_t *store, book_t *book, int64_t quote_per_tick_l
     book->base_per_lot = base_per_lot;
     book->base_asset = base_asset;
     book->quote_asset = quote_asset;
+    for (uint64_t side = 0; side < 2; side++)
+        book->event_tail[side] = (uint64_t)(book - store->books + 1) | (SIDE_BUY + side) << 32;
     book->band_low = INT64_MIN;
     book->band_high = INT64_MAX;
     book->triggers.trailing_fire[0] = INT64_MAX;

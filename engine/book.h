@@ -98,6 +98,7 @@ typedef struct book {
     bool has_reference_price;
     uint8_t pad;
     int64_t reference_price; /* InstrumentLimits.referencePx */
+    uint64_t event_tail[2];  /* instrument and side, where the last word of an event has them */
     level_t auction_only;    /* extras of market orders in the auction */
     triggers_t triggers;
     tree_t expiries;
@@ -233,9 +234,9 @@ static inline uint32_t *link_or(uint32_t *yes, uint32_t *no, uint32_t index)
 
 /* ---- account lists ---------------------------------------------------------------------------------------------------- */
 
-static inline void book_account_link(book_store_t *store, const order_t *order, uint32_t slot)
+static inline void book_account_link(book_store_t *store, uint32_t account_id, uint32_t slot)
 {
-    matcher_account_t *account = store->accounts + order->account;
+    matcher_account_t *account = store->accounts + account_id;
     uint32_t head = account->head;
     store->links[slot] = (account_link_t){.prev = NOBODY, .next = head};
     store->links[head].prev = slot;
@@ -243,10 +244,10 @@ static inline void book_account_link(book_store_t *store, const order_t *order, 
     ++*store->live;
 }
 
-static inline void book_account_unlink(book_store_t *store, const order_t *order)
+static inline void book_account_unlink(book_store_t *store, uint32_t account_id, uint32_t slot)
 {
-    matcher_account_t *account = store->accounts + order->account;
-    account_link_t link = store->links[slot_of(store, order)];
+    matcher_account_t *account = store->accounts + account_id;
+    account_link_t link = store->links[slot];
     *link_or(&store->links[link.prev].next, &account->head, link.prev) = link.next;
     store->links[link.next].prev = link.prev;
     --*store->live;
@@ -309,38 +310,52 @@ static inline void book_detach(const book_store_t *store, book_t *book, int side
     book_detach_from(store, book, side, level, order);
 }
 
-/* The same three where it is known that the levels stand in the window. */
-static inline void book_append_near(const book_store_t *store, book_t *book, int side, order_t *order, uint32_t slot)
+/* The same where it is known that the levels stand in the window. What the order says of itself comes in `is`: values, since the
+ * compiler must expect every store to change it. */
+typedef struct stand {
+    uint64_t id;
+    int64_t rank;
+    int64_t leaves;
+} stand_t;
+
+static inline uint128_t stand_term(stand_t is)
 {
-    level_append(store, levels_open_near(&book->side[side], order->rank), order, slot);
-    state_hash_add(&book->digest, visible_term(order));
+    return digest_term(digest_key(is.id, is.rank), is.leaves);
+}
+
+static inline void book_append_near(const book_store_t *store, book_t *book, levels_t *levels, order_t *order, uint32_t slot,
+                                    stand_t is)
+{
+    place_t place = levels_place(levels, is.rank);
+    level_append(store, place.level, order, slot);
+    levels_open_near(levels, place, is.rank);
+    state_hash_add(&book->digest, stand_term(is));
     book->order_count++;
 }
 
-static inline void book_detach_near(const book_store_t *store, book_t *book, int side, const order_t *order)
+static inline void book_detach_near(const book_store_t *store, book_t *book, levels_t *levels, const order_t *order, stand_t is)
 {
-    levels_t *levels = &book->side[side];
-    level_t *level = levels_near(levels, order->rank);
-    level_remove(store, level, order);
-    state_hash_remove(&book->digest, visible_term(order));
+    place_t place = levels_place(levels, is.rank);
+    level_remove(store, place.level, order);
+    levels_left_near(&store->trees, levels, place, is.rank);
+    state_hash_remove(&book->digest, stand_term(is));
     book->order_count--;
-    levels_left_near(&store->trees, levels, order->rank, level);
 }
 
 /* To the back of another level, or of its own, with another visible quantity. */
-static inline void book_move_near(const book_store_t *store, book_t *book, int side, order_t *order, uint32_t slot, int64_t rank,
-                                  int64_t leaves)
+static inline void book_move_near(const book_store_t *store, book_t *book, levels_t *levels, order_t *order, uint32_t slot,
+                                  stand_t was, stand_t is)
 {
-    levels_t *levels = &book->side[side];
-    int64_t rank_before = order->rank;
-    level_t *before = levels_near(levels, rank_before);
-    uint128_t term_before = visible_term(order);
-    level_remove(store, before, order);
-    order->rank = rank;
-    order->leaves = leaves;
-    level_append(store, levels_open_near(levels, rank), order, slot);
-    state_hash_add(&book->digest, visible_term(order) - term_before);
-    levels_left_near(&store->trees, levels, rank_before, before);
+    place_t from = levels_place(levels, was.rank);
+    place_t to = levels_place(levels, is.rank);
+    uint128_t change = stand_term(is) - stand_term(was);
+    level_remove(store, from.level, order);
+    level_append(store, to.level, order, slot);
+    levels_open_near(levels, to, is.rank);
+    levels_left_near(&store->trees, levels, from, was.rank);
+    order->rank = is.rank;
+    order->leaves = is.leaves;
+    state_hash_add(&book->digest, change);
 }
 
 /* The order keeps its place with less visible quantity, and not nothing. */

@@ -111,38 +111,50 @@ static inline void levels_watch(levels_t *side)
         levels_want_slide(side);
 }
 
-/* The level of a rank in the window, opened if need be: the caller puts an order into it at once. */
-static inline level_t *levels_open_near(levels_t *side, int64_t rank)
+/* A place in the window: its level, and where its bit is. */
+typedef struct place {
+    level_t *level;
+    uint64_t *word;
+    uint64_t number;
+} place_t;
+
+static inline place_t levels_place(const levels_t *side, int64_t rank)
 {
-    uint64_t tick = (uint64_t)rank & side->mask;
-    uint64_t *word = levels_bits0(side) + (tick >> 6);
-    uint64_t before = *word;
-    *word = before | UINT64_C(1) << (tick & 63);
+    level_t *window = levels_window(side);
+    uint64_t number = (uint64_t)rank & side->mask;
+    return (place_t){window + number, (uint64_t *)(window + (side->mask + 1)) + (number >> 6), number};
+}
+
+/* An order is about to join the level of a place, which is that of `rank`. */
+static inline void levels_open_near(levels_t *side, place_t place, int64_t rank)
+{
+    uint64_t before = *place.word;
+    *place.word = before | UINT64_C(1) << (place.number & 63);
     if (UNLIKELY(before == 0))
-        levels_mark_summary(side, tick);
+        levels_mark_summary(side, place.number);
     if (UNLIKELY(rank < side->best)) {
         side->best = rank;
         levels_watch(side);
     }
-    return levels_window(side) + tick;
 }
 
+/* The level of a rank, opened if need be: the caller puts an order into it at once. */
 static inline level_t *levels_open(const tree_store_t *store, levels_t *side, int64_t rank)
 {
     if (UNLIKELY(!levels_is_near(side, rank)))
         return levels_open_far(store, side, rank);
-    return levels_open_near(side, rank);
+    place_t place = levels_place(side, rank);
+    levels_open_near(side, place, rank);
+    return place.level;
 }
 
 /* An order has left a level of the window. Nobody can guess whether it was the last one, so there is no branch on that alone: the
  * rest is only to be done for the best level, and for the last one of its word. */
-static inline void levels_left_near(const tree_store_t *store, levels_t *side, int64_t rank, const level_t *level)
+static inline void levels_left_near(const tree_store_t *store, levels_t *side, place_t place, int64_t rank)
 {
-    uint64_t tick = (uint64_t)rank & side->mask;
-    uint64_t *word = levels_bits0(side) + (tick >> 6);
-    uint64_t emptied = level->head == 0;
-    uint64_t left = *word & ~(emptied << (tick & 63));
-    *word = left;
+    uint64_t emptied = place.level->head == 0;
+    uint64_t left = *place.word & ~(emptied << (place.number & 63));
+    *place.word = left;
     if (UNLIKELY(emptied & ((left == 0) | (rank == side->best))))
         levels_closed_near(store, side, rank);
 }
@@ -151,8 +163,8 @@ static inline void levels_left_near(const tree_store_t *store, levels_t *side, i
 static inline void levels_close(const tree_store_t *store, levels_t *side, int64_t rank)
 {
     if (LIKELY(levels_is_near(side, rank))) {
-        uint64_t tick = (uint64_t)rank & side->mask;
-        levels_bits0(side)[tick >> 6] &= ~(UINT64_C(1) << (tick & 63));
+        place_t place = levels_place(side, rank);
+        *place.word &= ~(UINT64_C(1) << (place.number & 63));
         levels_closed_near(store, side, rank);
         return;
     }

@@ -357,17 +357,17 @@ INLINE uint64_t route_of(const log_slot_t *slot)
 /* Take records as long as they go the plain way, which is to be the case for nearly all. Each makes one report. Returns how many. */
 static int64_t take_plain(matcher_t *matcher, batch_t *batch, int64_t from, int64_t most)
 {
-    const log_slot_t *slot = batch->slots + from;
-    const log_slot_t *end = slot + most;
-    const int64_t distance = matcher->state->position - from;
+    const log_slot_t *first = batch->slots + from;
+    const log_slot_t *end = first + most;
+    const log_slot_t *slot = first;
     const uint64_t route = (uint64_t)matcher->config.partition << 40;
-    int64_t at = from;
-    for (bool done = true; slot < end; slot++, at++) {
-        if (batch->cold)
-            look_ahead(matcher, batch, at);
+    int64_t sequence = matcher->state->position;
+    for (bool done = true; slot < end; slot++, sequence++) {
+        if (batch->cold != COLD_NOTHING)
+            look_ahead(matcher, batch, slot - batch->slots);
         if (UNLIKELY(route_of(slot) != route))
             break;
-        speak_of(matcher, slot, distance + at);
+        speak_of(matcher, slot, sequence);
         switch (slot->template_id) {
         case TEMPLATE_NEW_ORDER_SINGLE:
             done = plain_new(matcher, slot);
@@ -385,7 +385,7 @@ static int64_t take_plain(matcher_t *matcher, batch_t *batch, int64_t from, int6
         if (UNLIKELY(!done))
             break;
     }
-    return at - from;
+    return slot - first;
 }
 
 /* Take one record at least, and as many as are done at once while there is budget. Returns how many; the last one may have left
@@ -413,7 +413,7 @@ static int64_t take_run(matcher_t *matcher, batch_t *batch, int64_t from, int64_
 static int64_t run(matcher_t *matcher, const log_slot_t *slots, int64_t count, int64_t limit, int64_t *work_done)
 {
     matcher_state_t *state = matcher->state;
-    batch_t batch = {.slots = slots, .count = count, .cold = (uint64_t)state->live * sizeof(order_t) > COLD_SIZE};
+    batch_t batch = {.slots = slots, .count = count, .cold = coldness(state->live)};
     int64_t taken = 0;
     int64_t done = 0;
     matcher->outputs_left = 0;

@@ -77,7 +77,7 @@ static void next_slice(matcher_t *matcher, book_t *book, level_t *level, order_t
     extra->hidden -= slice;
     book_requeue(store, book, level, order, slice);
     book_unseen_add(book, order, extra);
-    event_add(matcher, book, order, MAYBE_LAST);
+    event_add(matcher, book, order);
 }
 
 /* What has to be seen to after resting orders lost quantity, and before the next one does. */
@@ -177,7 +177,7 @@ FLAT static void trade(matcher_t *matcher, book_t *book, level_t *level, taker_t
 static void event_loss(matcher_t *matcher, book_t *book, const order_t *order, loss_t loss)
 {
     if (loss.open == 0 || loss.slice)
-        event_delete(matcher, book, order, MAYBE_LAST);
+        event_delete(matcher, book, order);
     else
         event_reduce(matcher, book, order);
 }
@@ -276,9 +276,9 @@ void matcher_rest(matcher_t *matcher, const taker_t *taker)
     if (!taker->seated) {
         *order = taker->order;
         store->rests[slot] = taker->rest;
-        book_account_link(store, order, slot);
+        book_account_link(store, order->account, slot);
         book_append(store, book, side, order, slot);
-        event_add(matcher, book, order, MAYBE_LAST);
+        event_add(matcher, book, order);
         return;
     }
     extra_t *extra = extra_of(store, order);
@@ -301,9 +301,9 @@ void matcher_rest(matcher_t *matcher, const taker_t *taker)
         book_unseen_add(book, order, extra);
     book_append(store, book, side, order, slot);
     if (taker->shown)
-        event_replace(matcher, book, order, MAYBE_LAST);
+        event_replace(matcher, book, order);
     else
-        event_add(matcher, book, order, MAYBE_LAST);
+        event_add(matcher, book, order);
 }
 
 static void report_remainder(matcher_t *matcher, const taker_t *taker, bool amount_spent)
@@ -332,7 +332,7 @@ static void leave(matcher_t *matcher, book_t *book, const taker_t *taker)
     order_t *order = matcher->store.orders + order_slot(&matcher->store, taker->order.id);
     extra_t *extra = extra_of(&matcher->store, order);
     if (taker->shown)
-        event_delete(matcher, book, order, MAYBE_LAST);
+        event_delete(matcher, book, order);
     if (extra != NULL)
         matcher_end_peer(matcher, extra,
                          (ending_t){.reason = CANCEL_REASON_LIST_CANCELED, .status = ORD_STATUS_CANCELED});

@@ -99,7 +99,7 @@ static extra_t *seat(matcher_t *matcher, const new_order_t *new_order, taker_t *
     *order = taker->order;
     order->flags |= ORDER_OFF_BOOK;
     store->rests[slot] = taker->rest;
-    book_account_link(store, order, slot);
+    book_account_link(store, order->account, slot);
     extra_t *extra = book_take_extra(store, slot);
     extra->display = new_order->display;
     extra->first_display = new_order->first_display;
@@ -240,7 +240,7 @@ RARE static bool cancel_special(matcher_t *matcher, const log_slot_t *slot, orde
     }
     report_cancel(matcher, slot, order, flags, MAYBE_LAST);
     if ((order->flags & ORDER_OFF_BOOK) == 0)
-        event_delete(matcher, book_of(&matcher->store, order), order, MAYBE_LAST);
+        event_delete(matcher, book_of(&matcher->store, order), order);
     matcher_unseat(matcher, order);
     if (extra != NULL)
         matcher_end_peer(matcher, extra,

@@ -29,19 +29,20 @@ INLINE bool plain_new(matcher_t *matcher, const log_slot_t *slot)
     book_store_t *store = &matcher->store;
     book_t *book = matcher_book(matcher, block->instrument_id);
     int side = side_of(block);
-    if (UNLIKELY(!(is_plain(block) && rests_near(book, side, rank_of_price(block->price, side)))))
+    stand_t is = {slot->aux, rank_of_price(block->price, side), block->order_qty};
+    if (UNLIKELY(!is_plain(block) || !rests_near(book, side, is.rank)))
         return false;
-    uint32_t index = order_slot(store, slot->aux);
+    uint32_t index = order_slot(store, is.id);
     order_t *order = store->orders + index;
     order_rest_t *rest = store->rests + index;
     INVARIANT(block->account_id <= matcher->config.accounts_max);
     INVARIANT(order->id == 0);
     order_from_record(order, slot, side);
     rest_from_record(rest, slot);
-    report_accepted(matcher, order, rest, order->leaves, ORD_STATUS_NEW, 0, IS_LAST);
-    book_account_link(store, order, index);
-    book_append_near(store, book, side, order, index);
-    event_add(matcher, book, order, IS_LAST);
+    report_accepted(matcher, order, rest, is.leaves, ORD_STATUS_NEW, 0, IS_LAST);
+    book_account_link(store, block->account_id, index);
+    book_append_near(store, book, &book->side[side], order, index, is);
+    event_stands(matcher, book, EVENT_ORDER_ADD, side, is, IS_LAST);
     book_follow(store, book);
     return true;
 }
@@ -60,14 +61,14 @@ INLINE bool plain_cancel(matcher_t *matcher, const log_slot_t *slot)
     order_t *order = store->orders + index;
     book_t *book = book_of(store, order);
     int side = order_side(order);
-    if (UNLIKELY(!(is_plain_order(order, block->order_id) && block->cancel_flags == 0 &&
-                   levels_is_near(&book->side[side], order->rank))))
+    stand_t was = {block->order_id, order->rank, order->leaves};
+    if (UNLIKELY(!is_plain_order(order, was.id) || block->cancel_flags != 0 || !levels_is_near(&book->side[side], was.rank)))
         return false;
     report_cancel(matcher, slot, order, 0, IS_LAST);
-    event_delete(matcher, book, order, IS_LAST);
-    book_detach_near(store, book, side, order);
-    book_account_unlink(store, order);
     order->id = 0;
+    book_account_unlink(store, order->account, index);
+    book_detach_near(store, book, &book->side[side], order, was);
+    event_gone(matcher, book, was.id, side, IS_LAST);
     book_follow(store, book);
     return true;
 }
@@ -81,17 +82,19 @@ INLINE bool plain_replace(matcher_t *matcher, const log_slot_t *slot)
     order_t *order = store->orders + index;
     book_t *book = book_of(store, order);
     int side = order_side(order);
-    int64_t rank = block->price == PX_OPT_NULL ? order->rank : rank_of_price(block->price, side);
-    int64_t leaves = block->order_qty == QTY_OPT_NULL ? order->leaves : block->order_qty - order->cum;
-    bool moves = rank != order->rank || (leaves > order->leaves && !FAULT(KEEPS_PRIORITY));
-    if (UNLIKELY(!(is_plain_order(order, block->order_id) && block->display_qty == QTY_OPT_NULL && moves && leaves > 0 &&
-                   levels_is_near(&book->side[side], order->rank) && rests_near(book, side, rank))))
+    stand_t was = {block->order_id, order->rank, order->leaves};
+    stand_t is = {was.id, block->price == PX_OPT_NULL ? was.rank : rank_of_price(block->price, side),
+                  block->order_qty == QTY_OPT_NULL ? was.leaves : block->order_qty - order->cum};
+    bool moves = is.rank != was.rank || (is.leaves > was.leaves && !FAULT(KEEPS_PRIORITY));
+    if (UNLIKELY(!is_plain_order(order, was.id) || block->display_qty != QTY_OPT_NULL || !moves || is.leaves <= 0 ||
+                 !levels_is_near(&book->side[side], was.rank) || !rests_near(book, side, is.rank)))
         return false;
-    restatement_t restatement = {.orig_cl_ord_id = order->cl_ord_id, .leaves = leaves, .reason = RESTATE_REASON_CLIENT};
-    order->cl_ord_id = block->cl_ord_id != 0 ? block->cl_ord_id : order->cl_ord_id;
-    book_move_near(store, book, side, order, index, rank, leaves);
+    restatement_t restatement = {.orig_cl_ord_id = order->cl_ord_id, .leaves = is.leaves, .reason = RESTATE_REASON_CLIENT};
+    if (block->cl_ord_id != 0)
+        order->cl_ord_id = block->cl_ord_id;
+    book_move_near(store, book, &book->side[side], order, index, was, is);
     report_replaced(matcher, order, rest_of(store, order), &restatement, IS_LAST);
-    event_replace(matcher, book, order, IS_LAST);
+    event_stands(matcher, book, EVENT_ORDER_REPLACE, side, is, IS_LAST);
     book_follow(store, book);
     return true;
 }

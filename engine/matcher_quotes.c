@@ -55,7 +55,7 @@ static void cancel_old(matcher_t *matcher, order_t *old)
                                    .quantity = order_open(&matcher->store, old),
                                    .status = ORD_STATUS_CANCELED};
     report_canceled(matcher, old, &cancellation, MAYBE_LAST);
-    event_delete(matcher, book_of(&matcher->store, old), old, MAYBE_LAST);
+    event_delete(matcher, book_of(&matcher->store, old), old);
     matcher_unseat(matcher, old);
     matcher_free_order(matcher, old);
 }
