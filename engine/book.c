@@ -11,6 +11,8 @@ void book_open(const book_store_t *store, book_t *book, int64_t quote_per_tick_l
     book->base_per_lot = base_per_lot;
     book->base_asset = base_asset;
     book->quote_asset = quote_asset;
+    for (uint64_t side = 0; side < 2; side++)
+        book->event_tail[side] = (uint64_t)(book - store->books + 1) | (SIDE_BUY + side) << 32;
     book->band_low = INT64_MIN;
     book->band_high = INT64_MAX;
     book->triggers.trailing_fire[0] = INT64_MAX;
@@ -166,12 +168,12 @@ static const char *check_accounts(const book_store_t *store, uint32_t live)
     uint32_t listed = 0;
     for (uint32_t id = 0; id <= store->accounts_max; id++) {
         uint32_t before = NOBODY;
-        for (uint32_t slot = store->accounts[id].head; slot != NOBODY; slot = store->orders[slot].account_next) {
+        for (uint32_t slot = store->accounts[id].head; slot != NOBODY; slot = store->links[slot].next) {
             if (++listed > live)
                 return "an account's list has no end";
             if (store->orders[slot].id == 0 || store->orders[slot].account != id)
                 return "an account's list holds what is not its own";
-            if (store->orders[slot].account_prev != before)
+            if (store->links[slot].prev != before)
                 return "an account's list is not linked both ways";
             before = slot;
         }

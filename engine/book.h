@@ -98,6 +98,7 @@ typedef struct book {
     bool has_reference_price;
     uint8_t pad;
     int64_t reference_price; /* InstrumentLimits.referencePx */
+    uint64_t event_tail[2];  /* instrument and side, where the last word of an event has them */
     level_t auction_only;    /* extras of market orders in the auction */
     triggers_t triggers;
     tree_t expiries;
@@ -128,6 +129,7 @@ typedef struct quote_entry {
 typedef struct book_store {
     tree_store_t trees;
     order_t *orders;
+    account_link_t *links; /* of account lists */
     order_rest_t *rests;
     extra_t *extras;
     book_t *books;
@@ -232,33 +234,30 @@ static inline uint32_t *link_or(uint32_t *yes, uint32_t *no, uint32_t index)
 
 /* ---- account lists ---------------------------------------------------------------------------------------------------- */
 
-static inline void book_account_link(book_store_t *store, order_t *order, uint32_t slot)
+static inline void book_account_link(book_store_t *store, uint32_t account_id, uint32_t slot)
 {
-    matcher_account_t *account = store->accounts + order->account;
+    matcher_account_t *account = store->accounts + account_id;
     uint32_t head = account->head;
-    order->account_prev = NOBODY;
-    order->account_next = head;
-    store->orders[head].account_prev = slot;
+    store->links[slot] = (account_link_t){.prev = NOBODY, .next = head};
+    store->links[head].prev = slot;
     account->head = slot;
     ++*store->live;
 }
 
-static inline void book_account_unlink(book_store_t *store, const order_t *order)
+static inline void book_account_unlink(book_store_t *store, uint32_t account_id, uint32_t slot)
 {
-    matcher_account_t *account = store->accounts + order->account;
-    uint32_t prev = order->account_prev;
-    uint32_t next = order->account_next;
-    *link_or(&store->orders[prev].account_next, &account->head, prev) = next;
-    store->orders[next].account_prev = prev;
+    matcher_account_t *account = store->accounts + account_id;
+    account_link_t link = store->links[slot];
+    *link_or(&store->links[link.prev].next, &account->head, link.prev) = link.next;
+    store->links[link.next].prev = link.prev;
     --*store->live;
 }
 
 /* ---- levels and FIFOs -------------------------------------------------------------------------------------------------- */
 
-/* The order joins the back of its level. Its rank, leaves and flags are set. */
-static inline void book_append(const book_store_t *store, book_t *book, int side, order_t *order, uint32_t slot)
+/* At the back of a FIFO. */
+static inline void level_append(const book_store_t *store, level_t *level, order_t *order, uint32_t slot)
 {
-    level_t *level = levels_open(&store->trees, &book->side[side], order->rank);
     uint32_t tail = level->tail;
     if (FAULT(LIFO)) {
         order->prev = NOBODY;
@@ -271,18 +270,34 @@ static inline void book_append(const book_store_t *store, book_t *book, int side
         *link_or(&store->orders[tail].next, &level->head, tail) = slot;
         level->tail = slot;
     }
-    state_hash_add(&book->digest, digest_term(digest_key(order->id, order->rank), order->leaves));
+}
+
+static inline void level_remove(const book_store_t *store, level_t *level, const order_t *order)
+{
+    uint32_t prev = order->prev;
+    uint32_t next = order->next;
+    *link_or(&store->orders[prev].next, &level->head, prev) = next;
+    *link_or(&store->orders[next].prev, &level->tail, next) = prev;
+}
+
+static inline uint128_t visible_term(const order_t *order)
+{
+    return digest_term(digest_key(order->id, order->rank), order->leaves);
+}
+
+/* The order joins the back of its level. Its rank, leaves and flags are set. */
+static inline void book_append(const book_store_t *store, book_t *book, int side, order_t *order, uint32_t slot)
+{
+    level_append(store, levels_open(&store->trees, &book->side[side], order->rank), order, slot);
+    state_hash_add(&book->digest, visible_term(order));
     book->order_count++;
 }
 
 /* The order leaves its level with all its visible quantity. */
 static inline void book_detach_from(const book_store_t *store, book_t *book, int side, level_t *level, order_t *order)
 {
-    uint32_t prev = order->prev;
-    uint32_t next = order->next;
-    *link_or(&store->orders[prev].next, &level->head, prev) = next;
-    *link_or(&store->orders[next].prev, &level->tail, next) = prev;
-    state_hash_remove(&book->digest, digest_term(digest_key(order->id, order->rank), order->leaves));
+    level_remove(store, level, order);
+    state_hash_remove(&book->digest, visible_term(order));
     book->order_count--;
     if (level->head == NOBODY)
         levels_close(&store->trees, &book->side[side], order->rank);
@@ -293,6 +308,54 @@ static inline void book_detach(const book_store_t *store, book_t *book, int side
     level_t *level = levels_find(&store->trees, &book->side[side], order->rank);
     INVARIANT(level != NULL);
     book_detach_from(store, book, side, level, order);
+}
+
+/* The same where it is known that the levels stand in the window. What the order says of itself comes in `is`: values, since the
+ * compiler must expect every store to change it. */
+typedef struct stand {
+    uint64_t id;
+    int64_t rank;
+    int64_t leaves;
+} stand_t;
+
+static inline uint128_t stand_term(stand_t is)
+{
+    return digest_term(digest_key(is.id, is.rank), is.leaves);
+}
+
+static inline void book_append_near(const book_store_t *store, book_t *book, levels_t *levels, order_t *order, uint32_t slot,
+                                    stand_t is)
+{
+    place_t place = levels_place(levels, is.rank);
+    level_append(store, place.level, order, slot);
+    levels_open_near(levels, place, is.rank);
+    state_hash_add(&book->digest, stand_term(is));
+    book->order_count++;
+}
+
+static inline void book_detach_near(const book_store_t *store, book_t *book, levels_t *levels, const order_t *order, stand_t is)
+{
+    place_t place = levels_place(levels, is.rank);
+    level_remove(store, place.level, order);
+    levels_left_near(&store->trees, levels, place, is.rank);
+    state_hash_remove(&book->digest, stand_term(is));
+    book->order_count--;
+}
+
+/* To the back of another level, or of its own, with another visible quantity. */
+static inline void book_move_near(const book_store_t *store, book_t *book, levels_t *levels, order_t *order, uint32_t slot,
+                                  stand_t was, stand_t is)
+{
+    place_t from = levels_place(levels, was.rank);
+    place_t to = levels_place(levels, is.rank);
+    uint128_t change = stand_term(is) - stand_term(was);
+    level_remove(store, from.level, order);
+    level_append(store, to.level, order, slot);
+    levels_open_near(levels, to, is.rank);
+    levels_left_near(&store->trees, levels, from, was.rank);
+    order->rank = is.rank;
+    order->leaves = is.leaves;
+    state_hash_add(&book->digest, change);
 }
 
 /* The order keeps its place with less visible quantity, and not nothing. */

@@ -8,6 +8,8 @@
 #define EVENT_HEADER(template_id, type)                                                                             \
     (sizeof(type) | (uint64_t)(template_id) << 16 | (uint64_t)MARKETDATA_SCHEMA_ID << 32 |                           \
      (uint64_t)MARKETDATA_SCHEMA_VERSION << 48)
+#define EVENT_ORDER_ADD EVENT_HEADER(TEMPLATE_ORDER_ADD, order_add_t)
+#define EVENT_ORDER_REPLACE EVENT_HEADER(TEMPLATE_ORDER_REPLACE, order_replace_t)
 /* The last word of an event's block: instrument, side, flags. */
 #define EVENT_TAIL_FLAGS_BYTE 5
 
@@ -49,7 +51,7 @@ INLINE uint64_t *event_begin(matcher_t *matcher, book_t *book, uint64_t header, 
     uint64_t *words = (uint64_t *)(void *)market->slots + ((uint64_t)sequence & market->mask) * EVENT_SLOT_WORDS;
     words[0] = ++book->update_id;
     words[1] = header;
-    words[2] = matcher->input.ts_ns;
+    words[2] = matcher->input.record->ts_ns;
     if (last == MAYBE_LAST) {
         matcher->last_event = sequence;
         matcher->last_event_flags = (uint8_t *)&words[tail] + EVENT_TAIL_FLAGS_BYTE;
@@ -57,45 +59,50 @@ INLINE uint64_t *event_begin(matcher_t *matcher, book_t *book, uint64_t header, 
     return words;
 }
 
-INLINE uint64_t event_tail(const order_t *order, uint64_t flags)
-{
-    return (uint64_t)(order->book + 1u) | (uint64_t)order_side_code(order) << 32 | flags << 40;
-}
-
 INLINE uint64_t event_flags(enum last last)
 {
-    return last == IS_LAST ? EVENT_FLAGS_END_OF_EVENT : 0;
+    return last == IS_LAST ? (uint64_t)EVENT_FLAGS_END_OF_EVENT << 40 : 0;
 }
 
 /* OrderAdd and OrderReplace have the same layout. */
-INLINE void event_stands(matcher_t *matcher, book_t *book, uint64_t header, const order_t *order, enum last last)
+INLINE void event_stands(matcher_t *matcher, book_t *book, uint64_t header, int side, stand_t is, enum last last)
 {
     uint64_t *words = event_begin(matcher, book, header, 6, last);
-    words[3] = order->id;
-    words[4] = (uint64_t)order_price(order);
-    words[5] = (uint64_t)order->leaves;
-    words[6] = event_tail(order, event_flags(last));
+    words[3] = is.id;
+    words[4] = (uint64_t)rank_of_price(is.rank, side);
+    words[5] = (uint64_t)is.leaves;
+    words[6] = book->event_tail[side] | event_flags(last);
     words[7] = 0;
 }
 
-INLINE void event_add(matcher_t *matcher, book_t *book, const order_t *order, enum last last)
+INLINE stand_t stand_of(const order_t *order)
 {
-    event_stands(matcher, book, EVENT_HEADER(TEMPLATE_ORDER_ADD, order_add_t), order, last);
+    return (stand_t){order->id, order->rank, order->leaves};
 }
 
-INLINE void event_replace(matcher_t *matcher, book_t *book, const order_t *order, enum last last)
+INLINE void event_add(matcher_t *matcher, book_t *book, const order_t *order)
 {
-    event_stands(matcher, book, EVENT_HEADER(TEMPLATE_ORDER_REPLACE, order_replace_t), order, last);
+    event_stands(matcher, book, EVENT_ORDER_ADD, order_side(order), stand_of(order), MAYBE_LAST);
 }
 
-INLINE void event_delete(matcher_t *matcher, book_t *book, const order_t *order, enum last last)
+INLINE void event_replace(matcher_t *matcher, book_t *book, const order_t *order)
+{
+    event_stands(matcher, book, EVENT_ORDER_REPLACE, order_side(order), stand_of(order), MAYBE_LAST);
+}
+
+INLINE void event_gone(matcher_t *matcher, book_t *book, uint64_t id, int side, enum last last)
 {
     uint64_t *words = event_begin(matcher, book, EVENT_HEADER(TEMPLATE_ORDER_DELETE, order_delete_t), 4, last);
-    words[3] = order->id;
-    words[4] = event_tail(order, event_flags(last));
+    words[3] = id;
+    words[4] = book->event_tail[side] | event_flags(last);
     words[5] = 0;
     words[6] = 0;
     words[7] = 0;
+}
+
+INLINE void event_delete(matcher_t *matcher, book_t *book, const order_t *order)
+{
+    event_gone(matcher, book, order->id, order_side(order), MAYBE_LAST);
 }
 
 INLINE void event_reduce(matcher_t *matcher, book_t *book, const order_t *order)
@@ -103,7 +110,7 @@ INLINE void event_reduce(matcher_t *matcher, book_t *book, const order_t *order)
     uint64_t *words = event_begin(matcher, book, EVENT_HEADER(TEMPLATE_ORDER_REDUCE, order_reduce_t), 5, MAYBE_LAST);
     words[3] = order->id;
     words[4] = (uint64_t)order->leaves;
-    words[5] = event_tail(order, 0);
+    words[5] = book->event_tail[order_side(order)];
     words[6] = 0;
     words[7] = 0;
 }
@@ -117,7 +124,7 @@ INLINE void event_execute(matcher_t *matcher, book_t *book, const order_t *maker
     words[4] = book->trade_id;
     words[5] = (uint64_t)price;
     words[6] = (uint64_t)quantity;
-    words[7] = event_tail(maker, flags);
+    words[7] = book->event_tail[order_side(maker)] | flags << 40;
 }
 
 /* A rare event: its block, zeroed but for the time. `flags_offset` is that of eventFlags in the block. */

@@ -6,7 +6,7 @@
 #include "matcher_state.h"
 #include "sequencer_state.h"
 
-#define IMAGE_VERSION 1 /* to be raised when bytes change their meaning and no size tells */
+#define IMAGE_VERSION 2 /* to be raised when bytes change their meaning and no size tells */
 
 /* Of each partition. */
 typedef struct image_orders {
@@ -65,7 +65,7 @@ uint64_t image_layout(void)
         sizeof(api_key_t),    sizeof(session_t),       sizeof(fee_rates_t),      sizeof(exposure_t),     sizeof(order_list_t),
         sizeof(quote_record_t), sizeof(order_line_t),  sizeof(order_terms_t),    sizeof(order_link_t),   sizeof(order_replaces_t),
         sizeof(client_entry_t), sizeof(matcher_state_t), sizeof(matcher_session_t), sizeof(matcher_account_t), sizeof(book_t),
-        sizeof(order_t),      sizeof(order_rest_t),    sizeof(extra_t),          sizeof(quote_entry_t),  sizeof(tree_leaf_t),
+        sizeof(order_t),      sizeof(account_link_t),  sizeof(order_rest_t),    sizeof(extra_t),          sizeof(quote_entry_t),  sizeof(tree_leaf_t),
         sizeof(tree_fork_t),  sizeof(level_t),
     };
     uint64_t hash = stir(IMAGE_VERSION, ORDERS_SCHEMA_VERSION);

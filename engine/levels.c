@@ -203,6 +203,25 @@ void levels_next_best(const tree_store_t *store, levels_t *side)
         levels_watch(side);
 }
 
+void levels_closed_near(const tree_store_t *store, levels_t *side, int64_t rank)
+{
+    uint64_t tick = (uint64_t)rank & side->mask;
+    uint64_t left = levels_bits0(side)[tick >> 6];
+    if (left == 0)
+        levels_unmark_summary(side, tick);
+    if (rank != side->best)
+        return;
+    uint64_t worse = left >> (tick & 63);
+    int64_t next = rank + __builtin_ctzll(worse | UINT64_C(1) << 63);
+    /* Mostly the next level is a few ticks away, in the same word. The word may reach around the window's end. */
+    if (LIKELY(worse != 0 && side->far.count == 0 && levels_is_near(side, next))) {
+        side->best = next;
+        levels_watch(side);
+    } else {
+        levels_next_best(store, side);
+    }
+}
+
 void levels_want_slide(levels_t *side)
 {
     side->slide_target = wanted_base(side, side->best);

@@ -54,6 +54,8 @@ level_t *levels_open_far(const tree_store_t *store, levels_t *side, int64_t rank
 void levels_close_far(const tree_store_t *store, levels_t *side, int64_t rank);
 /* The best level has just gone: find the next one. */
 void levels_next_best(const tree_store_t *store, levels_t *side);
+/* A level of the window has just gone, and its bit with it: see to its summary, and to the best level if it was that. */
+void levels_closed_near(const tree_store_t *store, levels_t *side, int64_t rank);
 /* The touch left the comfortable part of the window: slide until it is back. */
 void levels_want_slide(levels_t *side);
 /* Move at most LEVELS_SLIDE_STEP levels out of the window and as many in. */
@@ -85,11 +87,17 @@ static inline bool levels_empty(const levels_t *side)
     return side->best == RANK_NONE;
 }
 
+/* The level of a rank in the window. */
+static inline level_t *levels_near(const levels_t *side, int64_t rank)
+{
+    return levels_window(side) + ((uint64_t)rank & side->mask);
+}
+
 /* The level of a rank; NULL or empty if there is none. */
 static inline level_t *levels_find(const tree_store_t *store, const levels_t *side, int64_t rank)
 {
     if (LIKELY(levels_is_near(side, rank)))
-        return levels_window(side) + ((uint64_t)rank & side->mask);
+        return levels_near(side, rank);
     return levels_find_far(store, side, rank);
 }
 
@@ -103,50 +111,66 @@ static inline void levels_watch(levels_t *side)
         levels_want_slide(side);
 }
 
+/* A place in the window: its level, and where its bit is. */
+typedef struct place {
+    level_t *level;
+    uint64_t *word;
+    uint64_t number;
+} place_t;
+
+static inline place_t levels_place(const levels_t *side, int64_t rank)
+{
+    level_t *window = levels_window(side);
+    uint64_t number = (uint64_t)rank & side->mask;
+    return (place_t){window + number, (uint64_t *)(window + (side->mask + 1)) + (number >> 6), number};
+}
+
+/* An order is about to join the level of a place, which is that of `rank`. */
+static inline void levels_open_near(levels_t *side, place_t place, int64_t rank)
+{
+    uint64_t before = *place.word;
+    *place.word = before | UINT64_C(1) << (place.number & 63);
+    if (UNLIKELY(before == 0))
+        levels_mark_summary(side, place.number);
+    if (UNLIKELY(rank < side->best)) {
+        side->best = rank;
+        levels_watch(side);
+    }
+}
+
 /* The level of a rank, opened if need be: the caller puts an order into it at once. */
 static inline level_t *levels_open(const tree_store_t *store, levels_t *side, int64_t rank)
 {
     if (UNLIKELY(!levels_is_near(side, rank)))
         return levels_open_far(store, side, rank);
-    uint64_t tick = (uint64_t)rank & side->mask;
-    uint64_t *word = levels_bits0(side) + (tick >> 6);
-    uint64_t before = *word;
-    *word = before | UINT64_C(1) << (tick & 63);
-    if (UNLIKELY(before == 0))
-        levels_mark_summary(side, tick);
-    if (UNLIKELY(rank < side->best)) {
-        side->best = rank;
-        levels_watch(side);
-    }
-    return levels_window(side) + tick;
+    place_t place = levels_place(side, rank);
+    levels_open_near(side, place, rank);
+    return place.level;
+}
+
+/* An order has left a level of the window. Nobody can guess whether it was the last one, so there is no branch on that alone: the
+ * rest is only to be done for the best level, and for the last one of its word. */
+static inline void levels_left_near(const tree_store_t *store, levels_t *side, place_t place, int64_t rank)
+{
+    uint64_t emptied = place.level->head == 0;
+    uint64_t left = *place.word & ~(emptied << (place.number & 63));
+    *place.word = left;
+    if (UNLIKELY(emptied & ((left == 0) | (rank == side->best))))
+        levels_closed_near(store, side, rank);
 }
 
 /* The level of a rank has just become empty. */
 static inline void levels_close(const tree_store_t *store, levels_t *side, int64_t rank)
 {
-    if (UNLIKELY(!levels_is_near(side, rank))) {
-        levels_close_far(store, side, rank);
-        if (rank == side->best)
-            levels_next_best(store, side);
+    if (LIKELY(levels_is_near(side, rank))) {
+        place_t place = levels_place(side, rank);
+        *place.word &= ~(UINT64_C(1) << (place.number & 63));
+        levels_closed_near(store, side, rank);
         return;
     }
-    uint64_t tick = (uint64_t)rank & side->mask;
-    uint64_t *word = levels_bits0(side) + (tick >> 6);
-    uint64_t left = *word & ~(UINT64_C(1) << (tick & 63));
-    *word = left;
-    if (UNLIKELY(left == 0))
-        levels_unmark_summary(side, tick);
-    if (rank != side->best)
-        return;
-    uint64_t worse = left >> (tick & 63);
-    int64_t next = rank + __builtin_ctzll(worse | UINT64_C(1) << 63);
-    /* Mostly the next level is a few ticks away, in the same word. The word may reach around the window's end. */
-    if (LIKELY(worse != 0 && side->far.count == 0 && levels_is_near(side, next))) {
-        side->best = next;
-        levels_watch(side);
-    } else {
+    levels_close_far(store, side, rank);
+    if (rank == side->best)
         levels_next_best(store, side);
-    }
 }
 
 #endif

@@ -1,13 +1,13 @@
 /* See matcher.h: construction, the step, what can be asked. */
 #include "engine/capacity.h"
-#include "engine/matcher_state.h"
+#include "engine/matcher_ahead.h"
+#include "engine/matcher_plain.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>
 
 #define ARENA_ALIGNMENT 4096
 #define HUGE_PAGE_SIZE (2u << 20)
-#define COLD_SIZE (1u << 18) /* with more live orders than that, a batch's next ones are prefetched; below it costs more than it saves */
 #define WINDOW_LOG2_DEFAULT 16
 #define ORDERS_MAX (1u << 28)
 
@@ -22,7 +22,7 @@ static uint64_t arena_part(uint64_t *size, uint64_t count, uint64_t element_size
 
 /* Offsets of the parts; the windows come last, so that few instruments touch little. */
 typedef struct arena_layout {
-    uint64_t state, sessions, accounts, books, orders, rests, extras, quotes, leaves, forks, windows, size;
+    uint64_t state, sessions, accounts, books, orders, links, rests, extras, quotes, leaves, forks, windows, size;
 } arena_layout_t;
 
 /* A leaf an order at a far price, and two a side entry: its trigger and its date. */
@@ -40,6 +40,7 @@ static arena_layout_t arena_layout(const matcher_config_t *config)
     layout.accounts = arena_part(&size, (uint64_t)config->accounts_max + 1, sizeof(matcher_account_t));
     layout.books = arena_part(&size, config->instruments_max, sizeof(book_t));
     layout.orders = arena_part(&size, (uint64_t)config->orders_max + 1, sizeof(order_t)); /* and nobody */
+    layout.links = arena_part(&size, (uint64_t)config->orders_max + 1, sizeof(account_link_t));
     layout.rests = arena_part(&size, (uint64_t)config->orders_max + 1, sizeof(order_rest_t));
     layout.extras = arena_part(&size, (uint64_t)capacity_extras(config->orders_max) + 1, sizeof(extra_t));
     layout.quotes = arena_part(&size, capacity_quotes(config->orders_max), sizeof(quote_entry_t));
@@ -77,6 +78,7 @@ static void place(matcher_t *matcher, const arena_layout_t *layout)
     store->accounts = (matcher_account_t *)(arena + layout->accounts);
     store->books = (book_t *)(arena + layout->books);
     store->orders = (order_t *)(arena + layout->orders);
+    store->links = (account_link_t *)(arena + layout->links);
     store->rests = (order_rest_t *)(arena + layout->rests);
     store->extras = (extra_t *)(arena + layout->extras);
     store->quotes = (quote_entry_t *)(arena + layout->quotes);
@@ -259,26 +261,22 @@ static void take_rare(matcher_t *matcher, const log_slot_t *slot)
     }
 }
 
-/* One record of ours. True: all is done and said; false: it may have left work. */
-static inline bool take(matcher_t *matcher, const log_slot_t *slot, int64_t sequence)
+/* The general way; it may leave work, and something for the end of the input to say. */
+static void take(matcher_t *matcher, const log_slot_t *slot)
 {
-    input_t *input = &matcher->input;
-    INVARIANT(slot->session <= matcher->config.sessions_max);
-    input->seq_num = slot->seq_num;
-    input->ingress_ns = slot->ingress_ns;
-    input->ts_ns = slot->ts_ns;
-    input->sequence = (uint64_t)sequence;
-    input->session = slot->session;
     switch (slot->template_id) {
     case TEMPLATE_NEW_ORDER_SINGLE:
-        return matcher_new_order(matcher, slot, NULL);
+        matcher_new_order(matcher, slot, NULL);
+        break;
     case TEMPLATE_ORDER_CANCEL_REQUEST:
-        return matcher_cancel(matcher, slot);
+        (void)cancel_order(matcher, slot, 0);
+        break;
     case TEMPLATE_ORDER_REPLACE_REQUEST:
-        return matcher_replace(matcher, slot);
+        matcher_replace(matcher, slot);
+        break;
     default:
         take_rare(matcher, slot);
-        return false;
+        break;
     }
 }
 
@@ -293,65 +291,6 @@ RARE static void take_grouped(matcher_t *matcher, const log_slot_t *slot)
     uint32_t count = state->group_count;
     state->group_count = 0;
     matcher_group(matcher, state->group, count);
-}
-
-/* ---- looking ahead ------------------------------------------------------------------------------------------------------ */
-
-/* The order a record will touch. Cancels and replaces name it at the same place; of others it is nonsense, and harmless. */
-static inline uint64_t touched_order(const log_slot_t *slot)
-{
-    const order_cancel_request_t *block = (const order_cancel_request_t *)slot->block;
-    return slot->template_id == TEMPLATE_NEW_ORDER_SINGLE ? slot->aux : block->order_id;
-}
-
-_Static_assert(offsetof(order_cancel_request_t, order_id) == offsetof(order_replace_request_t, order_id), "touched_order()");
-
-#define PREFETCH_NODE_AHEAD 8
-#define PREFETCH_NEIGHBOURS_AHEAD 4
-
-static inline void prefetch_node(const matcher_t *matcher, const log_slot_t *slot)
-{
-    PREFETCH(matcher->store.orders + order_slot(&matcher->store, touched_order(slot)));
-}
-
-static inline void prefetch_level(const levels_t *side, int64_t rank)
-{
-    PREFETCH(levels_window(side) + ((uint64_t)rank & side->mask));
-}
-
-/* What follows from a node that should have arrived: FIFO and account neighbours, levels. Stale values are harmless. */
-static inline void prefetch_neighbours(const matcher_t *matcher, const log_slot_t *slot)
-{
-    const book_store_t *store = &matcher->store;
-    if (slot->template_id == TEMPLATE_NEW_ORDER_SINGLE) {
-        const new_order_single_t *block = (const new_order_single_t *)slot->block;
-        int side = block->side == SIDE_SELL;
-        if (block->instrument_id - 1 < store->books_max)
-            prefetch_level(&store->books[block->instrument_id - 1].side[side], rank_of_price(block->price, side));
-        return;
-    }
-    uint64_t id = touched_order(slot);
-    const order_t *order = store->orders + order_slot(store, id);
-    if (order->id != id)
-        return;
-    PREFETCH(store->orders + order->prev);
-    PREFETCH(store->orders + order->next);
-    const levels_t *side = &store->books[order->book].side[order_side(order)];
-    prefetch_level(side, order->rank);
-    if (slot->template_id == TEMPLATE_ORDER_REPLACE_REQUEST) {
-        prefetch_level(side, rank_of_price(((const order_replace_request_t *)slot->block)->price, order_side(order)));
-        return;
-    }
-    PREFETCH(store->orders + order->account_prev);
-    PREFETCH(store->orders + order->account_next);
-}
-
-static inline void prefetch(const matcher_t *matcher, const log_slot_t *slots, int64_t at, int64_t count)
-{
-    if (at + PREFETCH_NODE_AHEAD < count)
-        prefetch_node(matcher, slots + at + PREFETCH_NODE_AHEAD);
-    if (at + PREFETCH_NEIGHBOURS_AHEAD < count)
-        prefetch_neighbours(matcher, slots + at + PREFETCH_NEIGHBOURS_AHEAD);
 }
 
 /* ---- running ------------------------------------------------------------------------------------------------------------- */
@@ -380,39 +319,93 @@ static bool continue_input(matcher_t *matcher)
     return true;
 }
 
-/* A record that is not simply ours: of a group, of another partition, for all, refused. */
-RARE static bool take_odd(matcher_t *matcher, const log_slot_t *slot, int64_t sequence)
+/* Any record, to its end or to the end of the step. */
+static void take_any(matcher_t *matcher, const log_slot_t *slot)
 {
     matcher_state_t *state = matcher->state;
     if (((slot->flags & SLOT_FLAG_MORE) | state->group_count) != 0) {
         take_grouped(matcher, slot);
-        return false;
+    } else if (record_is_ours(matcher, slot)) {
+        speak_of(matcher, slot, state->position);
+        take(matcher, slot);
+    } else {
+        state->position++;
+        return;
     }
-    return !record_is_ours(matcher, slot) || take(matcher, slot, sequence);
+    state->position++;
+    if (state->work.depth == 0 || work_off(matcher)) {
+        finish_input(matcher);
+    } else if (matcher->input.record == slot) {
+        matcher->kept = *slot; /* the batch goes before the input is done */
+        matcher->input.record = &matcher->kept;
+    }
 }
 
-/* Take records while each is done at once and there is budget. Returns how many; the last one may have left work. */
-static int64_t take_run(matcher_t *matcher, const log_slot_t *slots, int64_t count)
+/* Alone, ours and admitted: not of a group, of another partition, for all, refused. Compared as one word. */
+#define SLOT_ROUTE_OFFSET offsetof(log_slot_t, src_seq)
+#define SLOT_ROUTE_MASK (UINT64_C(0xff) << 40 | (uint64_t)(SLOT_FLAG_MORE | SLOT_FLAG_REJECT) << 48)
+_Static_assert(offsetof(log_slot_t, partition) == SLOT_ROUTE_OFFSET + 5 && offsetof(log_slot_t, flags) == SLOT_ROUTE_OFFSET + 6,
+               "SLOT_ROUTE_MASK");
+
+INLINE uint64_t route_of(const log_slot_t *slot)
+{
+    uint64_t word;
+    memcpy(&word, (const uint8_t *)slot + SLOT_ROUTE_OFFSET, sizeof(word));
+    return word & SLOT_ROUTE_MASK;
+}
+
+/* Take records as long as they go the plain way, which is to be the case for nearly all. Each makes one report. Returns how many. */
+static int64_t take_plain(matcher_t *matcher, batch_t *batch, int64_t from, int64_t most)
+{
+    const log_slot_t *first = batch->slots + from;
+    const log_slot_t *end = first + most;
+    const log_slot_t *slot = first;
+    const uint64_t route = (uint64_t)matcher->config.partition << 40;
+    int64_t sequence = matcher->state->position;
+    for (bool done = true; slot < end; slot++, sequence++) {
+        if (batch->cold != COLD_NOTHING)
+            look_ahead(matcher, batch, slot - batch->slots);
+        if (UNLIKELY(route_of(slot) != route))
+            break;
+        speak_of(matcher, slot, sequence);
+        switch (slot->template_id) {
+        case TEMPLATE_NEW_ORDER_SINGLE:
+            done = plain_new(matcher, slot);
+            break;
+        case TEMPLATE_ORDER_CANCEL_REQUEST:
+            done = plain_cancel(matcher, slot);
+            break;
+        case TEMPLATE_ORDER_REPLACE_REQUEST:
+            done = plain_replace(matcher, slot);
+            break;
+        default:
+            done = false;
+            break;
+        }
+        if (UNLIKELY(!done))
+            break;
+    }
+    return slot - first;
+}
+
+/* Take one record at least, and as many as are done at once while there is budget. Returns how many; the last one may have left
+ * work. */
+static int64_t take_run(matcher_t *matcher, batch_t *batch, int64_t from, int64_t most)
 {
     matcher_state_t *state = matcher->state;
-    const int64_t first = state->position;
-    const uint8_t partition = matcher->config.partition;
-    bool cold = (uint64_t)state->live * sizeof(order_t) > COLD_SIZE;
     int64_t taken = 0;
-    bool whole = true;
-    while (whole && taken < count && matcher->outputs_left >= MATCHER_STEP_OUTPUTS_MAX) {
-        const log_slot_t *slot = slots + taken;
-        if (cold)
-            prefetch(matcher, slots, taken, count);
-        bool simple = slot->partition == partition &&
-                      ((slot->flags & (SLOT_FLAG_MORE | SLOT_FLAG_REJECT)) | state->group_count) == 0;
-        state->position = first + taken;
-        whole = LIKELY(simple) ? take(matcher, slot, first + taken) : take_odd(matcher, slot, first + taken);
+    while (taken < most && state->work.depth == 0 && !step_is_over(matcher)) {
+        int64_t plain_max = (int64_t)matcher->outputs_left - (MATCHER_STEP_OUTPUTS_MAX - 1);
+        if (state->group_count == 0) {
+            int64_t plain = take_plain(matcher, batch, from + taken, most - taken < plain_max ? most - taken : plain_max);
+            taken += plain;
+            state->position += plain;
+            if (plain == plain_max || taken == most)
+                continue;
+        }
+        take_any(matcher, batch->slots + from + taken);
         taken++;
     }
-    state->position = first + taken;
-    if (!whole && (state->work.depth == 0 || work_off(matcher)))
-        finish_input(matcher);
     return taken;
 }
 
@@ -420,6 +413,7 @@ static int64_t take_run(matcher_t *matcher, const log_slot_t *slots, int64_t cou
 static int64_t run(matcher_t *matcher, const log_slot_t *slots, int64_t count, int64_t limit, int64_t *work_done)
 {
     matcher_state_t *state = matcher->state;
+    batch_t batch = {.slots = slots, .count = count, .cold = coldness(state->live)};
     int64_t taken = 0;
     int64_t done = 0;
     matcher->outputs_left = 0;
@@ -439,7 +433,7 @@ static int64_t run(matcher_t *matcher, const log_slot_t *slots, int64_t count, i
                 break;
         }
         int64_t most = count - taken < limit - done ? count - taken : limit - done;
-        int64_t some = take_run(matcher, slots + taken, most);
+        int64_t some = take_run(matcher, &batch, taken, most);
         taken += some;
         done += some;
     }
@@ -594,7 +588,7 @@ static matcher_order_t seen_from_outside(const book_store_t *store, const order_
 {
     const order_rest_t *rest = rest_of(store, order);
     return (matcher_order_t){.order_id = order->id,
-                             .cl_ord_id = rest->cl_ord_id,
+                             .cl_ord_id = order->cl_ord_id,
                              .price = order_price(order),
                              .leaves = order->leaves,
                              .hidden = order_open(store, order) - order->leaves,

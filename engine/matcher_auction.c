@@ -246,7 +246,7 @@ void indicative_begin(matcher_t *matcher, const book_t *book)
 
 static void publish_indicative(matcher_t *matcher, book_t *book, const auction_price_t *result)
 {
-    uint64_t now = matcher->input.ts_ns;
+    uint64_t now = matcher->input.record->ts_ns;
     int64_t price = result->volume > 0 ? result->price : PX_OPT_NULL;
     int64_t surplus = result->surplus < 0 ? -result->surplus : result->surplus;
     uint8_t side = result->surplus > 0 ? SIDE_OR_BOTH_BUY : result->surplus < 0 ? SIDE_OR_BOTH_SELL : SIDE_OR_BOTH_BOTH;

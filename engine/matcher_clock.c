@@ -23,13 +23,13 @@ static void report_state(matcher_t *matcher, const book_t *book, uint8_t state, 
 {
     if (!MATCHER_REPORTS)
         return;
-    const input_t *input = &matcher->input;
+    const log_slot_t *record = matcher->input.record;
     uint64_t exec_id = report_exec_id(matcher);
     void *block = report_unnumbered(matcher, TEMPLATE_INSTRUMENT_STATE_REPORT, session);
     REPORT_WRITE(block, instrument_state_report_t,
                  {.request_id = request_id,
                   .exec_id = exec_id,
-                  .transact_time = input->ts_ns,
+                  .transact_time = record->ts_ns,
                   .instrument_id = book_index(matcher, book) + 1,
                   .state = state,
                   .previous = book->state});
@@ -48,7 +48,7 @@ void transition_begin(matcher_t *matcher, book_t *book, uint8_t target, uint64_t
 {
     INVARIANT(target != 0);
     if (target == book->state) {
-        report_state(matcher, book, target, matcher->input.session, request_id);
+        report_state(matcher, book, target, matcher->input.record->session, request_id);
         return;
     }
     matcher->state->work.transition = (transition_t){.request_id = request_id,
@@ -81,7 +81,7 @@ bool matcher_transition(matcher_t *matcher)
         return false;
     switch (transition->phase) {
     case TRANSITION_CHANGE:
-        change_state(matcher, book, transition->target, matcher->input.session, transition->request_id);
+        change_state(matcher, book, transition->target, matcher->input.record->session, transition->request_id);
         if (transition->target == MARKET_STATE_AUCTION)
             indicative_begin(matcher, book);
         break;
@@ -154,7 +154,7 @@ bool volatility_halts(matcher_t *matcher, book_t *book, int64_t price)
         return false;
     }
     change_state(matcher, book, MARKET_STATE_HALTED, 0, 0);
-    clock->next_change_ns = matcher->input.ts_ns + clock->halt_ms * NS_PER_MS;
+    clock->next_change_ns = matcher->input.record->ts_ns + clock->halt_ms * NS_PER_MS;
     return true;
 }
 

@@ -64,7 +64,7 @@ void matcher_kill_switch(matcher_t *matcher, const log_slot_t *slot)
 static bool mass_applies(const matcher_t *matcher, const mass_cancel_t *mass, const order_t *order)
 {
     const mass_cancel_request_t *request = &mass->request;
-    if (!mass->any_session && rest_of(&matcher->store, order)->session != matcher->input.session)
+    if (!mass->any_session && rest_of(&matcher->store, order)->session != matcher->input.record->session)
         return false;
     if (request->instrument_id != 0 && request->instrument_id != order->book + 1u)
         return false;
@@ -77,15 +77,15 @@ static void report_mass_cancel(matcher_t *matcher, const mass_cancel_t *mass)
 {
     if (!MATCHER_REPORTS)
         return;
-    const input_t *input = &matcher->input;
+    const log_slot_t *record = matcher->input.record;
     uint64_t exec_id = report_exec_id(matcher);
     void *block =
-        report_numbered(matcher, TEMPLATE_MASS_CANCEL_REPORT, input->session, mass->request.account_id, 0);
+        report_numbered(matcher, TEMPLATE_MASS_CANCEL_REPORT, record->session, mass->request.account_id, 0);
     REPORT_WRITE(block, mass_cancel_report_t,
                  {.cl_ord_id = mass->request.cl_ord_id,
                   .exec_id = exec_id,
-                  .transact_time = input->ts_ns,
-                  .ref_seq_num = input->seq_num,
+                  .transact_time = record->ts_ns,
+                  .ref_seq_num = record->seq_num,
                   .instrument_id = mass->request.instrument_id,
                   .account_id = mass->request.account_id,
                   .total_affected = mass->count,
@@ -98,17 +98,17 @@ static void end_in_mass(matcher_t *matcher, mass_cancel_t *mass, order_t *order)
 {
     const book_store_t *store = &matcher->store;
     const extra_t *extra = extra_of(store, order);
-    bool own_session = rest_of(store, order)->session == matcher->input.session;
+    bool own_session = rest_of(store, order)->session == matcher->input.record->session;
     const order_t *peer = extra != NULL && extra->peer != 0 ? store->orders + order_slot(store, extra->peer) : NULL;
     if (peer != NULL && peer->id == extra->peer) {
         if (mass->next == slot_of(store, peer))
-            mass->next = peer->account_next;
+            mass->next = store->links[mass->next].next;
         mass->count++;
     }
     matcher_end_order(matcher, order,
                       (ending_t){.reason = mass->reason,
                                  .status = ORD_STATUS_CANCELED,
-                                 .ref_seq_num = own_session ? matcher->input.seq_num : 0});
+                                 .ref_seq_num = own_session ? matcher->input.record->seq_num : 0});
     /* Every deletion is a whole event: the next one may be of another instrument. */
     if (matcher->last_event_flags != NULL)
         *matcher->last_event_flags |= EVENT_FLAGS_END_OF_EVENT;
@@ -134,7 +134,7 @@ bool matcher_mass_cancel_step(matcher_t *matcher)
             continue;
         }
         order_t *order = store->orders + mass->next;
-        mass->next = order->account_next;
+        mass->next = store->links[mass->next].next;
         if (mass_applies(matcher, mass, order))
             end_in_mass(matcher, mass, order);
     }
@@ -157,7 +157,7 @@ void matcher_hash_mark(matcher_t *matcher, const log_slot_t *slot)
 
 static void report_book_hash(matcher_t *matcher, book_t *book)
 {
-    uint64_t now = matcher->input.ts_ns;
+    uint64_t now = matcher->input.record->ts_ns;
     uint32_t instrument = book_index(matcher, book) + 1;
     state_hash_t whole = book_hash(book);
     if (MATCHER_REPORTS) {
@@ -289,7 +289,7 @@ void matcher_session_bind(matcher_t *matcher, const log_slot_t *slot)
                  {.session_ver_id = block->session_ver_id,
                   .next_seq_no = last + 1,
                   .last_report_seq = session->last_report,
-                  .transact_time = matcher->input.ts_ns,
+                  .transact_time = matcher->input.record->ts_ns,
                   .request_timestamp = block->timestamp,
                   .session_id = block->session_id,
                   .connection_id = block->connection_id,

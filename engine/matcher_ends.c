@@ -24,7 +24,7 @@ void matcher_unseat(matcher_t *matcher, order_t *order)
 void matcher_free_order(matcher_t *matcher, order_t *order)
 {
     book_store_t *store = &matcher->store;
-    book_account_unlink(store, order);
+    book_account_unlink(store, order->account, slot_of(store, order));
     if (UNLIKELY((order->flags & ORDER_EXTRA) != 0)) {
         book_t *book = book_of(store, order);
         extra_t *extra = store->extras + order->extra;
@@ -47,14 +47,14 @@ static void end_alone(matcher_t *matcher, order_t *order, ending_t ending)
     const order_rest_t *rest = rest_of(store, order);
     cancellation_t cancellation = {.session = rest->session,
                                    .reason = ending.reason,
-                                   .cl_ord_id = rest->cl_ord_id,
+                                   .cl_ord_id = order->cl_ord_id,
                                    .client_tag = rest->client_tag,
                                    .ref_seq_num = ending.ref_seq_num,
                                    .quantity = order_open(store, order),
                                    .status = ending.status};
-    report_canceled(matcher, order, rest, &cancellation, MAYBE_LAST);
+    report_canceled(matcher, order, &cancellation, MAYBE_LAST);
     if ((order->flags & ORDER_OFF_BOOK) == 0)
-        event_delete(matcher, book_of(store, order), order, MAYBE_LAST);
+        event_delete(matcher, book_of(store, order), order);
     matcher_unseat(matcher, order);
     matcher_free_order(matcher, order);
 }

@@ -7,12 +7,7 @@
 /* Reports name the frame that caused them. */
 static void speak_for(matcher_t *matcher, const log_slot_t *slots, uint32_t index, uint32_t count)
 {
-    input_t *input = &matcher->input;
-    input->sequence = (uint64_t)matcher->state->position - (count - 1) + index;
-    input->ts_ns = slots[index].ts_ns;
-    input->ingress_ns = slots[index].ingress_ns;
-    input->seq_num = slots[index].seq_num;
-    input->session = slots[index].session;
+    speak_of(matcher, slots + index, matcher->state->position - (count - 1) + index);
 }
 
 /* The next order of a group from `*at` on, with its details if they stand before it; NULL if there is none for us. */
@@ -150,7 +145,7 @@ static void single_order(matcher_t *matcher, const log_slot_t *slots, uint32_t c
     if (slot == NULL)
         return;
     speak_for(matcher, slots, at - 1, count);
-    (void)matcher_new_order(matcher, slot, details);
+    matcher_new_order(matcher, slot, details);
 }
 
 void matcher_group(matcher_t *matcher, const log_slot_t *slots, uint32_t count)

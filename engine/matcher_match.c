@@ -77,7 +77,7 @@ static void next_slice(matcher_t *matcher, book_t *book, level_t *level, order_t
     extra->hidden -= slice;
     book_requeue(store, book, level, order, slice);
     book_unseen_add(book, order, extra);
-    event_add(matcher, book, order, MAYBE_LAST);
+    event_add(matcher, book, order);
 }
 
 /* What has to be seen to after resting orders lost quantity, and before the next one does. */
@@ -177,7 +177,7 @@ FLAT static void trade(matcher_t *matcher, book_t *book, level_t *level, taker_t
 static void event_loss(matcher_t *matcher, book_t *book, const order_t *order, loss_t loss)
 {
     if (loss.open == 0 || loss.slice)
-        event_delete(matcher, book, order, MAYBE_LAST);
+        event_delete(matcher, book, order);
     else
         event_reduce(matcher, book, order);
 }
@@ -276,9 +276,9 @@ void matcher_rest(matcher_t *matcher, const taker_t *taker)
     if (!taker->seated) {
         *order = taker->order;
         store->rests[slot] = taker->rest;
-        book_account_link(store, order, slot);
+        book_account_link(store, order->account, slot);
         book_append(store, book, side, order, slot);
-        event_add(matcher, book, order, MAYBE_LAST);
+        event_add(matcher, book, order);
         return;
     }
     extra_t *extra = extra_of(store, order);
@@ -301,9 +301,9 @@ void matcher_rest(matcher_t *matcher, const taker_t *taker)
         book_unseen_add(book, order, extra);
     book_append(store, book, side, order, slot);
     if (taker->shown)
-        event_replace(matcher, book, order, MAYBE_LAST);
+        event_replace(matcher, book, order);
     else
-        event_add(matcher, book, order, MAYBE_LAST);
+        event_add(matcher, book, order);
 }
 
 static void report_remainder(matcher_t *matcher, const taker_t *taker, bool amount_spent)
@@ -318,12 +318,12 @@ static void report_remainder(matcher_t *matcher, const taker_t *taker, bool amou
         ending = (ending_t){.reason = CANCEL_REASON_AMOUNT_SPENT, .status = ORD_STATUS_FILLED};
     cancellation_t cancellation = {.session = taker->rest.session,
                                    .reason = ending.reason,
-                                   .cl_ord_id = taker->rest.cl_ord_id,
+                                   .cl_ord_id = taker->order.cl_ord_id,
                                    .client_tag = taker->rest.client_tag,
-                                   .ref_seq_num = taker->solicited ? matcher->input.seq_num : 0,
+                                   .ref_seq_num = taker->solicited ? matcher->input.record->seq_num : 0,
                                    .quantity = taker->by_amount ? 0 : taker->order.leaves,
                                    .status = ending.status};
-    report_canceled(matcher, &taker->order, &taker->rest, &cancellation, MAYBE_LAST);
+    report_canceled(matcher, &taker->order, &cancellation, MAYBE_LAST);
 }
 
 /* A taker that has its slot, and nothing more to do in the market. */
@@ -332,7 +332,7 @@ static void leave(matcher_t *matcher, book_t *book, const taker_t *taker)
     order_t *order = matcher->store.orders + order_slot(&matcher->store, taker->order.id);
     extra_t *extra = extra_of(&matcher->store, order);
     if (taker->shown)
-        event_delete(matcher, book, order, MAYBE_LAST);
+        event_delete(matcher, book, order);
     if (extra != NULL)
         matcher_end_peer(matcher, extra,
                          (ending_t){.reason = CANCEL_REASON_LIST_CANCELED, .status = ORD_STATUS_CANCELED});
@@ -406,12 +406,12 @@ static void finish_scan(matcher_t *matcher, taker_t *taker, bool enough)
     bool fok = taker->rest.time_in_force == TIME_IN_FORCE_FOK;
     cancellation_t cancellation = {.session = taker->rest.session,
                                    .reason = fok ? CANCEL_REASON_FOK_NOT_FILLABLE : CANCEL_REASON_MIN_QTY_NOT_FILLABLE,
-                                   .cl_ord_id = taker->rest.cl_ord_id,
+                                   .cl_ord_id = taker->order.cl_ord_id,
                                    .client_tag = taker->rest.client_tag,
-                                   .ref_seq_num = taker->solicited ? matcher->input.seq_num : 0,
+                                   .ref_seq_num = taker->solicited ? matcher->input.record->seq_num : 0,
                                    .quantity = taker->order.leaves,
                                    .status = ORD_STATUS_EXPIRED};
-    report_canceled(matcher, &taker->order, &taker->rest, &cancellation, MAYBE_LAST);
+    report_canceled(matcher, &taker->order, &cancellation, MAYBE_LAST);
     if (taker->seated)
         leave(matcher, book_of(&matcher->store, &taker->order), taker);
 }

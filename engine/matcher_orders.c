@@ -30,76 +30,6 @@ static bool limit_at_once(uint8_t ord_type, uint8_t time_in_force)
 
 /* ---- new orders ---------------------------------------------------------------------------------------------------------- */
 
-/* side, ordType, timeInForce and stpMode stand side by side: what a new order mostly is, is one comparison. */
-_Static_assert(offsetof(new_order_single_t, ord_type) == offsetof(new_order_single_t, side) + 1 &&
-                   offsetof(new_order_single_t, time_in_force) == offsetof(new_order_single_t, side) + 2 &&
-                   offsetof(new_order_single_t, stp_mode) == offsetof(new_order_single_t, side) + 3,
-               "one word");
-#define PLAIN_TYPE_AND_TIF (ORD_TYPE_LIMIT << 8 | TIME_IN_FORCE_GTC << 16)
-#define TYPE_AND_TIF_MASK 0xffff00u
-
-INLINE uint32_t qualifiers_of(const new_order_single_t *block)
-{
-    uint32_t word;
-    memcpy(&word, &block->side, sizeof(word));
-    return word;
-}
-
-INLINE int side_of(const new_order_single_t *block)
-{
-    return (int)block->side - SIDE_BUY;
-}
-
-INLINE void order_from_record(order_t *order, const log_slot_t *slot, int side)
-{
-    const new_order_single_t *block = (const new_order_single_t *)slot->block;
-    uint32_t post_only = (block->exec_inst & EXEC_INST_POST_ONLY) << 1; /* bit 0 becomes ORDER_POST_ONLY */
-    order->id = slot->aux;
-    order->rank = rank_of_price(block->price, side);
-    order->leaves = block->order_qty;
-    order->cum = 0;
-    order->account = block->account_id;
-    order->stp_key = block->stp_group_id != 0 ? block->stp_group_id | STP_GROUP_BIT : block->account_id;
-    order->extra = 0;
-    order->book = (uint16_t)(block->instrument_id - 1);
-    order->tier = (uint8_t)(slot->flags >> SLOT_TIER_SHIFT);
-    order->flags = (uint8_t)((uint32_t)side | post_only | (uint32_t)block->stp_mode << ORDER_STP_MODE_SHIFT);
-}
-
-_Static_assert(EXEC_INST_POST_ONLY << 1 == ORDER_POST_ONLY, "order_from_record()");
-
-INLINE void rest_from_record(order_rest_t *rest, const log_slot_t *slot)
-{
-    const new_order_single_t *block = (const new_order_single_t *)slot->block;
-    rest->cl_ord_id = block->cl_ord_id;
-    rest->client_tag = block->client_tag;
-    rest->session = slot->session;
-    rest->exec_inst = block->exec_inst;
-    rest->ord_type = block->ord_type;
-    rest->time_in_force = block->time_in_force;
-}
-
-/* The common case, built where it stays: a limit order that meets nobody. */
-FLAT static void new_passive(matcher_t *matcher, book_t *book, const log_slot_t *slot, uint32_t index, int side)
-{
-    book_store_t *store = &matcher->store;
-    order_t *order = store->orders + index;
-    order_rest_t *rest = store->rests + index;
-    order_from_record(order, slot, side);
-    rest_from_record(rest, slot);
-    report_accepted(matcher, order, rest, order->leaves, ORD_STATUS_NEW, 0, IS_LAST);
-    book_account_link(store, order, index);
-    book_append(store, book, side, order, index);
-    event_add(matcher, book, order, IS_LAST);
-    book_follow(store, book);
-}
-
-/* A limit order, good till canceled, with nothing else to it. */
-INLINE bool is_plain(const new_order_single_t *block)
-{
-    return (qualifiers_of(block) & TYPE_AND_TIF_MASK) == PLAIN_TYPE_AND_TIF && block->display_qty == QTY_OPT_NULL;
-}
-
 new_order_t new_order_of(const log_slot_t *slot, const order_details_t *details)
 {
     const new_order_single_t *block = (const new_order_single_t *)slot->block;
@@ -169,7 +99,7 @@ static extra_t *seat(matcher_t *matcher, const new_order_t *new_order, taker_t *
     *order = taker->order;
     order->flags |= ORDER_OFF_BOOK;
     store->rests[slot] = taker->rest;
-    book_account_link(store, order, slot);
+    book_account_link(store, order->account, slot);
     extra_t *extra = book_take_extra(store, slot);
     extra->display = new_order->display;
     extra->first_display = new_order->first_display;
@@ -254,12 +184,14 @@ void new_order_enter(matcher_t *matcher, const new_order_t *new_order)
         work_push(matcher, WORK_COURSE);
 }
 
-RARE static void new_special(matcher_t *matcher, const log_slot_t *slot, const order_details_t *details)
+void matcher_new_order(matcher_t *matcher, const log_slot_t *slot, const order_details_t *details)
 {
     const new_order_single_t *block = (const new_order_single_t *)slot->block;
     int64_t limit;
+    INVARIANT(block->account_id <= matcher->config.accounts_max);
     INVARIANT(block->order_qty > 0);
     INVARIANT(block->stp_mode <= STP_MODE_TRANSFER);
+    INVARIANT(matcher->store.orders[order_slot(&matcher->store, slot->aux)].id == 0);
     matcher->input.book = block->instrument_id - 1;
     new_order_t new_order = new_order_of(slot, details);
     uint16_t code = new_order_refused(matcher, &new_order, &limit);
@@ -267,23 +199,6 @@ RARE static void new_special(matcher_t *matcher, const log_slot_t *slot, const o
         new_order_reject(matcher, &new_order, code, limit);
     else
         new_order_enter(matcher, &new_order);
-}
-
-bool matcher_new_order(matcher_t *matcher, const log_slot_t *slot, const order_details_t *details)
-{
-    const new_order_single_t *block = (const new_order_single_t *)slot->block;
-    book_t *book = matcher_book(matcher, block->instrument_id);
-    uint32_t index = order_slot(&matcher->store, slot->aux);
-    int side = side_of(block);
-    INVARIANT(block->account_id <= matcher->config.accounts_max);
-    INVARIANT(matcher->store.orders[index].id == 0);
-    if (LIKELY(is_plain(block) && book->state == MARKET_STATE_CONTINUOUS && details == NULL &&
-               !crosses(&book->side[side ^ 1], rank_of_price(block->price, side)))) {
-        new_passive(matcher, book, slot, index, side);
-        return true;
-    }
-    new_special(matcher, slot, details);
-    return false;
 }
 
 /* ---- cancel ---------------------------------------------------------------------------------------------------------------- */
@@ -302,8 +217,7 @@ static uint64_t given_or_zero(uint64_t cl_ord_id)
 RARE static void refuse_cancel(matcher_t *matcher, const order_cancel_request_t *block, const order_t *order, uint16_t code)
 {
     refusal_t refusal = {.cl_ord_id = block->cl_ord_id,
-                         .orig_cl_ord_id = order != NULL ? rest_of(&matcher->store, order)->cl_ord_id
-                                                         : given_or_zero(block->orig_cl_ord_id),
+                         .orig_cl_ord_id = order != NULL ? order->cl_ord_id : given_or_zero(block->orig_cl_ord_id),
                          .order_id = block->order_id,
                          .instrument = block->instrument_id,
                          .account = block->account_id,
@@ -311,20 +225,6 @@ RARE static void refuse_cancel(matcher_t *matcher, const order_cancel_request_t 
                          .response_to = RESPONSE_TO_CANCEL,
                          .status = order != NULL ? order_status(&matcher->store, order) : ORD_STATUS_REJECTED};
     report_refused(matcher, &refusal);
-}
-
-INLINE void report_cancel(matcher_t *matcher, const log_slot_t *slot, const order_t *order, uint16_t flags, enum last last)
-{
-    const order_cancel_request_t *block = (const order_cancel_request_t *)slot->block;
-    cancellation_t cancellation = {.session = slot->session,
-                                   .flags = flags,
-                                   .reason = CANCEL_REASON_CLIENT,
-                                   .cl_ord_id = block->cl_ord_id,
-                                   .client_tag = block->client_tag,
-                                   .ref_seq_num = slot->seq_num,
-                                   .quantity = order_open(&matcher->store, order),
-                                   .status = ORD_STATUS_CANCELED};
-    report_canceled(matcher, order, rest_of(&matcher->store, order), &cancellation, last);
 }
 
 /* An order that has more to it, or a request that has. */
@@ -340,7 +240,7 @@ RARE static bool cancel_special(matcher_t *matcher, const log_slot_t *slot, orde
     }
     report_cancel(matcher, slot, order, flags, MAYBE_LAST);
     if ((order->flags & ORDER_OFF_BOOK) == 0)
-        event_delete(matcher, book_of(&matcher->store, order), order, MAYBE_LAST);
+        event_delete(matcher, book_of(&matcher->store, order), order);
     matcher_unseat(matcher, order);
     if (extra != NULL)
         matcher_end_peer(matcher, extra,
@@ -360,25 +260,6 @@ bool cancel_order(matcher_t *matcher, const log_slot_t *slot, uint16_t report_fl
     }
     matcher->input.book = order->book;
     return cancel_special(matcher, slot, order, report_flags);
-}
-
-FLAT bool matcher_cancel(matcher_t *matcher, const log_slot_t *slot)
-{
-    const order_cancel_request_t *block = (const order_cancel_request_t *)slot->block;
-    book_store_t *store = &matcher->store;
-    order_t *order = live_order(matcher, block->order_id);
-    if (UNLIKELY(order == NULL || (order->flags & ORDER_EXTRA) != 0 || block->cancel_flags != 0)) {
-        (void)cancel_order(matcher, slot, 0);
-        return false;
-    }
-    book_t *book = book_of(store, order);
-    report_cancel(matcher, slot, order, 0, IS_LAST);
-    event_delete(matcher, book, order, IS_LAST);
-    book_detach(store, book, order_side(order), order);
-    book_account_unlink(store, order);
-    order->id = 0;
-    book_follow(store, book);
-    return true;
 }
 
 /* ---- replace and amend ------------------------------------------------------------------------------------------------------- */
@@ -420,7 +301,7 @@ RARE static void refuse_change(matcher_t *matcher, const refusal_t *refusal, con
     refusal_t complete = *refusal;
     complete.status = order != NULL ? order_status(&matcher->store, order) : ORD_STATUS_REJECTED;
     if (order != NULL)
-        complete.orig_cl_ord_id = rest_of(&matcher->store, order)->cl_ord_id;
+        complete.orig_cl_ord_id = order->cl_ord_id;
     report_refused(matcher, &complete);
 }
 
@@ -510,12 +391,12 @@ static void replace_order(matcher_t *matcher, order_t *order, const terms_t *old
     order_rest_t *rest = rest_of(store, order);
     bool waiting = is_waiting(store, order);
     bool in_place = waiting || (new->price == old->price && new->total <= old->total);
-    restatement_t restatement = {.orig_cl_ord_id = rest->cl_ord_id,
+    restatement_t restatement = {.orig_cl_ord_id = order->cl_ord_id,
                                  .leaves = new->total - order->cum,
                                  .reason = RESTATE_REASON_CLIENT,
                                  .priority_retained = in_place};
     if (cl_ord_id != 0)
-        rest->cl_ord_id = cl_ord_id;
+        order->cl_ord_id = cl_ord_id;
     if (waiting) {
         replace_waiting(matcher, order, new, &restatement);
         return;
@@ -533,11 +414,13 @@ static void replace_order(matcher_t *matcher, order_t *order, const terms_t *old
     replace_moved(matcher, order, new, &restatement);
 }
 
-RARE static void replace_special(matcher_t *matcher, const log_slot_t *slot, order_t *order)
+void matcher_replace(matcher_t *matcher, const log_slot_t *slot)
 {
     const order_replace_request_t *block = (const order_replace_request_t *)slot->block;
     const book_store_t *store = &matcher->store;
+    order_t *order = live_order(matcher, block->order_id);
     int64_t limit = 0;
+    INVARIANT(block->account_id <= matcher->config.accounts_max);
     refusal_t refusal = {.cl_ord_id = block->cl_ord_id,
                          .orig_cl_ord_id = given_or_zero(block->orig_cl_ord_id),
                          .order_id = block->order_id,
@@ -568,40 +451,6 @@ RARE static void replace_special(matcher_t *matcher, const log_slot_t *slot, ord
     replace_order(matcher, order, &old, &new, block->cl_ord_id);
 }
 
-/* The common case: an ordinary order goes to the back of another level, where it meets nobody. */
-FLAT bool matcher_replace(matcher_t *matcher, const log_slot_t *slot)
-{
-    const order_replace_request_t *block = (const order_replace_request_t *)slot->block;
-    const book_store_t *store = &matcher->store;
-    order_t *order = live_order(matcher, block->order_id);
-    INVARIANT(block->account_id <= matcher->config.accounts_max);
-    if (UNLIKELY(order == NULL || (order->flags & ORDER_EXTRA) != 0 || block->display_qty != QTY_OPT_NULL)) {
-        replace_special(matcher, slot, order);
-        return false;
-    }
-    book_t *book = book_of(store, order);
-    int side = order_side(order);
-    int64_t rank = block->price == PX_OPT_NULL ? order->rank : rank_of_price(block->price, side);
-    int64_t leaves = block->order_qty == QTY_OPT_NULL ? order->leaves : block->order_qty - order->cum;
-    bool moves = rank != order->rank || (leaves > order->leaves && !FAULT(KEEPS_PRIORITY));
-    if (UNLIKELY(!moves || leaves <= 0 || book->state != MARKET_STATE_CONTINUOUS ||
-                 crosses(&book->side[side ^ 1], rank))) {
-        replace_special(matcher, slot, order);
-        return false;
-    }
-    order_rest_t *rest = rest_of(store, order);
-    restatement_t restatement = {.orig_cl_ord_id = rest->cl_ord_id, .leaves = leaves, .reason = RESTATE_REASON_CLIENT};
-    rest->cl_ord_id = block->cl_ord_id != 0 ? block->cl_ord_id : rest->cl_ord_id;
-    book_detach(store, book, side, order);
-    order->rank = rank;
-    order->leaves = leaves;
-    report_replaced(matcher, order, rest, &restatement, IS_LAST);
-    book_append(store, book, side, order, slot_of(store, order));
-    event_replace(matcher, book, order, IS_LAST);
-    book_follow(store, book);
-    return true;
-}
-
 void matcher_amend(matcher_t *matcher, const log_slot_t *slot)
 {
     const order_amend_request_t *block = (const order_amend_request_t *)slot->block;
@@ -628,12 +477,12 @@ void matcher_amend(matcher_t *matcher, const log_slot_t *slot)
         return;
     }
     order_rest_t *rest = rest_of(store, order);
-    restatement_t restatement = {.orig_cl_ord_id = rest->cl_ord_id,
+    restatement_t restatement = {.orig_cl_ord_id = order->cl_ord_id,
                                  .leaves = block->new_qty - order->cum,
                                  .reason = RESTATE_REASON_CLIENT,
                                  .priority_retained = true};
     if (block->cl_ord_id != 0)
-        rest->cl_ord_id = block->cl_ord_id;
+        order->cl_ord_id = block->cl_ord_id;
     report_replaced(matcher, order, rest, &restatement, MAYBE_LAST);
     reduce_in_place(matcher, order, restatement.leaves);
 }
@@ -663,7 +512,7 @@ void matcher_status(matcher_t *matcher, const log_slot_t *slot)
                              .ord_status = ORD_STATUS_REJECTED};
     if (order != NULL) {
         const order_rest_t *rest = rest_of(store, order);
-        status.cl_ord_id = rest->cl_ord_id;
+        status.cl_ord_id = order->cl_ord_id;
         status.price = is_market_type(rest->ord_type) ? PX_OPT_NULL : order_price(order);
         status.leaves_qty = order_open(store, order);
         status.cum_qty = order->cum;

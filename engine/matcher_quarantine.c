@@ -16,7 +16,7 @@ static void refuse_request(matcher_t *matcher, uint64_t cl_ord_id, uint64_t orde
 {
     const order_t *order = live_order(matcher, order_id);
     refusal_t refusal = {.cl_ord_id = cl_ord_id,
-                         .orig_cl_ord_id = order != NULL ? rest_of(&matcher->store, order)->cl_ord_id : 0,
+                         .orig_cl_ord_id = order != NULL ? order->cl_ord_id : 0,
                          .order_id = order_id,
                          .instrument = instrument,
                          .account = account,
@@ -64,18 +64,13 @@ static void refuse_one(matcher_t *matcher, const log_slot_t *slot, const order_d
 void matcher_refuse_group(matcher_t *matcher, const log_slot_t *slots, uint32_t count)
 {
     const order_details_t *details = NULL;
-    input_t *input = &matcher->input;
     int64_t last = matcher->state->position;
     for (uint32_t i = 0; i < count; i++) {
         const log_slot_t *slot = &slots[i];
         if (!record_is_ours(matcher, slot))
             continue;
-        INVARIANT(slot->session <= matcher->config.sessions_max);
-        *input = (input_t){.sequence = (uint64_t)(last - (count - 1) + i),
-                           .ts_ns = slot->ts_ns,
-                           .ingress_ns = slot->ingress_ns,
-                           .seq_num = slot->seq_num,
-                           .session = slot->session};
+        matcher->input.book = 0;
+        speak_of(matcher, slot, last - (count - 1) + i);
         if (slot->template_id == TEMPLATE_QUOTE) {
             matcher_refuse_quote(matcher, slots);
             return;

@@ -50,12 +50,12 @@ static void cancel_old(matcher_t *matcher, order_t *old)
     cancellation_t cancellation = {.session = rest->session,
                                    .flags = REPORT_FLAG_MORE,
                                    .reason = CANCEL_REASON_QUOTE_REPLACED,
-                                   .cl_ord_id = rest->cl_ord_id,
+                                   .cl_ord_id = old->cl_ord_id,
                                    .client_tag = rest->client_tag,
                                    .quantity = order_open(&matcher->store, old),
                                    .status = ORD_STATUS_CANCELED};
-    report_canceled(matcher, old, rest, &cancellation, MAYBE_LAST);
-    event_delete(matcher, book_of(&matcher->store, old), old, MAYBE_LAST);
+    report_canceled(matcher, old, &cancellation, MAYBE_LAST);
+    event_delete(matcher, book_of(&matcher->store, old), old);
     matcher_unseat(matcher, old);
     matcher_free_order(matcher, old);
 }
@@ -66,7 +66,7 @@ static void keep_old(matcher_t *matcher, const quote_work_t *work, int side, ord
     int64_t quantity = work->leg[side].quantity;
     if (quantity == order_open(&matcher->store, old))
         return;
-    restatement_t restatement = {.orig_cl_ord_id = rest->cl_ord_id,
+    restatement_t restatement = {.orig_cl_ord_id = old->cl_ord_id,
                                  .leaves = quantity,
                                  .reason = RESTATE_REASON_QUOTE,
                                  .priority_retained = true};
@@ -105,14 +105,14 @@ static void answer(matcher_t *matcher, const quote_work_t *work, order_t *const 
     }
     if (!MATCHER_REPORTS)
         return;
-    const input_t *input = &matcher->input;
+    const log_slot_t *record = matcher->input.record;
     uint64_t exec_id = report_exec_id(matcher);
-    void *block = report_numbered(matcher, TEMPLATE_QUOTE_ACK, input->session, work->request.account_id, 0);
+    void *block = report_numbered(matcher, TEMPLATE_QUOTE_ACK, record->session, work->request.account_id, 0);
     REPORT_WRITE(block, quote_ack_t,
                  {.quote_id = work->request.quote_id,
                   .exec_id = exec_id,
-                  .transact_time = input->ts_ns,
-                  .ref_seq_num = input->seq_num,
+                  .transact_time = record->ts_ns,
+                  .ref_seq_num = record->seq_num,
                   .bid_order_id = now_id[0],
                   .ask_order_id = now_id[1],
                   .instrument_id = work->request.instrument_id,
@@ -177,15 +177,15 @@ static void place(matcher_t *matcher, const quote_work_t *work, int side)
         .order = {.id = work->order_id[side],
                   .rank = rank_of_price(leg->price, side),
                   .leaves = leg->quantity,
+                  .cl_ord_id = leg->cl_ord_id,
                   .account = leg->account_id,
                   .stp_key = leg->stp_group_id != 0 ? leg->stp_group_id | STP_GROUP_BIT : leg->account_id,
                   .book = (uint16_t)work->book,
                   .tier = work->tier,
                   .flags = (uint8_t)((unsigned)side | (post_only ? ORDER_POST_ONLY : 0u) |
                                      (unsigned)leg->stp_mode << ORDER_STP_MODE_SHIFT)},
-        .rest = {.cl_ord_id = leg->cl_ord_id,
-                 .client_tag = leg->client_tag,
-                 .session = matcher->input.session,
+        .rest = {.client_tag = leg->client_tag,
+                 .session = matcher->input.record->session,
                  .exec_inst = post_only ? EXEC_INST_POST_ONLY : 0,
                  .ord_type = ORD_TYPE_LIMIT,
                  .time_in_force = TIME_IN_FORCE_GTC},

@@ -24,13 +24,10 @@ typedef struct matcher_session {
     uint64_t last_report; /* its report sequence + 1; 0 = none */
 } matcher_session_t;
 
-/* What reports say about the record that caused them. */
+/* What reports and events say about the record that caused them. */
 typedef struct input {
+    const log_slot_t *record;
     uint64_t sequence;
-    uint64_t ts_ns;
-    uint64_t ingress_ns;
-    uint64_t seq_num;
-    uint32_t session;
     uint32_t book; /* index of the book it touched last: its windows may want to follow, its trigger queue be worked off */
 } input_t;
 
@@ -176,6 +173,7 @@ struct matcher {
     book_store_t store;
     matcher_state_t *state;
     input_t input; /* not state: the record a step works on comes from the log, and snapshots lie between records */
+    log_slot_t kept; /* the record of an input that is done in more than one step */
     matcher_session_t *sessions;
     ring_t *log;
     ring_t *reports;
@@ -203,6 +201,14 @@ struct matcher {
 #define FLAT __attribute__((flatten))                       /* hot paths: everything they call, in line */
 #define RARE __attribute__((noinline, cold))
 
+/* From here on reports and events are about this record. */
+INLINE void speak_of(matcher_t *matcher, const log_slot_t *slot, int64_t sequence)
+{
+    INVARIANT(slot->session <= matcher->config.sessions_max);
+    matcher->input.record = slot;
+    matcher->input.sequence = (uint64_t)sequence;
+}
+
 /* ---- matcher.c -------------------------------------------------------------------------------------------------------- */
 
 /* Put work on top; it is done by matcher_work(). */
@@ -226,10 +232,8 @@ static inline bool step_is_over(const matcher_t *matcher)
 
 /* ---- matcher_orders.c: what clients ask for ----------------------------------------------------------------------------- */
 
-/* True: all is done and said. False: it may have left work, or something for the end of the input to say. */
-bool matcher_new_order(matcher_t *matcher, const log_slot_t *slot, const order_details_t *details);
-bool matcher_cancel(matcher_t *matcher, const log_slot_t *slot);
-bool matcher_replace(matcher_t *matcher, const log_slot_t *slot);
+void matcher_new_order(matcher_t *matcher, const log_slot_t *slot, const order_details_t *details);
+void matcher_replace(matcher_t *matcher, const log_slot_t *slot);
 void matcher_amend(matcher_t *matcher, const log_slot_t *slot);
 void matcher_status(matcher_t *matcher, const log_slot_t *slot);
 /* 0, or why an order of that kind is not taken in the market's state. */

@@ -1,8 +1,10 @@
-/* An order in a matcher, in three parts: the node that matching reads and writes, one cache line; the rest, which only answers
- * need; and a side entry for the few orders that are more than a price and a quantity.
+/* An order in a matcher, in four parts: the node that matching reads and writes, one cache line; its links in its account's list,
+ * eight of them a line, since orders of one account come from all over the book; the rest, which only answers need; and a side
+ * entry for the few orders that are more than a price and a quantity.
  *
- * Node and rest stand in slot (order id mod N) + 1 of their arrays: no hash table and no free list, for the sequencer guarantees
- * that the slot of an id it gives out is free (CORE section 5). Slot 0 is nobody's: links end there, and may be written through. */
+ * Node, links and rest stand in slot (order id mod N) + 1 of their arrays: no hash table and no free list, for the sequencer
+ * guarantees that the slot of an id it gives out is free (CORE section 5). Slot 0 is nobody's: links end there, and may be written
+ * through. */
 #ifndef BULLRING_ENGINE_ORDER_H
 #define BULLRING_ENGINE_ORDER_H
 
@@ -28,10 +30,9 @@ typedef struct order {
     int64_t rank;   /* levels.h; of market orders: of the protection price */
     int64_t leaves; /* open and visible: an iceberg's slice */
     int64_t cum;
+    uint64_t cl_ord_id;
     uint32_t prev; /* FIFO of the level */
     uint32_t next;
-    uint32_t account_prev; /* the account's orders in this partition, newest first */
-    uint32_t account_next;
     uint32_t account;
     uint32_t stp_key;
     uint32_t extra; /* side entry, valid with ORDER_EXTRA */
@@ -40,8 +41,13 @@ typedef struct order {
     uint8_t flags;
 } order_t;
 
+/* The account's orders in this partition, newest first. */
+typedef struct account_link {
+    uint32_t prev;
+    uint32_t next;
+} account_link_t;
+
 typedef struct order_rest {
-    uint64_t cl_ord_id;
     uint64_t client_tag;
     uint32_t session;
     uint32_t exec_inst;
@@ -51,7 +57,7 @@ typedef struct order_rest {
 } order_rest_t;
 
 _Static_assert(sizeof(order_t) == 64, "one cache line");
-_Static_assert(sizeof(order_t) + sizeof(order_rest_t) <= 96, "memory per resting order");
+_Static_assert(sizeof(order_t) + sizeof(account_link_t) + sizeof(order_rest_t) <= 96, "memory per resting order");
 
 enum extra_flag {
     EXTRA_UP = 1u << 0,           /* trigger: last price at or above stop_price, else at or below */

@@ -92,16 +92,16 @@ INLINE void report_accepted(matcher_t *matcher, const order_t *order, const orde
 {
     if (!MATCHER_REPORTS)
         return;
-    const input_t *input = &matcher->input;
+    const log_slot_t *record = matcher->input.record;
     uint64_t exec_id = report_exec_id(matcher);
     void *block = report_numbered_last(matcher, TEMPLATE_ORDER_ACCEPTED, rest->session, order->account, flags, last);
     REPORT_WRITE(block, order_accepted_t,
-                 {.cl_ord_id = rest->cl_ord_id,
+                 {.cl_ord_id = order->cl_ord_id,
                   .order_id = order->id,
                   .exec_id = exec_id,
-                  .transact_time = input->ts_ns,
-                  .ingress_time = input->ingress_ns,
-                  .ref_seq_num = input->seq_num,
+                  .transact_time = record->ts_ns,
+                  .ingress_time = record->ingress_ns,
+                  .ref_seq_num = record->seq_num,
                   .price = is_market_type(rest->ord_type) ? PX_OPT_NULL : order_price(order),
                   .order_qty = quantity,
                   .client_tag = rest->client_tag,
@@ -119,15 +119,15 @@ static inline void report_rejected(matcher_t *matcher, const order_t *order, con
 {
     if (!MATCHER_REPORTS)
         return;
-    const input_t *input = &matcher->input;
+    const log_slot_t *record = matcher->input.record;
     uint64_t exec_id = report_exec_id(matcher);
     void *block = report_numbered(matcher, TEMPLATE_ORDER_REJECTED, rest->session, order->account, REPORT_FLAG_FINAL);
     REPORT_WRITE(block, order_rejected_t,
-                 {.cl_ord_id = rest->cl_ord_id,
+                 {.cl_ord_id = order->cl_ord_id,
                   .order_id = order->id,
                   .exec_id = exec_id,
-                  .transact_time = input->ts_ns,
-                  .ingress_time = input->ingress_ns,
+                  .transact_time = record->ts_ns,
+                  .ingress_time = record->ingress_ns,
                   .ref_seq_num = ref_seq_num,
                   .client_tag = rest->client_tag,
                   .limit = limit,
@@ -148,8 +148,7 @@ typedef struct cancellation {
     uint8_t status;
 } cancellation_t;
 
-INLINE void report_canceled(matcher_t *matcher, const order_t *order, const order_rest_t *rest,
-                            const cancellation_t *cancellation, enum last last)
+INLINE void report_canceled(matcher_t *matcher, const order_t *order, const cancellation_t *cancellation, enum last last)
 {
     if (!MATCHER_REPORTS)
         return;
@@ -158,10 +157,10 @@ INLINE void report_canceled(matcher_t *matcher, const order_t *order, const orde
                                   (uint16_t)(cancellation->flags | REPORT_FLAG_FINAL), last);
     REPORT_WRITE(block, order_canceled_t,
                  {.cl_ord_id = cancellation->cl_ord_id,
-                  .orig_cl_ord_id = rest->cl_ord_id,
+                  .orig_cl_ord_id = order->cl_ord_id,
                   .order_id = order->id,
                   .exec_id = exec_id,
-                  .transact_time = matcher->input.ts_ns,
+                  .transact_time = matcher->input.record->ts_ns,
                   .ref_seq_num = cancellation->ref_seq_num,
                   .cum_qty = order->cum,
                   .canceled_qty = cancellation->quantity,
@@ -192,12 +191,12 @@ static inline void report_prevented(matcher_t *matcher, const order_t *order, co
     void *block = report_numbered(matcher, TEMPLATE_ORDER_PREVENTED, rest->session, order->account,
                                   ended ? REPORT_FLAG_FINAL : 0);
     REPORT_WRITE(block, order_prevented_t,
-                 {.cl_ord_id = rest->cl_ord_id,
+                 {.cl_ord_id = order->cl_ord_id,
                   .order_id = order->id,
                   .exec_id = exec_id,
                   .prevented_match_id = book->prevented_id,
                   .counter_order_id = prevention->counter_order_id,
-                  .transact_time = matcher->input.ts_ns,
+                  .transact_time = matcher->input.record->ts_ns,
                   .prevented_qty = prevention->quantity,
                   .leaves_qty = prevention->leaves,
                   .cum_qty = order->cum,
@@ -232,11 +231,11 @@ INLINE void report_executed(matcher_t *matcher, const order_t *order, const orde
     void *block = report_numbered(matcher, TEMPLATE_ORDER_EXECUTED, rest->session, order->account,
                                   (uint16_t)(flags | (done ? REPORT_FLAG_FINAL : 0)));
     REPORT_WRITE(block, order_executed_t,
-                 {.cl_ord_id = rest->cl_ord_id,
+                 {.cl_ord_id = order->cl_ord_id,
                   .order_id = order->id,
                   .exec_id = exec_id,
                   .trade_id = fill->trade_id,
-                  .transact_time = matcher->input.ts_ns,
+                  .transact_time = matcher->input.record->ts_ns,
                   .last_px = fill->price,
                   .last_qty = fill->quantity,
                   .leaves_qty = leaves,
@@ -267,16 +266,16 @@ static inline void report_refused(matcher_t *matcher, const refusal_t *refusal)
 {
     if (!MATCHER_REPORTS)
         return;
-    const input_t *input = &matcher->input;
+    const log_slot_t *record = matcher->input.record;
     uint64_t exec_id = report_exec_id(matcher);
-    void *block = report_numbered(matcher, TEMPLATE_CANCEL_REPLACE_REJECT, input->session, refusal->account, 0);
+    void *block = report_numbered(matcher, TEMPLATE_CANCEL_REPLACE_REJECT, record->session, refusal->account, 0);
     REPORT_WRITE(block, cancel_replace_reject_t,
                  {.cl_ord_id = refusal->cl_ord_id,
                   .orig_cl_ord_id = refusal->orig_cl_ord_id,
                   .order_id = refusal->order_id,
                   .exec_id = exec_id,
-                  .transact_time = input->ts_ns,
-                  .ref_seq_num = input->seq_num,
+                  .transact_time = record->ts_ns,
+                  .ref_seq_num = record->seq_num,
                   .limit = refusal->limit,
                   .instrument_id = refusal->instrument,
                   .account_id = refusal->account,
@@ -297,19 +296,19 @@ INLINE void report_replaced(matcher_t *matcher, const order_t *order, const orde
 {
     if (!MATCHER_REPORTS)
         return;
-    const input_t *input = &matcher->input;
+    const log_slot_t *record = matcher->input.record;
     bool quote = restatement->reason == RESTATE_REASON_QUOTE;
     uint64_t exec_id = report_exec_id(matcher);
     /* A quote's reports are settled together. */
-    void *block = report_numbered_last(matcher, TEMPLATE_ORDER_REPLACED, quote ? rest->session : input->session,
+    void *block = report_numbered_last(matcher, TEMPLATE_ORDER_REPLACED, quote ? rest->session : record->session,
                                        order->account, quote ? REPORT_FLAG_MORE : 0, last);
     REPORT_WRITE(block, order_replaced_t,
-                 {.cl_ord_id = rest->cl_ord_id,
+                 {.cl_ord_id = order->cl_ord_id,
                   .orig_cl_ord_id = restatement->orig_cl_ord_id,
                   .order_id = order->id,
                   .exec_id = exec_id,
-                  .transact_time = input->ts_ns,
-                  .ref_seq_num = quote ? 0 : input->seq_num,
+                  .transact_time = record->ts_ns,
+                  .ref_seq_num = quote ? 0 : record->seq_num,
                   .price = is_market_type(rest->ord_type) ? PX_OPT_NULL : order_price(order),
                   .order_qty = restatement->leaves + order->cum,
                   .leaves_qty = restatement->leaves,
@@ -329,10 +328,10 @@ static inline void report_triggered(matcher_t *matcher, const order_t *order, co
     uint64_t exec_id = report_exec_id(matcher);
     void *block = report_numbered(matcher, TEMPLATE_ORDER_TRIGGERED, rest->session, order->account, 0);
     REPORT_WRITE(block, order_triggered_t,
-                 {.cl_ord_id = rest->cl_ord_id,
+                 {.cl_ord_id = order->cl_ord_id,
                   .order_id = order->id,
                   .exec_id = exec_id,
-                  .transact_time = matcher->input.ts_ns,
+                  .transact_time = matcher->input.record->ts_ns,
                   .instrument_id = order->book + 1u,
                   .account_id = order->account});
 }
