@@ -111,8 +111,9 @@ matcher_t *matcher_new(const matcher_config_t *config)
         free(matcher);
         return NULL;
     }
-    /* Only the orders: a huge page of a window or of far levels would be mostly air. Refusal costs speed only. */
-    (void)madvise(matcher->arena + layout.orders, layout.extras - layout.orders, MADV_HUGEPAGE);
+    /* All up to the orders and what belongs to them: a huge page of a window or of far levels would be mostly air. Refusal costs
+     * speed only. */
+    (void)madvise(matcher->arena, layout.extras, MADV_HUGEPAGE);
     place(matcher, &layout);
     matcher->state->window_next = layout.windows;
     tree_slab_init(&matcher->state->trees, leaves_max(&matcher->config));

@@ -184,6 +184,34 @@ void new_order_enter(matcher_t *matcher, const new_order_t *new_order)
         work_push(matcher, WORK_COURSE);
 }
 
+/* A limit or market order of a continuous market with nothing else to it. */
+static bool takes_plainly(const book_t *book, const new_order_single_t *block)
+{
+    const uint32_t more = EXEC_INST_POST_ONLY | EXEC_INST_QUOTE_AMOUNT | EXEC_INST_DISPLAY_IS_MINIMUM;
+    return book->state == MARKET_STATE_CONTINUOUS && !is_stop_type(block->ord_type) && (block->exec_inst & more) == 0 &&
+           block->display_qty == QTY_OPT_NULL && block->expire_time == U32_NULL && block->time_in_force != TIME_IN_FORCE_FOK;
+}
+
+/* What new_order_enter() would make of it, without its questions. */
+static void take_plainly(matcher_t *matcher, const log_slot_t *slot)
+{
+    taker_t *taker = &matcher->state->work.taker;
+    order_from_record(&taker->order, slot, side_of((const new_order_single_t *)slot->block));
+    rest_from_record(&taker->rest, slot);
+    taker->order.prev = NOBODY;
+    taker->order.next = NOBODY;
+    taker->amount = 0;
+    taker->minimum = 0;
+    taker->accept_flags = 0;
+    taker->by_amount = false;
+    taker->seated = false;
+    taker->shown = false;
+    taker->solicited = true;
+    taker->halted = false;
+    report_accepted(matcher, &taker->order, &taker->rest, taker->order.leaves, ORD_STATUS_NEW, 0, MAYBE_LAST);
+    work_push(matcher, WORK_COURSE);
+}
+
 void matcher_new_order(matcher_t *matcher, const log_slot_t *slot, const order_details_t *details)
 {
     const new_order_single_t *block = (const new_order_single_t *)slot->block;
@@ -193,6 +221,10 @@ void matcher_new_order(matcher_t *matcher, const log_slot_t *slot, const order_d
     INVARIANT(block->stp_mode <= STP_MODE_TRANSFER);
     INVARIANT(matcher->store.orders[order_slot(&matcher->store, slot->aux)].id == 0);
     matcher->input.book = block->instrument_id - 1;
+    if (details == NULL && takes_plainly(matcher_book(matcher, block->instrument_id), block)) {
+        take_plainly(matcher, slot);
+        return;
+    }
     new_order_t new_order = new_order_of(slot, details);
     uint16_t code = new_order_refused(matcher, &new_order, &limit);
     if (code != 0)
