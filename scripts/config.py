@@ -341,6 +341,7 @@ class LedgerConfig(Section):
     disk_reserve_bytes: int = _number(0, 1 << 50)
     nice: int = _number(0, 19)
     insurance_account: int = _number(0, 2**32 - 1)
+    image_records: int = _number(1000, 10**12)
     reconcile_s: int = _number(0, 86_400)
     reconcile_rows_max: int = _number(0, 1 << 40)
     on_difference: str = _choice("alarm", "cancel-only")

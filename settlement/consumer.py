@@ -67,6 +67,7 @@ class ConsumerConfig:
 class Status:
     """How far it is, and what keeps it."""
 
+    began: int = 0  # the first record that was read: 0, or where an image goes on
     derived: int = 0  # records
     stored: int = 0  # records
     blocks: int = 0
@@ -190,7 +191,8 @@ class Consumer:
         if self._source is None:
             self._take_up_image()
             self._source = self._make_source(self._derivation.position)
-            self._status = replace(self._status, state="replaying" if self._writer.stored else "running")
+            state = "replaying" if self._writer.stored else "running"
+            self._status = replace(self._status, state=state, began=self._derivation.position)
         if self._derivation.rows >= self._block_rows and not self._writer.room:
             return False
         batch = self._pending = self._pending or self._source.read()

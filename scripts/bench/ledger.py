@@ -3,7 +3,8 @@
 ingest     a journal full of trades goes through the consumer into the store, as when catching up: read, derive, compare
            hash marks, store blocks exactly once. Beside it the same columns are inserted bare into plain tables of the
            same store, through the same driver. Trades a second, and the ratio.
-statement  one account's postings among many more of others: opening and closing balance, each line with its balance.
+statement  one account's postings among many more of others: opening and closing balance, each line with its balance;
+           timed once the store has merged what was inserted.
 recount    everything derived anew from a journal of so many records, keeping balances only: rate, and memory.
 
 One JSON object a line. The embedded store runs in this process, as in the ledger's own; a server is started for the run
@@ -33,7 +34,6 @@ from scripts.bench._clickhouse import LocalServer, server_program
 from scripts.bench._market import QUOTE, Market, MarketMaker
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.ledger.checking import Progress
-from scripts.ledger.process import IMAGE_RECORDS
 from settlement.chart import Book, Code
 from settlement.chdb_store import ChdbConfig, ChdbStore
 from settlement.clickhouse_store import ClickhouseStore
@@ -45,11 +45,12 @@ from settlement.reader import NS_MAX, Reader
 from settlement.reconcile import recount, replay
 from settlement.schema import MIGRATIONS, create_statement, migrate
 from settlement.source import FileSource
-from settlement.store import Store
+from settlement.store import Store, one
 
 Json = dict[str, Any]
 BLOCK_ROWS = 1_600_000  # of the configuration's default, times what a consumer takes when far behind
 INSERT_ROWS = 1_000_000
+IMAGE_RECORDS = 1_000_000  # the configuration's default
 MEMORY_BYTES = 4 << 30
 KINDS = ("chdb", "clickhouse")
 ROWS_OF = ("postings", "trades", "orders")  # the tables of a block
@@ -59,6 +60,7 @@ START_NS = 1_700_000_000_000_000_000
 EVERY_NS = 50_000_000  # between postings of the statement's data: 50 M of them are 29 days
 MEMORY_SAMPLES = 8
 STATEMENTS = 5
+SETTLED_LOOKS, SETTLED_PAUSE_S, SETTLE_MAX_S = 4, 0.5, 300.0
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -298,7 +300,11 @@ def _statement(options: argparse.Namespace, stores: list[Stores]) -> None:
         with each.fresh() as store:
             migrate(store, None, now_ns=time.time_ns())
             progress(f"{each.kind}: {options.postings} postings, {options.mine} of them the account's")
+            # As when catching up. Afterwards the store puts its rows together, which takes the processors a while.
+            store.hold_merges(held=True)
             _fill(store, options.postings, options.mine)
+            store.hold_merges(held=False)
+            merging_s = _settle(store)
             reader = Reader(store, partial(int, options.postings))
             lines, whole, whole_worst = _timed(reader, (0, NS_MAX))
             part_lines, part, _ = _timed(reader, hundredth)
@@ -306,6 +312,7 @@ def _statement(options: argparse.Namespace, stores: list[Stores]) -> None:
             "store": each.kind,
             "postings": options.postings,
             "lines": lines,
+            "merged_after_s": merging_s,
             "seconds_median": round(whole.wall_s, 4),
             "seconds_worst": round(whole_worst, 4),
             # Of this process: all of the work with the embedded store.
@@ -315,6 +322,19 @@ def _statement(options: argparse.Namespace, stores: list[Stores]) -> None:
             "target_seconds": STATEMENT_TARGET_S,
         }
         _print("statement", line)
+
+
+def _settle(store: Store) -> float:
+    """Wait until the store merges nothing any more; return how long that took."""
+    began, quiet = time.perf_counter(), 0
+    while quiet < SETTLED_LOOKS:
+        time.sleep(SETTLED_PAUSE_S)
+        merges = one(store.select("SELECT count() AS running FROM system.merges"))["running"]
+        quiet = 0 if merges else quiet + 1
+        if time.perf_counter() - began > SETTLE_MAX_S:
+            progress(f"the store still merges after {SETTLE_MAX_S:g} s: statements are timed beside that")
+            break
+    return round(time.perf_counter() - began, 1)
 
 
 def _fill(store: Store, postings: int, mine: int) -> None:

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from scripts.process import Process
 
 CONSUMER = "ledger"
-# Between images of the derivation: what a start derives anew at most, in a second or two.
-IMAGE_RECORDS = 1_000_000
 IDLE_S = 0.02
 FACTS_S = 0.5
 STOP_SHARE = 0.7  # of the time the supervisor gives for stopping; what is not stored by then is derived again
@@ -160,7 +158,7 @@ def _consumer(
             flush_ms=ledger.flush_ms,
             retry_ms=ledger.retry_ms,
             insurance_account=ledger.insurance_account,
-            image_records=IMAGE_RECORDS,
+            image_records=ledger.image_records,
         ),
         clock_ns=time.time_ns,
         wait=ended.wait,

@@ -57,7 +57,8 @@ def caught_up(exchange: Exchange, beyond: int = 0) -> None:
 
 @pytest.fixture(scope="module")
 def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exchange]:
-    with Exchange(tmp_path_factory.mktemp("ledger") / "data", "--set", "ledger.flush_ms=200") as exchange:
+    settings = ("--set", "ledger.flush_ms=200", "--set", "ledger.image_records=1000")
+    with Exchange(tmp_path_factory.mktemp("ledger") / "data", *settings) as exchange:
         yield exchange
 
 
@@ -240,6 +241,24 @@ def test_killed_ledger_comes_back_and_trading_does_not_notice(exchange: Exchange
     assert {count for name, count in restarts(exchange).items() if name != "ledger"} == {0}
     assert restarts(exchange)["ledger"] >= 3
     assert [row["differences"] for row in ledger(exchange, "reconcile", "--recount")] == [0, 0]
+
+
+@pytest.mark.slow
+def test_ledger_goes_on_from_an_image_and_lets_the_journal_be_trimmed(exchange: Exchange) -> None:
+    cursor = exchange.data / "journal" / "consumers" / "ledger"
+    eventually(lambda: int(cursor.read_text()) > 0, deadline_s=CATCH_UP_S)
+    needed = int(cursor.read_text())
+    # A block has been stored behind the older image.
+    caught_up(exchange, beyond=needed + 2000)
+
+    os.kill(exchange.pid("ledger"), signal.SIGKILL)
+
+    eventually(lambda: facts(exchange).get("began", 0) >= needed, deadline_s=CATCH_UP_S)
+    caught_up(exchange, beyond=published(exchange))
+    assert facts(exchange)["marks_differing"] == 0
+    rows = ledger(exchange, "reconcile", "--recount")
+    assert [row["differences"] for row in rows] == [0, 0]
+    assert rows[-1]["from_record"] == 0
 
 
 @pytest.mark.slow

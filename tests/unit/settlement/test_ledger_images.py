@@ -176,6 +176,7 @@ def test_consumer_starts_from_an_image_and_the_books_are_the_same(
 
     assert first.read_from == [0]
     assert second.read_from == [kept[1]]
+    assert second.consumer.status.began == kept[1]
     assert second.consumer.status.state == "running"
     expected = Derivation()
     market.feed(expected)
