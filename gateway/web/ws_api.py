@@ -12,6 +12,7 @@ from aiohttp import WSMsgType, web
 
 from gateway.web.api import Call, Endpoint, Security
 from gateway.web.auth import check_time, not_permitted, socket_payload, socket_payload_encoded
+from gateway.web.cancels import cancel_those
 from gateway.web.endpoints import ENDPOINTS
 from gateway.web.errors import ApiError, bad_value, missing
 from gateway.web.exchange_info import rate_limits
@@ -19,7 +20,6 @@ from gateway.web.gateway import Gateway
 from gateway.web.metrics import Metrics
 from gateway.web.reference import Key
 from gateway.web.rest import time_unit
-from gateway.web.trading import cancel_those
 from gateway.web.user_streams import Subscription, UserStreams
 
 PING_EVERY_S = 20.0
