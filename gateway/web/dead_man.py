@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from gateway.web.api import SYMBOL_OPTIONAL, Call, Endpoint, Kind, Param, Security
+from gateway.web.cancels import mass_cancel
 from gateway.web.errors import ApiError
 from gateway.web.reference import Key
-from gateway.web.trading import mass_cancel
 from ringbuf.wire import messages as wire
 
 POLL_S = 0.1

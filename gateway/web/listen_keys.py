@@ -22,7 +22,7 @@ from gateway.web.errors import ApiError
 from gateway.web.gateway import Gateway
 from gateway.web.rest import time_unit
 from gateway.web.user_streams import Subscription, UserStreams
-from gateway.web.ws_api import CLOSE_GOING, CLOSE_SLOW, PING_EVERY_S, QUEUED_MAX
+from gateway.web.ws_api import CLOSE_GOING, CLOSE_SLOW, PING_EVERY_S, QUEUED_MAX, say_goodbye
 
 LIVES_S = 3600
 LENGTH = 64
@@ -116,12 +116,12 @@ class ListenKeySockets:
         socket = web.WebSocketResponse(heartbeat=PING_EVERY_S, max_msg_size=self._gateway.config.body_bytes_max)
         await socket.prepare(request)
         queue: asyncio.Queue[str] = asyncio.Queue()
-        writer = asyncio.create_task(self._write(socket, queue, name))
+        writer = asyncio.create_task(self._write(socket, request.transport, queue, name))
 
         def send(body: str) -> None:
             if queue.qsize() < QUEUED_MAX:
                 queue.put_nowait(body)
-            else:
+            elif not writer.cancelling():  # a second time would cut its goodbye short
                 writer.cancel()
 
         subscription = Subscription(account, send, microseconds=microseconds)
@@ -134,11 +134,14 @@ class ListenKeySockets:
         finally:
             self._sockets.discard(socket)
             self._streams.unsubscribe(subscription)
-            writer.cancel()
+            if not writer.cancelling():
+                writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
         return socket
 
-    async def _write(self, socket: web.WebSocketResponse, queue: asyncio.Queue[str], name: str) -> None:
+    async def _write(
+        self, socket: web.WebSocketResponse, transport: asyncio.Transport | None, queue: asyncio.Queue[str], name: str
+    ) -> None:
         with contextlib.suppress(ConnectionError):
             try:
                 while self._keys.account(name) is not None:
@@ -148,7 +151,7 @@ class ListenKeySockets:
                 await socket.send_json({"e": "listenKeyExpired", "E": time.time_ns() // 1_000_000, "listenKey": name})
                 await socket.close(code=CLOSE_GOING)
             except asyncio.CancelledError:
-                await socket.close(code=CLOSE_SLOW)
+                await say_goodbye(socket, transport, CLOSE_SLOW, "the reader is too slow")
                 raise
 
     async def shutdown(self) -> None:

@@ -17,6 +17,7 @@ from gateway.web.api import (
     Param,
     Security,
 )
+from gateway.web.cancels import cancel_frame
 from gateway.web.core_link import Answer
 from gateway.web.errors import ApiError, combination, missing, of_cancel_reject
 from gateway.web.list_view import by_id, ended_list, legs, no_list, show
@@ -35,7 +36,7 @@ from gateway.web.order_request import (
 from gateway.web.orders import STRATEGY_ID_MAX, STRATEGY_TYPE_MAX
 from gateway.web.private_events import ListState
 from gateway.web.reference import Instrument
-from gateway.web.trading import cancel_frame, refusal
+from gateway.web.trading import refusal
 from ringbuf.wire import messages as wire
 from ringbuf.wire.base import WireMessage
 

@@ -12,6 +12,7 @@ from aiohttp import WSMsgType, web
 
 from gateway.web.api import Call, Endpoint, Security
 from gateway.web.auth import check_time, not_permitted, socket_payload, socket_payload_encoded
+from gateway.web.cancels import cancel_those
 from gateway.web.endpoints import ENDPOINTS
 from gateway.web.errors import ApiError, bad_value, missing
 from gateway.web.exchange_info import rate_limits
@@ -19,7 +20,6 @@ from gateway.web.gateway import Gateway
 from gateway.web.metrics import Metrics
 from gateway.web.reference import Key
 from gateway.web.rest import time_unit
-from gateway.web.trading import cancel_those
 from gateway.web.user_streams import Subscription, UserStreams
 
 PING_EVERY_S = 20.0
@@ -29,8 +29,20 @@ QUEUED_MAX = 20_000  # messages a slow reader may let wait; then the connection 
 IN_FLIGHT_MAX = 256
 ID_LENGTH_MAX = 36
 INT64_MAX = (1 << 63) - 1
+GOODBYE_S = 5.0
 METHODS: dict[str, Endpoint] = {endpoint.socket: endpoint for endpoint in ENDPOINTS if endpoint.socket}
 CLOSE_SLOW, CLOSE_GOING, CLOSE_SILENT = 1008, 1001, 1002
+
+
+async def say_goodbye(socket: web.WebSocketResponse, transport: asyncio.Transport | None, code: int, why: str) -> None:
+    """Close a connection, also one whose peer takes nothing any more."""
+    try:
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            async with asyncio.timeout(GOODBYE_S):
+                await socket.close(code=code, message=why.encode())
+    finally:
+        if transport is not None:
+            transport.abort()
 
 
 class Connection:
@@ -40,6 +52,9 @@ class Connection:
         self._api = api
         self._gateway = api.gateway
         self._socket = socket
+        self._transport = request.transport
+        self._closing = False
+        self._goodbye: asyncio.Task[None] | None = None  # of a slow reader; it is not cut short
         self.address = request.remote or ""
         self._microseconds = time_unit(request.query.get("timeUnit") or request.headers.get("X-MBX-TIME-UNIT"))
         self._limits_shown = request.query.get("returnRateLimits", "true").lower() != "false"
@@ -76,23 +91,27 @@ class Connection:
             if self._placed and self._key is not None:
                 self._api.cancel_placed(self._key, self._placed)
             await asyncio.gather(writer, pinger, *self._tasks, return_exceptions=True)
+            if self._goodbye is not None:
+                await self._goodbye
 
     def event(self, body: dict[str, Any]) -> None:
         """Tell of something that is no subscription's: serverShutdown."""
         self._send(orjson.dumps({"event": body}).decode())
 
     async def close(self, code: int, why: str) -> None:
-        await self._socket.close(code=code, message=why.encode())
+        self._closing = True
+        await say_goodbye(self._socket, self._transport, code, why)
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
     def _send(self, text: str) -> None:
+        if self._closing:
+            return
         if self._queue.qsize() >= QUEUED_MAX:
+            self._closing = True
             self._queue = asyncio.Queue()
             self._api.slow += 1
-            task = asyncio.get_running_loop().create_task(self.close(CLOSE_SLOW, "the reader is too slow"))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._goodbye = asyncio.get_running_loop().create_task(self.close(CLOSE_SLOW, "the reader is too slow"))
             return
         self._queue.put_nowait(text)
 
