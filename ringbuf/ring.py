@@ -76,6 +76,7 @@ class Ring:
         self.ptr = ffi.new("ring_t *")
         self._run_dir = run_dir
         self._lock: ProducerLock | None = None
+        self._peeked: Any = None
         self._doorbells = doorbells  # keeps them alive as long as C may ring them
         lib.ring_attach(self.ptr, segment.address, ffi.NULL if doorbells is None else doorbells.ptr)
 
@@ -338,6 +339,14 @@ class Ring:
         if lib.ring_read(self._alive, sequence, count, copy) != lib.RING_OK:
             raise Lapped(self.name, sequence=sequence, count=count)
         return bytes(ffi.buffer(copy))
+
+    def peek(self, sequence: int) -> Any | None:
+        """Return one slot without a copy of its own, valid until the next call; None: not published, or gone."""
+        if self._peeked is None:
+            self._peeked = ffi.new("char[]", self.slot_size)
+        if not 0 <= sequence < lib.ring_published(self._alive):
+            return None
+        return ffi.buffer(self._peeked) if lib.ring_read(self.ptr, sequence, 1, self._peeked) == lib.RING_OK else None
 
     def gate(self, index: int, name: str, *, at: int | None = None, pid: int | None = None) -> int:
         """Take consumer `index`, return its cursor: where it stood if it gated already, else `at` (default: pub).

@@ -333,8 +333,8 @@ class InputReader:
 
     def alone(self, partition: int, report_seq: int) -> bool:
         """Whether a report is the last one of its input: nothing else has happened, and nothing will."""
-        slots = self._slots(partition, report_seq, 1)
-        return bool(slots) and bool(_head(slots[0])[1] & FLAG_LAST_OF_INPUT)
+        slot = self._reports[partition].peek(report_seq)
+        return slot is not None and bool(_head(slot)[1] & FLAG_LAST_OF_INPUT)
 
     async def after(self, answer: Answer) -> list[WireMessage]:
         """Return an answer and the reports of the same input behind it; waits until the input has ended."""
@@ -400,7 +400,7 @@ class InputReader:
         return [data[at : at + SLOT_SIZE] for at in range(0, len(data), SLOT_SIZE)]
 
 
-def _head(slot: bytes) -> tuple[int, int, int]:
+def _head(slot: Any) -> tuple[int, int, int]:
     _, template, _, _, _, flags, _, _, _, in_seq = REPORT_SLOT.unpack_from(slot)
     return template, flags, in_seq
 

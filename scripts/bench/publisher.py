@@ -35,7 +35,6 @@ STREAMS = ("trade", "bookTicker", "depth@100ms")
 POLL_S = 0.001  # as the publisher's own loop
 OPERATIONS_PER_EVENT = 1.2  # at most: some have no event
 NS_PER_US = 1000
-DRAIN_S = 5.0
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -154,14 +153,13 @@ async def _round(site: Site, matcher: Matcher, rate: int, seconds: float) -> Rou
     seen, publisher, feed = Round(), site.ours.publisher, site.ours.publisher.live.feed
     frames, sends, laps = publisher.fan.frames, publisher.fan.sends, publisher.live.laps
     filling = asyncio.create_task(matcher.fill(rate, seconds))
-    begun, end = time.thread_time(), 0.0
-    while True:
-        worked = publisher.step(time.monotonic())
-        if worked:
-            seen.taken.append((time.monotonic_ns(), feed.position(1).next - 1))
-        elif filling.done() and (publisher.live.feed.position(1).next - 1 >= filling.result()[-1][0] or end > DRAIN_S):
-            break
-        await asyncio.sleep(0 if worked else POLL_S)
+    begun, taken = time.thread_time(), feed.position(1).next - 1
+    while not (filling.done() and taken >= filling.result()[-1][0]):
+        more, before = publisher.step(time.monotonic()), taken
+        taken = feed.position(1).next - 1
+        if taken > before:
+            seen.taken.append((time.monotonic_ns(), taken))
+        await asyncio.sleep(0 if more else POLL_S)
     seen.cpu_s = time.thread_time() - begun
     seen.bursts = filling.result()
     seen.frames, seen.sends = publisher.fan.frames - frames, publisher.fan.sends - sends

@@ -23,7 +23,7 @@ from gateway.web.streams.aggregates import Aggregates
 from gateway.web.streams.bars import bars_of, copied
 from gateway.web.streams.depth import DepthStream
 from gateway.web.streams.fanout import Audience, FanOut, Make
-from gateway.web.streams.live import BESTS, LEVELS, TRADES, Batch, LiveMarket
+from gateway.web.streams.live import BESTS, LEVELS, POLL_LIMIT, TRADES, Batch, LiveMarket
 from gateway.web.streams.names import FAST_MS, WINDOWS_MIN, Kind, Stream
 from gateway.web.streams.orders import OrderStream, OrderStreams
 from gateway.web.streams.tape import Key, Tape
@@ -105,8 +105,8 @@ class MarketPublisher:
 
     async def run(self) -> None:
         while not self._stopping:
-            worked = self.step(time.monotonic())
-            await asyncio.sleep(0 if worked else POLL_S if self._audiences else IDLE_POLL_S)
+            more = self.step(time.monotonic())
+            await asyncio.sleep(0 if more else POLL_S if self._audiences else IDLE_POLL_S)
 
     async def stop(self) -> None:
         self._stopping = True
@@ -115,7 +115,7 @@ class MarketPublisher:
         await asyncio.gather(*self._loading, return_exceptions=True)
 
     def step(self, now: float) -> bool:
-        """Do what is due; return whether there was anything."""
+        """Do what is due; return whether to go on at once: somebody listens and something came, or it was too much."""
         work, batches, lost = self.live.poll()
         if lost:
             self._lost(lost)
@@ -127,7 +127,7 @@ class MarketPublisher:
                 self._begin()
             self._on_time(now)
         self.fan.poll()
-        return work > 0 or bool(batches)
+        return work >= POLL_LIMIT or (bool(self._audiences) and (work > 0 or bool(batches)))
 
     def _on_time(self, now: float) -> None:
         if self._greetings:

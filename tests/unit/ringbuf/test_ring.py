@@ -67,6 +67,19 @@ def test_reading_beyond_published_is_an_error() -> None:
             ring.read(0, 2)
 
 
+def test_one_slot_is_looked_at_without_a_copy_of_its_own() -> None:
+    ring = make_ring()
+    assert ring.peek(0) is None
+    ring.publish(b"a" * SLOT_SIZE, b"b" * SLOT_SIZE)
+
+    assert bytes(ring.peek(1) or b"") == b"b" * SLOT_SIZE
+    assert ring.peek(2) is None and ring.peek(-1) is None
+    for _ in range(ring.capacity):
+        ring.publish(b"c" * SLOT_SIZE)
+    assert ring.peek(1) is None  # gone
+    assert bytes(ring.peek(ring.published - 1) or b"") == b"c" * SLOT_SIZE
+
+
 def test_short_record_is_padded_with_zeros_even_over_old_bytes() -> None:
     with make_ring(slot_count=1) as ring:
         ring.publish(b"\xff" * SLOT_SIZE)
