@@ -19,7 +19,8 @@ enum coldness {
     COLD_ORDERS, /* orders and their neighbours; levels are few */
     COLD_ALL,
 };
-#define COLD_ORDERS_LIVE 4096
+/* With private reports the matcher shares that cache with the whole order path, whose rings alone outgrow it. */
+#define COLD_ORDERS_LIVE (MATCHER_REPORTS ? 256 : 4096)
 #define COLD_ALL_LIVE 32768
 
 /* Records that are taken one after the other. */
@@ -60,6 +61,8 @@ INLINE void ahead_orders(const matcher_t *matcher, batch_t *batch, int64_t from)
         batch->node[(uint64_t)at % AHEAD_SIZE] = node;
         PREFETCH(store->orders + node);
         PREFETCH(store->links + node);
+        if (MATCHER_REPORTS)
+            PREFETCH(store->rests + node);
     }
 }
 

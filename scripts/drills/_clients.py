@@ -17,6 +17,7 @@ from gateway.clients import BullringClient, Report, ReportGap, SessionLost, load
 from ringbuf.wire import messages as wire
 from ringbuf.wire.base import WireMessage
 from scripts.demo import TRADERS, DemoAccount
+from scripts.drills._thread import ClientThread
 from scripts.history.records import HistoryWriter
 
 KEEP_ALIVE_MS = 500
@@ -66,7 +67,7 @@ class SessionState:
     problems: list[str] = field(default_factory=list)
 
 
-class Clients:
+class Clients(ClientThread):
     """Some sessions at a rate, on a thread of their own: `start`, `finish`, then look at `history` and `sessions`."""
 
     def __init__(
@@ -79,6 +80,7 @@ class Clients:
         seed: int,
         markets: Sequence[Market] = MARKETS,
     ) -> None:
+        super().__init__()
         self.history = history
         self._file: TextIO = history.open("w")
         self.sessions = {
@@ -91,15 +93,6 @@ class Clients:
         self._deaf: set[str] = set()
         self._accounts, self._address, self._seed, self._markets = accounts, address, seed, markets
         self._ending = threading.Event()
-        self._ready = threading.Event()
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._main, daemon=True)
-
-    def start(self, deadline_s: float = LOGON_S) -> None:
-        """Log on with all sessions and begin to trade. Raises RuntimeError if they cannot."""
-        self._thread.start()
-        if not self._ready.wait(deadline_s) or self._error is not None:
-            raise RuntimeError(f"the clients could not log on: {self._error}")
 
     def inject(self, message: WireMessage) -> None:
         """Have one of the sessions send this, too."""
@@ -146,22 +139,15 @@ class Clients:
             time.sleep(0.01)
         complete = not self.unanswered
         self._ending.set()
-        self._thread.join(60)
+        self.thread.join(60)
         self._file.close()
-        if self._error is not None:
-            raise RuntimeError(f"the clients failed: {self._error!r}")
+        if self.error is not None:
+            raise RuntimeError(f"the clients failed: {self.error!r}")
         return complete
 
     # --- the thread -------------------------------------------------------------------------------------------------
 
-    def _main(self) -> None:
-        try:
-            asyncio.run(self._trade_all())
-        except BaseException as error:
-            self._error = error
-            self._ready.set()
-
-    async def _trade_all(self) -> None:
+    async def trade_all(self) -> None:
         pairs = []
         for name, state in self.sessions.items():
             account = self._accounts[name]
@@ -176,7 +162,7 @@ class Clients:
             pairs.append((client, state))
         jobs = [asyncio.create_task(self._read(client, state)) for client, state in pairs]
         jobs += [asyncio.create_task(self._trade(client, state)) for client, state in pairs]
-        self._ready.set()
+        self.ready.set()
         while not self._ending.is_set():
             await asyncio.sleep(0.02)
         await self._last_words(pairs)

@@ -14,6 +14,7 @@ from pathlib import Path
 from gateway.clients import BullringClient, Report, ReportGap, SessionLost, load_signer
 from ringbuf.wire import messages as wire
 from scripts.demo import TRADERS, DemoAccount
+from scripts.drills._thread import ClientThread
 
 KEEP_ALIVE_MS = 250
 KEEP_ALIVE_LIVES = 2
@@ -50,7 +51,7 @@ class SessionHistory:
         return [number for number in self.sent if number not in self.answers]
 
 
-class Load:
+class Load(ClientThread):
     """Some sessions at a rate, on a thread of their own. `start`, `pause`, `finish`, then look at `histories`."""
 
     def __init__(
@@ -62,6 +63,7 @@ class Load:
         seed: int,
         instrument: int = 1,
     ) -> None:
+        super().__init__()
         self.histories = {name: SessionHistory(accounts[name].session) for name in TRADERS}
         self._accounts = accounts
         self._addresses = addresses
@@ -69,18 +71,9 @@ class Load:
         self._seed = seed
         self._instrument = instrument
         self._trading = threading.Event()
-        self._ended = threading.Event()
-        self._ready = threading.Event()
-        self._error: BaseException | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self._main, daemon=True)
-
-    def start(self, deadline_s: float = 60.0) -> None:
-        """Log on with all sessions and begin to trade. Raises RuntimeError if they cannot."""
         self._trading.set()
-        self._thread.start()
-        if not self._ready.wait(deadline_s) or self._error is not None:
-            raise RuntimeError(f"the clients could not log on: {self._error}")
+        self._ended = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def pause(self) -> None:
         """Send nothing more for now."""
@@ -98,7 +91,7 @@ class Load:
             time.sleep(0.01)
         answered = not any(history.unanswered for history in self.histories.values())
         self._ended.set()
-        self._thread.join(30)
+        self.thread.join(30)
         return answered
 
     def _let_senders_see(self) -> None:
@@ -112,7 +105,7 @@ class Load:
         """Stop without waiting for answers: nobody is left who could give them."""
         self._trading.clear()
         self._ended.set()
-        self._thread.join(30)
+        self.thread.join(30)
 
     @property
     def answered(self) -> int:
@@ -120,14 +113,7 @@ class Load:
 
     # --- the thread -------------------------------------------------------------------------------------------------
 
-    def _main(self) -> None:
-        try:
-            asyncio.run(self._trade_all())
-        except BaseException as error:
-            self._error = error
-            self._ready.set()
-
-    async def _trade_all(self) -> None:
+    async def trade_all(self) -> None:
         self._loop = asyncio.get_running_loop()
         clients = []
         for name, history in self.histories.items():
@@ -143,7 +129,7 @@ class Load:
             )
             await client.start()
             clients.append((client, history))
-        self._ready.set()
+        self.ready.set()
         jobs = [asyncio.create_task(self._read(client, history)) for client, history in clients]
         jobs += [asyncio.create_task(self._trade(at, *pair)) for at, pair in enumerate(clients)]
         while not self._ended.is_set():
