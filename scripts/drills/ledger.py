@@ -66,7 +66,8 @@ def run(context: Context) -> Outcome:
         raise ValueError(f"--store {kind}: must be one of {', '.join(STORES)}")
     journal = context.folder / "journal"
     MarketMaker(Market(TRADES_A_KILL * context.runs + 500, accounts=50, seed=context.seed), journal).run()
-    outcome = Outcome({"store": kind, "kills": 0, "kills_of_the_server": 0, "records": log_end(journal)})
+    outcome = Outcome({"store": kind, "acked_lost": 0, "acked_dup": 0, "kills": 0, "kills_of_the_server": 0})
+    outcome.facts["records"] = log_end(journal)
     with _site(context, journal, kind, "killed") as site:
         for number in context.rounds():
             _kill_once(context, site, outcome)
@@ -161,6 +162,8 @@ def _contents(site: Site, derivation: Derivation, outcome: Outcome) -> dict[str,
             for table, keys in (("postings", "sequence, idx"), ("trades", "instrument, trade_id")):
                 row = one(store.select(f"SELECT count() AS r, uniqExact({keys}) AS k FROM {table}"))
                 known = getattr(counts, table)
+                # What was stored, and is not there or there twice.
+                outcome.add(acked_lost=known - row["k"], acked_dup=row["r"] - row["k"])
                 sentence = f"{table}: {row['r']} rows, {row['k']} keys, {known} booked"
                 outcome.check(row["r"] == row["k"] == known, sentence)
             blocks = store.select("SELECT first, end FROM blocks ORDER BY end")
