@@ -265,6 +265,7 @@ class ExpressHandler(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._order = None  # its answer has nowhere to go
+        self._settle()
         self._let_go()
         super().connection_lost(exc)
 
@@ -294,8 +295,7 @@ class ExpressHandler(RequestHandler):
             return
         self._order = None
         self.transport.write(data)
-        if self._answered is not None:
-            self._answered.set_result(None)
+        self._settle()
         if order.close:
             self.force_close()
             return
@@ -310,6 +310,11 @@ class ExpressHandler(RequestHandler):
             self._answered = self._loop.create_future()
             await asyncio.wait([self._answered], timeout=timeout)
         await super().shutdown(timeout)
+
+    def _settle(self) -> None:
+        """Nothing is under way any more: whoever shuts down need not wait."""
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_result(None)
 
     def _idle(self) -> bool:
         """Whether aiohttp waits for the head of a request."""

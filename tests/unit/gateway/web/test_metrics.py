@@ -2,8 +2,9 @@
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.web.cancels import CANCEL_ENDPOINT
 from gateway.web.metrics import BUCKETS, Metrics
-from gateway.web.trading import CANCEL_ENDPOINT, ORDER_ENDPOINT
+from gateway.web.trading import ORDER_ENDPOINT
 
 
 def test_requests_are_counted_and_timed() -> None:
