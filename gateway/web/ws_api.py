@@ -36,12 +36,14 @@ CLOSE_SLOW, CLOSE_GOING, CLOSE_SILENT = 1008, 1001, 1002
 
 async def say_goodbye(socket: web.WebSocketResponse, transport: asyncio.Transport | None, code: int, why: str) -> None:
     """Close a connection, also one whose peer takes nothing any more."""
+    heard = False
     try:
         with contextlib.suppress(TimeoutError, ConnectionError):
             async with asyncio.timeout(GOODBYE_S):
                 await socket.close(code=code, message=why.encode())
+                heard = True
     finally:
-        if transport is not None:
+        if transport is not None and not heard:
             transport.abort()
 
 
