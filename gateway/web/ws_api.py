@@ -36,12 +36,14 @@ CLOSE_SLOW, CLOSE_GOING, CLOSE_SILENT = 1008, 1001, 1002
 
 async def say_goodbye(socket: web.WebSocketResponse, transport: asyncio.Transport | None, code: int, why: str) -> None:
     """Close a connection, also one whose peer takes nothing any more."""
+    heard = False
     try:
         with contextlib.suppress(TimeoutError, ConnectionError):
             async with asyncio.timeout(GOODBYE_S):
                 await socket.close(code=code, message=why.encode())
+                heard = True
     finally:
-        if transport is not None:
+        if transport is not None and not heard:
             transport.abort()
 
 
@@ -54,7 +56,7 @@ class Connection:
         self._socket = socket
         self._transport = request.transport
         self._closing = False
-        self._goodbye: asyncio.Task[None] | None = None  # of a slow reader; it is not cut short
+        self._goodbye: asyncio.Task[None] | None = None  # the handler must not return before it is said
         self.address = request.remote or ""
         self._microseconds = time_unit(request.query.get("timeUnit") or request.headers.get("X-MBX-TIME-UNIT"))
         self._limits_shown = request.query.get("returnRateLimits", "true").lower() != "false"
@@ -99,8 +101,15 @@ class Connection:
         self._send(orjson.dumps({"event": body}).decode())
 
     async def close(self, code: int, why: str) -> None:
+        self._end(code, why)
+        assert self._goodbye is not None
+        await asyncio.shield(self._goodbye)
+
+    def _end(self, code: int, why: str) -> None:
         self._closing = True
-        await say_goodbye(self._socket, self._transport, code, why)
+        if self._goodbye is None:
+            goodbye = say_goodbye(self._socket, self._transport, code, why)
+            self._goodbye = asyncio.get_running_loop().create_task(goodbye)
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
@@ -108,10 +117,9 @@ class Connection:
         if self._closing:
             return
         if self._queue.qsize() >= QUEUED_MAX:
-            self._closing = True
             self._queue = asyncio.Queue()
             self._api.slow += 1
-            self._goodbye = asyncio.get_running_loop().create_task(self.close(CLOSE_SLOW, "the reader is too slow"))
+            self._end(CLOSE_SLOW, "the reader is too slow")
             return
         self._queue.put_nowait(text)
 
