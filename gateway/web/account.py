@@ -128,17 +128,16 @@ async def my_trades(call: Call) -> list[dict[str, Any]]:
         raise missing("symbol")
     if "fromId" in call.values and (start_ns is not None or end_ns is not None):
         raise combination()
-    bounds = (("order_id = ?", "orderId"), ("trade_id >= ?", "fromId"))
-    for condition, name in bounds:
-        if name in call.values:
+    bounds = (
+        ("order_id = ?", call.get("orderId")),
+        ("trade_id >= ?", call.get("fromId")),
+        ("ts_ns >= ?", start_ns),
+        ("ts_ns < ?", end_ns),
+    )
+    for condition, value in bounds:
+        if value is not None:
             conditions.append(condition)
-            values.append(call.get(name))
-    if start_ns is not None:
-        conditions.append("ts_ns >= ?")
-        values.append(start_ns)
-    if end_ns is not None:
-        conditions.append("ts_ns < ?")
-        values.append(end_ns)
+            values.append(value)
     await gateway.caught_up()
     newest = start_ns is None and "fromId" not in call.values
     turn = "DESC" if newest else "ASC"

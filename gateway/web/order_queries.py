@@ -66,17 +66,13 @@ async def all_orders(call: Call) -> list[dict[str, Any]]:
     if "symbol" in call.values:
         conditions.append("instrument = ?")
         values.append(call.instrument().id)
-    if "orderId" in call.values:
-        if "symbol" not in call.values:
-            raise missing("symbol")
-        conditions.append("order_id >= ?")
-        values.append(call.get("orderId"))
-    if start_ns is not None:
-        conditions.append("created_ns >= ?")
-        values.append(start_ns)
-    if end_ns is not None:
-        conditions.append("created_ns < ?")
-        values.append(end_ns)
+    elif "orderId" in call.values:
+        raise missing("symbol")
+    bounds = (("order_id >= ?", call.get("orderId")), ("created_ns >= ?", start_ns), ("created_ns < ?", end_ns))
+    for condition, value in bounds:
+        if value is not None:
+            conditions.append(condition)
+            values.append(value)
     await gateway.caught_up()
     newest = start_ns is None and "orderId" not in call.values
     by = "order_id" if "symbol" in call.values else "created_ns"
