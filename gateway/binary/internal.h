@@ -2,6 +2,8 @@
 #ifndef BULLRING_SERVER_INTERNAL_H
 #define BULLRING_SERVER_INTERNAL_H
 
+#include <sys/socket.h>
+
 #include "framing.h"
 #include "report_account.h"
 #include "server.h"
@@ -179,14 +181,20 @@ static inline bool connection_alive(const connection_t *connection)
     return connection->state != CONNECTION_FREE && connection->state < CONNECTION_CLOSING;
 }
 
-/* server.c: sockets and buffers */
+/* connection.c: a socket and its buffers */
+void connection_open(server_t *server, int fd, const struct sockaddr_storage *peer);
+void connection_read(server_t *server, connection_t *connection);
+void connection_pause(server_t *server, connection_t *connection);
 uint8_t *connection_reserve(server_t *server, connection_t *connection, uint32_t size);
 void connection_mark_dirty(server_t *server, connection_t *connection);
+void connection_stall(server_t *server, connection_t *connection);
 bool connection_send(server_t *server, connection_t *connection, uint16_t template_id, uint16_t flags, uint64_t seq_num,
                      const void *block);
+void connection_flush(server_t *server, connection_t *connection);
 void connection_terminate(server_t *server, connection_t *connection, uint8_t code, uint8_t down_cause);
 void connection_finish(server_t *server, connection_t *connection, uint8_t down_cause);
-void connection_stall(server_t *server, connection_t *connection);
+void connection_lost(server_t *server, connection_t *connection);
+void connection_release(server_t *server, connection_t *connection);
 void frame_write(const server_t *server, uint8_t *target, uint16_t template_id, uint16_t flags, uint64_t seq_num,
                  uint64_t sending_ns, const void *block);
 
