@@ -443,14 +443,15 @@ bool matcher_scan(matcher_t *matcher)
         int64_t price = rank_of_price(scan->at.rank, order_side(&taker->order) ^ 1);
         if (scan->at.rank > ~taker->order.rank && !FAULT(FOK_LIMIT))
             break;
-        if (price < scan->low || price > scan->high)
-            break;
         if (matcher->visits_left == 0)
             return false;
         matcher->visits_left--;
         const order_t *order = store->orders + scan->slot;
         bool own = mode != STP_MODE_NONE && same_owner(order, &taker->order);
         if (own && mode != STP_MODE_CANCEL_MAKER)
+            break;
+        /* No trade with an own order, so none that would leave the band. */
+        if (!own && (price < scan->low || price > scan->high))
             break;
         /* The market has no reference yet: the first trade will make one. */
         if (!own && scan->quantity == 0 && !book->clock.has_reference)

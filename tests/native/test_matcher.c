@@ -170,6 +170,28 @@ static void fok_counts_own_orders_as_its_prevention_mode_says(void)
     }
 }
 
+/* Found by the oracle, seeds 870056 and 900063: an own order outside the band stood in front of what could trade. */
+static void fok_passes_own_orders_outside_the_volatility_band(void)
+{
+    kit_t kit = kit_new();
+    kit_sell(&kit, 100, 1, 1);
+    kit_order(&kit, (kit_order_t){.side = SIDE_BUY, .price = 100, .quantity = 1, .account = 2});
+    log_slot_t slot = kit_record(&kit, TEMPLATE_INSTRUMENT_VOLATILITY, 1);
+    *(instrument_volatility_t *)slot.block = (instrument_volatility_t){.instrument_id = KIT_INSTRUMENT, .up_bps = 500, .down_bps = 500};
+    kit_send(&kit, &slot);
+    kit_sell(&kit, 90, 5, 2); /* the taker's own */
+    kit_sell(&kit, 100, 5, 1);
+    kit_order(&kit, (kit_order_t){.side = SIDE_BUY, .price = 100, .quantity = 5, .account = 2,
+                                  .stp_mode = STP_MODE_CANCEL_MAKER, .time_in_force = TIME_IN_FORCE_FOK});
+    CHECK_EQUAL(matcher_order_count(kit.matcher, KIT_INSTRUMENT), 0);
+    kit_sell(&kit, 90, 5, 1); /* somebody else's: that trade would halt the market */
+    kit_order(&kit, (kit_order_t){.side = SIDE_BUY, .price = 100, .quantity = 5, .account = 2,
+                                  .stp_mode = STP_MODE_CANCEL_MAKER, .time_in_force = TIME_IN_FORCE_FOK});
+    CHECK_EQUAL(matcher_order_count(kit.matcher, KIT_INSTRUMENT), 1);
+    CHECK_EQUAL(matcher_market_state(kit.matcher, KIT_INSTRUMENT), MARKET_STATE_CONTINUOUS);
+    kit_free(&kit);
+}
+
 static void post_only_order_that_would_cross_is_rejected(void)
 {
     kit_t kit = kit_new();
@@ -701,6 +723,7 @@ int main(void)
     remainders_of_ioc_market_and_fok_orders_expire();
     a_fok_order_fills_completely_across_levels();
     fok_counts_own_orders_as_its_prevention_mode_says();
+    fok_passes_own_orders_outside_the_volatility_band();
     post_only_order_that_would_cross_is_rejected();
     a_cancel_answers_once_and_then_comes_too_late();
     a_replace_keeps_priority_only_when_it_just_shrinks();
