@@ -416,14 +416,21 @@ def run_steps(
 
 
 def run_random(
-    seed: int, count: int, world: World, make_target: MakeTarget, *, deep_every: int = 16, bursts: bool = False
+    seed: int,
+    count: int,
+    world: World,
+    make_target: MakeTarget,
+    *,
+    deep_every: int = 16,
+    bursts: bool = False,
+    swarm: bool = False,
 ) -> Result:
-    """Run the setup and `count` generated steps."""
+    """Run the setup and `count` generated steps; `swarm`: of kinds weighted anew by the seed."""
     with closing(make_target(world)) as target:
-        return _random_steps(seed, count, Lockstep(world, target, deep_every), bursts=bursts)
+        return _random_steps(seed, count, Lockstep(world, target, deep_every), bursts=bursts, swarm=swarm)
 
 
-def _random_steps(seed: int, count: int, lockstep: Lockstep, *, bursts: bool) -> Result:
+def _random_steps(seed: int, count: int, lockstep: Lockstep, *, bursts: bool, swarm: bool) -> Result:
     world = lockstep.world
     result = Result([], None)
     for command in setup(world):
@@ -431,6 +438,8 @@ def _random_steps(seed: int, count: int, lockstep: Lockstep, *, bursts: bool) ->
         if result.difference is not None:
             return result
     generator = make_generator(seed, world, lockstep.model)
+    if swarm:
+        generator.swarm()
     for _ in range(count):
         step = generator.burst() if bursts else generator.next()
         result.steps.append(step)

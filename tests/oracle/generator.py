@@ -39,6 +39,7 @@ from tests.oracle.world import Command, World, limits_of
 INT64_MAX = (1 << 63) - 1
 STP_MODES = tuple(StpMode)
 OPEN_ORDERS_AIM = 110
+SWARM_FACTORS = (0, 0.3, 1, 1, 4, 12)
 
 
 class Generator:
@@ -70,7 +71,20 @@ class Generator:
             (8, self.adjust_balance),
             (3, self.change_account),
         ]
-        self.weights = [weight for weight, _ in self.kinds]
+        self.weights: list[float] = [weight for weight, _ in self.kinds]
+        self.stp_modes: list[StpMode] = list(STP_MODES)
+        self.group_chance = 0.2
+
+    def swarm(self) -> None:
+        """Weight everything anew, once: some kinds of command not at all, some far more than usual.
+
+        Interactions that the usual mix hardly ever makes are then common in some run: swarm testing, Groce and
+        others, ISSTA 2012.
+        """
+        self.weights = [weight * self.random.choice(SWARM_FACTORS) for weight, _ in self.kinds]
+        self.weights[0] = float(self.kinds[0][0])  # limit orders: without them there is nothing to meet
+        self.stp_modes = self.random.sample(STP_MODES, self.random.randint(1, len(STP_MODES)))
+        self.group_chance = self.random.choice((0.0, 0.2, 0.9))
 
     def next(self) -> Command:
         """Return one command."""
@@ -152,8 +166,8 @@ class Generator:
             "account_id": account_id if named else 0,
             "ord_type": OrdType.LIMIT,
             "time_in_force": TimeInForce.GTC,
-            "stp_mode": self.random.choice(STP_MODES),
-            "stp_group_id": self.world.groups.get(account_id, 0) if self.random.random() < 0.2 else 0,
+            "stp_mode": self.random.choice(self.stp_modes),
+            "stp_group_id": self.world.groups.get(account_id, 0) if self.random.random() < self.group_chance else 0,
         }
         return Command(session, NewOrderSingle(**(base | fields)))
 
@@ -194,18 +208,22 @@ class Generator:
 
     def fok_exact(self) -> Command:
         """Ask for exactly what the first makers offer, or one lot more or less."""
-        instrument, side = self.instrument(), self.side()
+        session, instrument, side = self.session(), self.instrument(), self.side()
         makers = self.exchange.book_of(instrument.instrument_id).side(opposite(side))
         if not makers:
             return self.limit_order()
         reached = makers[: self.random.randint(1, min(6, len(makers)))]
-        quantity = sum(maker.leaves for maker in reached) + self.random.choice((-1, 0, 0, 0, 1))
+        stp_mode = self.random.choice(self.stp_modes)
+        own = self.world.sessions[session] if stp_mode == StpMode.CANCEL_MAKER else None
+        offered = sum(maker.leaves for maker in reached if maker.terms.account_id != own)
+        quantity = offered + self.random.choice((-1, 0, 0, 0, 1))
         return self.order(
-            self.session(),
+            session,
             instrument,
             side=side,
             price=reached[-1].price,
             order_qty=quantity,
+            stp_mode=stp_mode,
             time_in_force=self.random.choice((TimeInForce.FOK, TimeInForce.FOK, TimeInForce.IOC)),
         )
 

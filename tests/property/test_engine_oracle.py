@@ -50,8 +50,10 @@ def make_engine(world: World) -> EngineTarget:
     return EngineTarget(world)
 
 
-def compare(seed: int, count: int, world: World, make_target: MakeTarget, *, bursts: bool = False) -> None:
-    result = run_random(seed, count, world, make_target, bursts=bursts)
+def compare(
+    seed: int, count: int, world: World, make_target: MakeTarget, *, bursts: bool = False, swarm: bool = False
+) -> None:
+    result = run_random(seed, count, world, make_target, bursts=bursts, swarm=swarm)
     if result.difference is not None:
         print(f"seed {seed}: {result.difference}")
         pytest.fail(explain(seed, world, result.steps, make_target))
@@ -73,13 +75,14 @@ def test_engine_and_model_agree_on_commands_in_flight_together(orders_max: int) 
 @pytest.mark.slow
 def test_engine_and_model_agree_on_a_long_run() -> None:
     count = int(os.environ.get("BULLRING_ORACLE_COMMANDS", COMMANDS_DEFAULT))
-    seed = int(os.environ.get("BULLRING_ORACLE_SEED", "1000"))
-    while count > 0:
+    first = int(os.environ.get("BULLRING_ORACLE_SEED", "1000"))
+    for done in range(0, count, COMMANDS_PER_SEED):
+        seed = first + done // COMMANDS_PER_SEED
         orders_max = (64, 128, 1024)[seed % 3]
         world = world_of(1 + seed % 3, orders_max)
-        compare(seed, min(count, COMMANDS_PER_SEED), world, make_engine)
-        count -= COMMANDS_PER_SEED
-        seed += 1
+        commands = min(count - done, COMMANDS_PER_SEED)
+        compare(seed, commands, world, make_engine, swarm=seed % 2 == 1)
+        print(f"seeds {first} to {seed}: {done + commands} commands, no difference")
 
 
 def compare_one(command: Command) -> None:
