@@ -20,7 +20,12 @@ _GROUPS = (
 
 def tables(orders: Schema, marketdata: Schema, banner: str) -> str:
     lines = [f"<!-- {banner} -->", "# Protocol tables", ""]
-    lines += ["Offsets are within the block, sizes in bytes. Everything is little-endian. Padding is zero.", ""]
+    lines += [
+        "Offsets are within the block, sizes in bytes. Everything is little-endian. Padding is zero. The rules are in",
+        "[PROTOCOL.md](PROTOCOL.md) and [FEED.md](FEED.md). A client of order entry needs Session, Requests, Reports,",
+        "Queries and Replies; log records never are on a connection, administration is for the operator's socket.",
+        "",
+    ]
     for schema, title in ((orders, "Order entry, log and administration"), (marketdata, "Market data")):
         lines += [
             f"## {title}",

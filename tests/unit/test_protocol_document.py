@@ -5,7 +5,9 @@
 
 import hashlib
 import hmac
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +16,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from gateway.auth import BadSignature, hmac_secret, verify
 from ringbuf.wire import messages as wire
 from ringbuf.wire.codec import FRAME_HEADER_SIZE, decode_frame, encode_frame
+from ringbuf.wire.schema import load
 from tests.kit.documents import bitcoin_exchange, fenced
 
+ROOT = Path(__file__).parents[2]
+LOG_RECORDS = range(300, 323)
+CODES = (
+    "RejectCode",
+    "CancelReason",
+    "TerminateCode",
+    "NegotiateRejectCode",
+    "EstablishRejectCode",
+    "RetransmitRejectCode",
+)
 T0 = 1_700_000_000_000_000_000
 SEED = bytes(range(32))
 SEAL_KEY = bytes(range(0x40, 0x60))
@@ -258,6 +271,40 @@ def test_gateway_accepts_the_signatures_of_the_document_and_no_changed_byte(chan
         else:
             with pytest.raises(BadSignature):
                 verify(**arguments)
+
+
+def unnamed(text: str) -> list[str]:
+    """Return the messages and codes that may be on a connection and that `text` says nothing about."""
+    schema = load(ROOT / "ringbuf/wire/orders.xml")
+    names = [message.name for message in schema.messages if message.id not in LOG_RECORDS]
+    names += [f"{kind}.{name}" for kind in CODES for name, _ in schema.enums[kind].values]
+    words = set(re.findall(r"\w+", text))
+    return [name for name in names if name.rpartition(".")[2] not in words]
+
+
+def test_every_message_and_code_is_explained() -> None:
+    text = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("PROTOCOL.md", "MATCHING.md"))
+
+    assert unnamed(text) == []
+    assert unnamed(re.sub(r"\bQuarantined\b|\bAuctionInfo\b", "", text)) == [
+        "AuctionInfo",
+        "RejectCode.Quarantined",
+        "CancelReason.Quarantined",
+    ]
+
+
+def test_the_range_of_every_kind_of_template_is_the_schemas() -> None:
+    text = (ROOT / "docs/PROTOCOL.md").read_text(encoding="utf-8")
+    listed = [range(int(low), int(high) + 1) for low, high in re.findall(r"(\d+)\.\.(\d+) (?:[a-z]+)", section(text))]
+    known = sorted(message.id for message in load(ROOT / "ringbuf/wire/orders.xml").messages)
+
+    assert [number for number in known if not any(number in numbers for numbers in listed)] == []
+    assert all(numbers[0] in known and numbers[-1] in known for numbers in listed)
+
+
+def section(text: str) -> str:
+    begin = text.index("Template numbers:")
+    return text[begin : text.index("\n\n", begin)]
 
 
 if __name__ == "__main__":
