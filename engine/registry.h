@@ -120,6 +120,7 @@ typedef struct session {
     uint8_t bound;
     uint8_t exists;
     uint8_t disconnect_state; /* disconnect.c */
+    uint8_t trades;           /* negotiated by a key that may trade: others may not take it over */
 } session_t;
 
 typedef struct source {

@@ -20,11 +20,15 @@ static bool keyless(const log_slot_t *slot, const char access_key[ACCESS_KEY_SIZ
     return slot->source == SOURCE_ADMIN && memcmp(access_key, none, ACCESS_KEY_SIZE) == 0;
 }
 
+/* A Negotiate starts both flows anew and ends a connection, so a key that only reads is kept away from sessions that trade; one
+ * of its own it may have. */
 static bool key_may(const api_key_t *key, const session_t *session)
 {
-    if (key == NULL)
+    if (key == NULL || key->account != session->account)
         return false;
-    return key->account == session->account;
+    if (session->kind == SESSION_KIND_DROP_COPY)
+        return (key->permissions & (PERMISSIONS_DROP_COPY | PERMISSIONS_ADMIN)) != 0;
+    return !session->trades || (key->permissions & (PERMISSIONS_TRADE | PERMISSIONS_ADMIN)) != 0;
 }
 
 static verdict_t admit_negotiate(const sequencer_t *sequencer, const log_slot_t *slot)
@@ -93,11 +97,13 @@ verdict_t session_admit(const sequencer_t *sequencer, log_slot_t *slot)
     return verdict;
 }
 
-static void remember_nonce(sequencer_t *sequencer, const char access_key[ACCESS_KEY_SIZE], uint64_t timestamp)
+/* NULL: the operator's own socket has none. */
+static const api_key_t *remember_nonce(sequencer_t *sequencer, const char access_key[ACCESS_KEY_SIZE], uint64_t timestamp)
 {
     api_key_t *key = registry_key(&sequencer->registry, access_key);
     if (key != NULL)
         key->last_timestamp = timestamp;
+    return key;
 }
 
 static void apply_negotiate(sequencer_t *sequencer, const log_slot_t *slot, int64_t sequence)
@@ -125,7 +131,8 @@ static void apply_negotiate(sequencer_t *sequencer, const log_slot_t *slot, int6
     session->reports = 0;
     session->last_report = 0;
     session->bound = 0;
-    remember_nonce(sequencer, request->access_key_id, request->timestamp);
+    const api_key_t *key = remember_nonce(sequencer, request->access_key_id, request->timestamp);
+    session->trades = key != NULL && (key->permissions & (PERMISSIONS_TRADE | PERMISSIONS_ADMIN)) != 0;
 }
 
 static void apply_bind(sequencer_t *sequencer, const log_slot_t *slot, int64_t sequence)
@@ -158,7 +165,7 @@ static void apply_bind(sequencer_t *sequencer, const log_slot_t *slot, int64_t s
     session->cod_timeout_ms = request->cod_timeout_ms;
     session->cod_type = request->cod_type;
     session->bound = 1;
-    remember_nonce(sequencer, request->access_key_id, request->timestamp);
+    (void)remember_nonce(sequencer, request->access_key_id, request->timestamp);
 }
 
 static void session_down(sequencer_t *sequencer, session_t *session, uint8_t cause, uint64_t ts_ns)

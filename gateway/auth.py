@@ -75,31 +75,31 @@ def verify(
 
 
 class AttemptLimiter:
-    """Refuses a key after too many bad logons, so that guessing costs time (5 in 60 s, then 60 s of nothing)."""
+    """Refuses a guesser after too many bad logons, so that guessing costs time (5 in 60 s, then 60 s of nothing)."""
 
     def __init__(
-        self, clock: Callable[[], float], *, attempts_max: int = 5, window_s: float = 60.0, keys_max: int = 4096
+        self, clock: Callable[[], float], *, attempts_max: int = 5, window_s: float = 60.0, guessers_max: int = 4096
     ) -> None:
         self._clock = clock
         self._attempts_max = attempts_max
         self._window_s = window_s
-        self._keys_max = keys_max
+        self._guessers_max = guessers_max
         self._failures: dict[bytes, deque[float]] = {}
 
-    def blocked(self, key_id: bytes) -> bool:
-        failures = self._failures.get(key_id)
+    def blocked(self, guesser: bytes) -> bool:
+        failures = self._failures.get(guesser)
         if failures is None:
             return False
         self._expire(failures)
         if not failures:
-            del self._failures[key_id]
+            del self._failures[guesser]
         return len(failures) >= self._attempts_max
 
-    def failed(self, key_id: bytes) -> None:
-        """Note a bad attempt. Unknown keys fill the table too: when it is full the oldest entry makes room."""
-        failures = self._failures.setdefault(key_id, deque(maxlen=self._attempts_max))
+    def failed(self, guesser: bytes) -> None:
+        """Note a bad attempt. Guessed keys fill the table too: when it is full the oldest entry makes room."""
+        failures = self._failures.setdefault(guesser, deque(maxlen=self._attempts_max))
         failures.append(self._clock())
-        if len(self._failures) > self._keys_max:
+        if len(self._failures) > self._guessers_max:
             del self._failures[next(iter(self._failures))]
 
     def _expire(self, failures: deque[float]) -> None:

@@ -463,10 +463,6 @@ void logon_bound(server_t *server, uint32_t partition, int64_t index, const repo
         return;
     }
     bool drop_copy = (slot->flags & REPORT_FLAG_DROP_COPY) != 0;
-    if (drop_copy && (connection->permissions & (PERMISSIONS_DROP_COPY | PERMISSIONS_ADMIN)) == 0) {
-        logon_refuse(server, connection, ESTABLISH_REJECT_CODE_CREDENTIALS, 0);
-        return;
-    }
     if (drop_copy)
         drop_copy_add(server, connection);
     else

@@ -114,6 +114,7 @@ class BinaryServer:
         self.config = config
         self.admin = admin
         self._seal_key = seal_key
+        # Of a key from one address: somebody else's bad signatures must not lock its owner out.
         self._limiter = AttemptLimiter(clock)
         self._addresses = AttemptLimiter(clock, attempts_max=ADDRESS_ATTEMPTS_MAX)
         self._pointer = ffi.gc(pointer, lib.server_free)
@@ -203,7 +204,7 @@ class BinaryServer:
         frame = bytes(ffi.buffer(event.frame, event.frame_length))
         key_id = logon_key_id(event.template_id, frame)
         peer = bytes(event.peer)
-        if self._limiter.blocked(key_id) or self._addresses.blocked(peer):
+        if self._limiter.blocked(key_id + peer) or self._addresses.blocked(peer):
             return codes["attempts"]
         if not event.key_found:
             self._failed(key_id, peer)
@@ -224,7 +225,7 @@ class BinaryServer:
         return codes["timestamp"] if logon_timestamp(frame) <= event.last_timestamp else None
 
     def _failed(self, key_id: bytes, peer: bytes) -> None:
-        self._limiter.failed(key_id)
+        self._limiter.failed(key_id + peer)
         if not _is_loopback(peer):  # everybody behind a relay of this host has that one
             self._addresses.failed(peer)
 

@@ -23,8 +23,8 @@ DEADLINE_S = 5.0
 
 
 class RawClient:
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S)
+    def __init__(self, port: int, *, source: str = "127.0.0.1") -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S, source_address=(source, 0))
         self._reader = FrameReader()
         self._frames: list[tuple[FrameHeader, WireMessage]] = []
 

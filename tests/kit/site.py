@@ -23,8 +23,8 @@ class Site:
     signer: Ed25519Signer
     stack: ExitStack
 
-    def client(self) -> RawClient:
-        return self.stack.enter_context(RawClient(self.port))
+    def client(self, *, source: str = "127.0.0.1") -> RawClient:
+        return self.stack.enter_context(RawClient(self.port, source=source))
 
     def logged_on(self, version: int = 1) -> RawClient:
         client = self.client()

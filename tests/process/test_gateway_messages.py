@@ -91,7 +91,9 @@ def trader(
     account: int = 0,
     name: str = "KEY",
     permissions: wire.Permissions = wire.Permissions.READ | wire.Permissions.TRADE | wire.Permissions.DROP_COPY,
+    session: int = 0,
 ) -> BullringClient:
+    """Return a client of a new key; of a new account and a new session where none is named."""
     private = Ed25519PrivateKey.generate()
     if account == 0:
         account = admin.account_create()
@@ -100,7 +102,7 @@ def trader(
     key_id = f"{account}-{name}"
     public = private.public_key().public_bytes_raw()
     admin.key_create(key_id, account_id=account, material=public, permissions=permissions)
-    session = admin.session_create(account_id=account, kind=kind)
+    session = session or admin.session_create(account_id=account, kind=kind)
     return BullringClient([("127.0.0.1", site.port)], session_id=session, signer=Ed25519Signer(key_id, private))
 
 
@@ -354,6 +356,27 @@ def test_a_drop_copy_needs_a_key_that_may(site: EngineSite) -> None:
             with pytest.raises(LogonRefused, match="CREDENTIALS"):
                 await client.start()
             await client.close()
+
+    asyncio.run(asyncio.wait_for(log_on(), DEADLINE_S))
+
+
+def test_a_key_that_only_reads_does_not_take_over_a_session_that_trades(site: EngineSite) -> None:
+    async def log_on() -> None:
+        with AdminClient(site.admin_path) as admin:
+            instrument = market(admin)
+            async with trader(site, admin) as client:
+                session = client.session_id
+                account = admin.sessions(session)[0].account_id
+                reader = trader(
+                    site, admin, account=account, name="READ", permissions=wire.Permissions.READ, session=session
+                )
+                with pytest.raises(LogonRefused, match="CREDENTIALS"):
+                    await reader.start()
+                await reader.close()
+                desk = Desk(client, instrument, admin)
+                await desk.accepted(desk.order(BUY, 1, 500))
+                async with trader(site, admin, account=account, name="OWN", permissions=wire.Permissions.READ) as own:
+                    assert await own.balances()
 
     asyncio.run(asyncio.wait_for(log_on(), DEADLINE_S))
 

@@ -195,7 +195,7 @@ def test_keep_alive_interval_out_of_range_is_refused(site: Site, interval_ms: in
     assert answer.code == EstablishRejectCode.KEEPALIVE_INTERVAL
 
 
-def test_guessing_blocks_the_key_for_a_while(site: Site) -> None:
+def test_guessing_blocks_the_key_for_a_while_where_it_was_guessed(site: Site) -> None:
     wrong = site.key("STRANGER")
     wrong.access_key_id = "KEY"
     for _ in range(5):
@@ -205,6 +205,8 @@ def test_guessing_blocks_the_key_for_a_while(site: Site) -> None:
 
     assert isinstance(answer, NegotiateReject)
     assert answer.code == NegotiateRejectCode.TOO_MANY_ATTEMPTS
+    elsewhere = site.client(source="127.0.0.2").negotiate(site.signer, SESSION)
+    assert isinstance(elsewhere, NegotiateResponse)
 
 
 def test_logon_in_one_segment_needs_no_waiting(site: Site) -> None:
