@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -22,9 +23,11 @@ from gateway.web.api import (
 )
 from gateway.web.auth import to_us
 from gateway.web.decimals import to_text
-from gateway.web.errors import ApiError, combination, missing
+from gateway.web.errors import ApiError, bad_value, combination, missing
 from gateway.web.orders import STP_MODES
-from gateway.web.reference import Instrument
+from gateway.web.private_events import VECTOR_FORM, is_vector
+from gateway.web.reference import Instrument, Reference
+from gateway.web.store import StoreReader
 from ringbuf.wire import messages as wire
 
 DAY_US = 86_400_000_000
@@ -146,13 +149,13 @@ async def my_trades(call: Call) -> list[dict[str, Any]]:
         f" FROM fills WHERE {' AND '.join(conditions)} ORDER BY {'' if 'symbol' in call.values else f'ts_ns {turn},'}"
         f" trade_id {turn} LIMIT {call.get('limit', 500):d}"
     )
-    rows = gateway.store.rows(query, values)
-    return [_trade(call, row) for row in (reversed(rows) if newest else rows)]
+    reference = gateway.reference
+    rows = await gateway.read(lambda store: [_trade(call, reference, row) for row in store.rows(query, values)])
+    return rows[::-1] if newest else rows
 
 
-def _trade(call: Call, row: tuple[Any, ...]) -> dict[str, Any]:
+def _trade(call: Call, reference: Reference, row: tuple[Any, ...]) -> dict[str, Any]:
     instrument_id, trade_id, order_id, list_id, price, qty, quote, fee, fee_asset, side, maker, ts_ns = row
-    reference = call.gateway.reference
     instrument = reference.instruments[instrument_id]
     return {
         "symbol": instrument.symbol,
@@ -185,11 +188,11 @@ async def prevented_matches(call: Call) -> list[dict[str, Any]]:
             conditions.append(condition)
             values.append(call.get(name))
     await gateway.caught_up()
-    rows = gateway.store.rows(
+    sql = (
         "SELECT match_id, order_id, counter_order_id, price, qty, stp_mode, ts_ns FROM prevented WHERE "
-        f"{' AND '.join(conditions)} ORDER BY match_id LIMIT {call.get('limit', 500):d}",
-        values,
+        f"{' AND '.join(conditions)} ORDER BY match_id LIMIT {call.get('limit', 500):d}"
     )
+    rows = await gateway.read(lambda store: store.rows(sql, values))
     return [
         {
             "symbol": instrument.symbol,
@@ -211,12 +214,13 @@ async def amendments(call: Call) -> list[dict[str, Any]]:
     gateway = call.gateway
     instrument = call.instrument()
     await gateway.caught_up()
-    rows = gateway.store.rows(
+    sql = (
         "SELECT order_id, execution_id, orig_client_id, new_client_id, orig_qty, new_qty, ts_ns FROM amendments"
         " WHERE account = ? AND instrument = ? AND order_id = ? AND execution_id >= ? ORDER BY execution_id"
-        f" LIMIT {call.get('limit', 500):d}",
-        (call.account, instrument.id, call.get("orderId"), call.get("fromExecutionId", 0)),
+        f" LIMIT {call.get('limit', 500):d}"
     )
+    values = (call.account, instrument.id, call.get("orderId"), call.get("fromExecutionId", 0))
+    rows = await gateway.read(lambda store: store.rows(sql, values))
     return [
         {
             "symbol": instrument.symbol,
@@ -279,16 +283,20 @@ async def events(call: Call) -> dict[str, Any]:
     """Private events after a vector {"partition": accountSeq}, and the vector to ask with next time."""
     gateway = call.gateway
     after = call.get("after", {})
-    if not isinstance(after, dict) or not all(isinstance(seq, int) and seq >= 0 for seq in after.values()):
-        raise ApiError(-1130, "Data sent for parameter 'after' is not valid. It must be {\"partition\": number}.")
+    if not is_vector(after):
+        raise bad_value("after", VECTOR_FORM)
     await gateway.caught_up()
+    account, limit = call.account, call.get("limit", 500)
+    return await gateway.read(lambda store: _events(store, account, after, limit))
+
+
+def _events(store: StoreReader, account: int, after: Mapping[str, int], limit: int) -> dict[str, Any]:
     found, reached, lost = [], {}, {}
-    with gateway.store.snapshot():
-        vector = {str(partition): seq for partition, seq in gateway.store.vector(call.account).items()}
-        limit = call.get("limit", 500)
+    with store.snapshot():
+        vector = {str(partition): seq for partition, seq in store.vector(account).items()}
         for partition in sorted(vector, key=int):
             seen = after.get(partition, 0)
-            kept = gateway.store.events_of(call.account, int(partition), seen, limit)
+            kept = store.events_of(account, int(partition), seen, limit)
             first = kept[0].seq if kept else vector[partition] + 1
             if first > seen + 1:
                 lost[partition] = [seen + 1, first - 1]

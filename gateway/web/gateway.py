@@ -20,15 +20,17 @@ from gateway.web.duplicates import Duplicates
 from gateway.web.errors import BANNED, LIMITED, ApiError, missing, outcome_unknown, unavailable
 from gateway.web.history_link import HistoryLate, HistoryLink
 from gateway.web.limits import SharedLimits
-from gateway.web.market_view import DayStatistics, Statistics
+from gateway.web.market_view import DayStatistics, StoreMarketView
 from gateway.web.orders import OrderView
-from gateway.web.reference import Instrument, Key, Reference
+from gateway.web.reads import StoreReads
+from gateway.web.reference import Key, Reference
 from gateway.web.store import StoreReader
-from gateway.web.streams.live import LiveMarket, LiveMarketView
+from gateway.web.streams.live import LiveMarket
 from ringbuf.wire import messages as wire
 from ringbuf.wire.base import WireMessage
 
 Reply = TypeVar("Reply", bound=WireMessage)
+Read = TypeVar("Read")
 START_TIMEOUT_S = 30.0
 U64_MAX = (1 << 64) - 1
 U32_MAX = (1 << 32) - 1
@@ -47,8 +49,11 @@ class Gateway:
         self.history = HistoryLink(config.history_socket, on_state=self._history_moved)
         self.duplicates = Duplicates(config.store_path.with_name("claims.db"))
         self.timers = DeadManTimers(config.store_path.with_name("timers.db"))
-        self.market = LiveMarketView(lambda: self.store, live)
-        self._day_statistics = DayStatistics()
+        self.live = live
+        # Two lines: whoever asks for candles does not keep customers from their own orders.
+        self._public_reads = StoreReads(config.store_path)
+        self._private_reads = StoreReads(config.store_path)
+        self.day_statistics = DayStatistics(self._public_reads)
         self.on_events: list[Callable[[], None]] = []
         self._store: StoreReader | None = None
         self._reference_of: tuple[int, int] = (-1, -1)
@@ -72,17 +77,25 @@ class Gateway:
         await self.core.close()
         await self.history.close()
         self.limits.close()
+        self._public_reads.close()
+        self._private_reads.close()
         self.duplicates.close()
         self.timers.close()
 
     @property
     def store(self) -> StoreReader:
+        """For rows by their key; the loop waits."""
         if self._store is None:
             self._store = StoreReader(self.config.store_path)
         return self._store
 
-    def statistics_24h(self, instrument: Instrument, start_ns: int, end_ns: int) -> Statistics:
-        return self._day_statistics.get(instrument, lambda: self.market.statistics(instrument, start_ns, end_ns))
+    async def read(self, work: Callable[[StoreReader], Read]) -> Read:
+        """Return what `work` makes of an account's part of the store, on a thread. Raises ApiError -1008."""
+        return await self._private_reads.run(work)
+
+    async def read_market(self, work: Callable[[StoreMarketView], Read]) -> Read:
+        """Return what `work` makes of the trades, on a thread. Raises ApiError -1008."""
+        return await self._public_reads.run(lambda store: work(StoreMarketView(store)))
 
     def now_us(self) -> int:
         return time.time_ns() // 1000
@@ -92,6 +105,8 @@ class Gateway:
             if self.history.reference[0] != self._reference_of[0] and self._store is not None:
                 self._store.close()  # a new history process: the store may be another file now
                 self._store = None
+                self._public_reads.renew()
+                self._private_reads.renew()
             self._reference_of = self.history.reference
             self.reference = Reference.of_rows(self.store.reference_rows())
         for told in self.on_events:
@@ -257,4 +272,5 @@ class Gateway:
             "core_bound": int(self.core.established),
             "history_connected": int(self.history.connected),
             "unknown_outcomes": self.core.unknown_outcomes,
+            "store_reads_refused": self._public_reads.refused + self._private_reads.refused,
         }

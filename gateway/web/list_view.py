@@ -8,6 +8,7 @@ from gateway.web.api import Call
 from gateway.web.errors import ApiError
 from gateway.web.orders import OrderState
 from gateway.web.private_events import LIST_ORDER_STATUSES, LIST_STATUS_TYPES, LIST_TYPES, ListState
+from gateway.web.store import StoreReader
 from ringbuf.wire import messages as wire
 
 
@@ -15,9 +16,9 @@ def no_list() -> ApiError:
     return ApiError(-2018, "Order list does not exist.")
 
 
-def legs(call: Call, entry: ListState) -> list[OrderState]:
+def legs(store: StoreReader, entry: ListState) -> list[OrderState]:
     """Return the legs in the order they were sent."""
-    found = {order.order_id: order for order in call.gateway.store.orders("list_id = ?", (entry.list_id,))}
+    found = {order.order_id: order for order in store.orders("list_id = ?", (entry.list_id,))}
     return [found[order_id] for order_id in entry.legs if order_id in found]
 
 
@@ -50,16 +51,16 @@ def by_id(call: Call, list_id: int) -> ListState:
 
 def list_body(call: Call, list_id: int) -> dict[str, Any]:
     entry = by_id(call, list_id)
-    return show(call, entry, legs(call, entry))
+    return show(call, entry, legs(call.gateway.store, entry))
 
 
 async def ended_list(call: Call, list_id: int, cancel_id: str) -> dict[str, Any]:
     """Return a list that was canceled, with the reports of all its legs."""
     gateway = call.gateway
     entry = by_id(call, list_id)
-    orders = legs(call, entry)
+    orders = legs(gateway.store, entry)
     if any(order.open for order in orders):  # pending legs end with a record of their own, right behind
-        await gateway.until(lambda: not any(order.open for order in legs(call, entry)))
-        orders = legs(call, entry)
+        await gateway.until(lambda: not any(order.open for order in legs(gateway.store, entry)))
+        orders = legs(gateway.store, entry)
     view = gateway.view(call)
     return show(call, entry, orders) | {"orderReports": [view.canceled(order, cancel_id) for order in orders]}

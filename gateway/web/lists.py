@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from gateway.web.api import (
@@ -36,6 +37,7 @@ from gateway.web.order_request import (
 from gateway.web.orders import STRATEGY_ID_MAX, STRATEGY_TYPE_MAX
 from gateway.web.private_events import ListState
 from gateway.web.reference import Instrument
+from gateway.web.store import StoreReader
 from gateway.web.trading import refusal
 from ringbuf.wire import messages as wire
 from ringbuf.wire.base import WireMessage
@@ -44,6 +46,7 @@ TAKES = ("LIMIT_MAKER", "TAKE_PROFIT", "TAKE_PROFIT_LIMIT")
 STOPS = ("STOP_LOSS", "STOP_LOSS_LIMIT")
 WORKING_TYPES = ("LIMIT", "LIMIT_MAKER")
 LIST_CLIENT_ID = Param("listClientOrderId", pattern=CLIENT_ID)
+OPEN_LISTS_MAX = 1000
 LIST_ID = Param("orderListId", Kind.INTEGER, low=0)
 ROLES = {
     wire.ListType.OCO: (wire.ListRole.OCO_ABOVE, wire.ListRole.OCO_BELOW),
@@ -199,7 +202,7 @@ async def placed_list(call: Call, instrument: Instrument, built: list[Built], an
             break
     await gateway.caught_up()
     entry = by_id(call, status.list_id)
-    orders = legs(call, entry)
+    orders = legs(call.gateway.store, entry)
     body = show(call, entry, orders)
     view = gateway.view(call)
     if call.get("newOrderRespType") == "ACK":
@@ -213,7 +216,7 @@ async def placed_list(call: Call, instrument: Instrument, built: list[Built], an
 async def query_list(call: Call) -> dict[str, Any]:
     await call.gateway.caught_up()
     entry = _named(call, "origClientOrderId")
-    return show(call, entry, legs(call, entry))
+    return show(call, entry, legs(call.gateway.store, entry))
 
 
 def _named(call: Call, client_name: str) -> ListState:
@@ -244,7 +247,7 @@ async def cancel_list(call: Call) -> dict[str, Any]:
         if error.code == no_list().code:
             raise of_cancel_reject(wire.RejectCode.UNKNOWN_ORDER) from None
         raise
-    live = [order for order in legs(call, entry) if order.open]
+    live = [order for order in legs(call.gateway.store, entry) if order.open]
     if entry.instrument != instrument.id or not live:
         raise of_cancel_reject(wire.RejectCode.UNKNOWN_ORDER)
     own_id = call.get("newClientOrderId") or gateway.new_client_id()
@@ -268,17 +271,18 @@ async def all_lists(call: Call) -> list[dict[str, Any]]:
             conditions.append(condition)
             values.append(value)
     limit = call.get("limit", 500)
-    found = call.gateway.store.lists(" AND ".join(conditions), values, limit)
-    return [show(call, entry, legs(call, entry)) for entry in found]
+    return await call.gateway.read(lambda store: _shown(call, store, " AND ".join(conditions), values, limit))
 
 
 async def open_lists(call: Call) -> list[dict[str, Any]]:
     await call.gateway.caught_up()
-    found = call.gateway.store.lists(
-        "account = ? AND list_id IN (SELECT list_id FROM orders WHERE account = ? AND open = 1 AND list_id >= 0)",
-        (call.account, call.account),
-    )
-    return [show(call, entry, legs(call, entry)) for entry in found]
+    where = "account = ? AND list_id IN (SELECT list_id FROM orders WHERE account = ? AND open = 1 AND list_id >= 0)"
+    values = (call.account, call.account)
+    return await call.gateway.read(lambda store: _shown(call, store, where, values, OPEN_LISTS_MAX))
+
+
+def _shown(call: Call, store: StoreReader, where: str, values: Sequence[int], limit: int) -> list[dict[str, Any]]:
+    return [show(call, entry, legs(store, entry)) for entry in store.lists(where, values, limit)]
 
 
 _COMMON = (SYMBOL_REQUIRED, LIST_CLIENT_ID, RESPONSE_TYPE, STP_MODE)

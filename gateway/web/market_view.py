@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Protocol
 
 from gateway.web.decimals import to_text
+from gateway.web.reads import StoreReads
 from gateway.web.reference import Instrument, Reference
 from gateway.web.store import StoreReader, Trade
 
@@ -104,10 +105,6 @@ _SUMS = ", ".join(
 _HALVES = ", ".join(f"g.high{at}, g.low{at}" for at in range(len(_SUMMED)))
 
 
-class StoreSource(Protocol):
-    def __call__(self) -> StoreReader: ...
-
-
 def candle_start(interval: str, ts_ns: int, offset_s: int = 0) -> int:
     """Return when the candle of a moment begins, in ns. `offset_s`: of the time zone days and weeks begin in."""
     seconds = ts_ns // NS_PER_S + offset_s
@@ -178,13 +175,13 @@ def percent_text(bar: Bar) -> str:
 
 
 class StoreMarketView:
-    """From trades of the history store; `store` is asked for each time: it may be opened anew.
+    """From trades of the history store.
 
     Times are ns, [start, end). Lists are oldest first; without a start they hold the newest `limit`.
     """
 
-    def __init__(self, store: StoreSource) -> None:
-        self._source = store
+    def __init__(self, store: StoreReader) -> None:
+        self._store = store
 
     def trades(self, instrument: Instrument, limit: int, from_id: int | None = None) -> list[Trade]:
         if from_id is not None:
@@ -193,7 +190,7 @@ class StoreMarketView:
 
     def _trades(self, where: str, values: tuple[int, ...], order: str) -> list[Trade]:
         query = f"SELECT * FROM trades WHERE instrument = ? AND {where} ORDER BY {order}"
-        return [Trade(*row) for row in self._source().rows(query, values)]
+        return [Trade(*row) for row in self._store.rows(query, values)]
 
     def aggregate_trades(
         self, instrument: Instrument, limit: int, from_id: int | None, start_ns: int | None, end_ns: int | None
@@ -205,7 +202,7 @@ class StoreMarketView:
                 conditions.append(condition)
                 values.append(value)
         newest = from_id is None and start_ns is None
-        rows = self._source().rows(
+        rows = self._store.rows(
             "SELECT agg_id, price, sum(qty), min(trade_id), max(trade_id), min(ts_ns), buyer_is_maker FROM trades"
             f" WHERE {' AND '.join(conditions)} GROUP BY agg_id ORDER BY agg_id {'DESC' if newest else 'ASC'}"
             f" LIMIT {limit:d}",
@@ -218,9 +215,7 @@ class StoreMarketView:
         self, instrument: Instrument, interval: str, limit: int, start_ns: int | None, end_ns: int | None,
         offset_s: int = 0,
     ) -> list[Bar]:  # fmt: skip
-        bounds = self._source().rows(
-            "SELECT min(ts_ns), max(ts_ns) FROM trades WHERE instrument = ?", (instrument.id,)
-        )[0]
+        bounds = self._store.rows("SELECT min(ts_ns), max(ts_ns) FROM trades WHERE instrument = ?", (instrument.id,))[0]
         if bounds[0] is None:
             return []
         first = candle_start(interval, bounds[0], offset_s)
@@ -246,7 +241,7 @@ class StoreMarketView:
             return []
         width_ns = INTERVALS_S.get(interval, DAY_S) * NS_PER_S
         end_ns = candle_end(interval, starts[-1], offset_s)
-        found, price = stored_bars(self._source(), instrument.id, starts[0], end_ns, width_ns)
+        found, price = stored_bars(self._store, instrument.id, starts[0], end_ns, width_ns)
         candles, index = [], 0
         for start in starts:
             candle = Bar.empty(start, candle_end(interval, start, offset_s), price)
@@ -258,7 +253,7 @@ class StoreMarketView:
         return candles
 
     def statistics(self, instrument: Instrument, start_ns: int, end_ns: int) -> Statistics:
-        found, before = stored_bars(self._source(), instrument.id, start_ns, end_ns, end_ns - start_ns)
+        found, before = stored_bars(self._store, instrument.id, start_ns, end_ns, end_ns - start_ns)
         whole = Bar.empty(start_ns, end_ns, before)
         for bar in found:
             whole.merge(bar)
@@ -266,14 +261,34 @@ class StoreMarketView:
 
 
 class DayStatistics:
-    """Statistics of the last 24 hours, at most a second old."""
+    """Statistics of the last 24 hours, at most a second old, or those that are being read."""
 
-    def __init__(self) -> None:
-        self._made: dict[int, tuple[float, Statistics]] = {}
+    def __init__(self, reads: StoreReads) -> None:
+        self._reads = reads
+        self._made: dict[int, tuple[float, asyncio.Task[dict[int, Statistics]]]] = {}
 
-    def get(self, instrument: Instrument, make: Callable[[], Statistics]) -> Statistics:
-        now = time.monotonic()
-        known = self._made.get(instrument.id)
-        if known is None or now - known[0] > ANSWERS_KEPT_S:
-            known = self._made[instrument.id] = (now, make())
-        return known[1]
+    async def get(self, instruments: Sequence[Instrument], start_ns: int, end_ns: int) -> list[Statistics]:
+        """Return those of some pairs; what has to be read is read at once. Raises ApiError -1008."""
+        stale = [instrument for instrument in instruments if not self._fresh(instrument.id)]
+        if stale:
+            task = asyncio.create_task(self._reads.run(lambda store: self._read(store, stale, start_ns, end_ns)))
+            for instrument in stale:
+                self._made[instrument.id] = (time.monotonic(), task)
+        tasks = [(instrument.id, self._made[instrument.id][1]) for instrument in instruments]
+        return [(await asyncio.shield(task))[number] for number, task in tasks]
+
+    def _fresh(self, number: int) -> bool:
+        if number not in self._made:
+            return False
+        since, task = self._made[number]
+        if not task.done():
+            return True
+        failed = task.cancelled() or task.exception() is not None
+        return not failed and time.monotonic() - since <= ANSWERS_KEPT_S
+
+    @staticmethod
+    def _read(
+        store: StoreReader, instruments: Sequence[Instrument], start_ns: int, end_ns: int
+    ) -> dict[int, Statistics]:
+        market = StoreMarketView(store)
+        return {instrument.id: market.statistics(instrument, start_ns, end_ns) for instrument in instruments}

@@ -32,13 +32,13 @@ async def find(call: Call, instrument: Instrument, order_id: int | None, client_
     where, values = f"{SHOWN} AND account = ? AND instrument = ?", [call.account, instrument.id]
     if order_id is not None:
         found = gateway.store.orders(f"{where} AND order_id = ?", [*values, order_id])
-    else:
-        found = gateway.store.orders(f"{where} AND client_id = ?", [*values, client_id])
+    else:  # an id may have been used any number of times
+        found = await gateway.read(lambda store: store.orders(f"{where} AND client_id = ?", [*values, client_id]))
     if order_id is not None and client_id is not None:
         found = [order for order in found if order.client_id == client_id]
     if not found:
         raise no_order()
-    return found[-1]  # an id may be used again: the newest
+    return found[-1]
 
 
 async def query(call: Call) -> dict[str, Any]:
@@ -55,7 +55,7 @@ async def open_orders(call: Call) -> list[dict[str, Any]]:
     if instrument is not None:
         where, values = f"{where} AND instrument = ?", [*values, instrument.id]
     view = gateway.view(call)
-    return [view.query(order) for order in gateway.store.orders(where, values)]
+    return await gateway.read(lambda store: [view.query(order) for order in store.orders(where, values)])
 
 
 async def all_orders(call: Call) -> list[dict[str, Any]]:
@@ -76,9 +76,8 @@ async def all_orders(call: Call) -> list[dict[str, Any]]:
     await gateway.caught_up()
     newest = start_ns is None and "orderId" not in call.values
     by = "order_id" if "symbol" in call.values else "created_ns"
-    found = gateway.store.orders(" AND ".join(conditions), values, page=Page(by, call.get("limit", 500), newest))
-    view = gateway.view(call)
-    return [view.query(order) for order in found]
+    where, page, view = " AND ".join(conditions), Page(by, call.get("limit", 500), newest), gateway.view(call)
+    return await gateway.read(lambda store: [view.query(order) for order in store.orders(where, values, page=page)])
 
 
 ENDPOINTS = (

@@ -28,6 +28,9 @@ from ringbuf.wire.base import WireMessage
 PARTITION_KEY, SEQUENCE_KEY = "partition", "accountSeq"
 # An execId without its partition: unique for a symbol, and small enough for every JSON reader.
 EXECUTION_MASK = (1 << 56) - 1
+VECTOR_FORM = 'It must be {"partition": accountSeq}.'
+PARTITION_DIGITS_MAX = 3
+SEQUENCE_MAX = (1 << 63) - 1
 REJECT_REASONS = {
     wire.RejectCode.INSUFFICIENT_BALANCE: "INSUFFICIENT_BALANCES",
     wire.RejectCode.WOULD_TRIGGER_IMMEDIATELY: "STOP_PRICE_WOULD_TRIGGER_IMMEDIATELY",
@@ -207,6 +210,15 @@ def account_position(balances: list[tuple[Asset, int, int]], now_ms: int) -> dic
         "u": now_ms,
         "B": [{"a": asset.symbol, "f": asset.text(free), "l": asset.text(held)} for asset, free, held in balances],
     }
+
+
+def is_vector(value: Any) -> bool:
+    """Whether it is a vector of what was seen: {"partition": accountSeq}."""
+    return isinstance(value, dict) and all(
+        partition.isdecimal() and len(partition) <= PARTITION_DIGITS_MAX
+        and isinstance(seq, int) and 0 <= seq <= SEQUENCE_MAX
+        for partition, seq in value.items()
+    )  # fmt: skip
 
 
 def _reject_reason(report: WireMessage) -> str:

@@ -20,8 +20,17 @@ from gateway.web.api import (
     Param,
 )
 from gateway.web.errors import ApiError, bad_symbol, combination
-from gateway.web.market_view import INTERVALS, NS_PER_S, Bar, average_text, candle_end, candle_start, percent_text
-from gateway.web.reference import Instrument
+from gateway.web.market_view import (
+    INTERVALS,
+    NS_PER_S,
+    AggregateTrade,
+    Bar,
+    average_text,
+    candle_end,
+    candle_start,
+    percent_text,
+)
+from gateway.web.reference import Instrument, Reference
 from gateway.web.store import Trade
 
 DEPTH_WEIGHTS = ((100, 5), (500, 25), (1000, 50), (5000, 250))
@@ -40,7 +49,7 @@ TIME_ZONE = Param("timeZone", doc="hours from UTC, as 5 or -3:30")
 async def depth(call: Call) -> dict[str, Any]:
     instrument = call.instrument()
     await call.gateway.caught_up()
-    found = call.gateway.market.depth(instrument, call.get("limit", 100))
+    found = call.gateway.live.depth(instrument, call.get("limit", 100))
     price, qty = instrument.price_text, instrument.qty_text
     return {
         "lastUpdateId": found.update_id,
@@ -64,32 +73,38 @@ def trade_body(call: Call, instrument: Instrument, trade: Trade) -> dict[str, An
 async def trades(call: Call) -> list[dict[str, Any]]:
     instrument = call.instrument()
     await call.gateway.caught_up()
-    found = call.gateway.market.trades(instrument, call.get("limit", 500), call.get("fromId"))
-    return [trade_body(call, instrument, trade) for trade in found]
+    limit, from_id = call.get("limit", 500), call.get("fromId")
+    return await call.gateway.read_market(
+        lambda market: [trade_body(call, instrument, trade) for trade in market.trades(instrument, limit, from_id)]
+    )
 
 
 async def aggregate_trades(call: Call) -> list[dict[str, Any]]:
     instrument = call.instrument()
     start_ns, end_ns = call.time_range()
-    if call.get("fromId") is not None and (start_ns is not None or end_ns is not None):
+    limit, from_id = call.get("limit", 500), call.get("fromId")
+    if from_id is not None and (start_ns is not None or end_ns is not None):
         raise combination()
     await call.gateway.caught_up()
-    found = call.gateway.market.aggregate_trades(
-        instrument, call.get("limit", 500), call.get("fromId"), start_ns, end_ns
+    return await call.gateway.read_market(
+        lambda market: [
+            _aggregate(call, instrument, entry)
+            for entry in market.aggregate_trades(instrument, limit, from_id, start_ns, end_ns)
+        ]
     )
-    return [
-        {
-            "a": entry.id,
-            "p": instrument.price_text(entry.price),
-            "q": instrument.qty_text(entry.qty),
-            "f": entry.first_id,
-            "l": entry.last_id,
-            "T": call.time(entry.ts_ns),
-            "m": entry.buyer_is_maker,
-            "M": True,
-        }
-        for entry in found
-    ]
+
+
+def _aggregate(call: Call, instrument: Instrument, entry: AggregateTrade) -> dict[str, Any]:
+    return {
+        "a": entry.id,
+        "p": instrument.price_text(entry.price),
+        "q": instrument.qty_text(entry.qty),
+        "f": entry.first_id,
+        "l": entry.last_id,
+        "T": call.time(entry.ts_ns),
+        "m": entry.buyer_is_maker,
+        "M": True,
+    }
 
 
 def zone_offset_s(text: str) -> int:
@@ -110,24 +125,29 @@ async def klines(call: Call) -> list[list[Any]]:
     offset_s = zone_offset_s(call.get("timeZone", "0"))
     interval = call.need("interval")
     await call.gateway.caught_up()
-    found = call.gateway.market.candles(instrument, interval, call.get("limit", 500), start_ns, end_ns, offset_s)
-    reference = call.gateway.reference
-    return [
-        [
-            call.time(candle.open_ns),
-            instrument.price_text(candle.open),
-            instrument.price_text(candle.high),
-            instrument.price_text(candle.low),
-            instrument.price_text(candle.close),
-            instrument.qty_text(candle.volume),
-            call.time(candle.close_ns) - 1,
-            reference.quote_text(instrument, candle.quote),
-            candle.count,
-            instrument.qty_text(candle.taker_volume),
-            reference.quote_text(instrument, candle.taker_quote),
-            "0",
+    limit, reference = call.get("limit", 500), call.gateway.reference
+    return await call.gateway.read_market(
+        lambda market: [
+            _candle(call, instrument, reference, candle)
+            for candle in market.candles(instrument, interval, limit, start_ns, end_ns, offset_s)
         ]
-        for candle in found
+    )
+
+
+def _candle(call: Call, instrument: Instrument, reference: Reference, candle: Bar) -> list[Any]:
+    return [
+        call.time(candle.open_ns),
+        instrument.price_text(candle.open),
+        instrument.price_text(candle.high),
+        instrument.price_text(candle.low),
+        instrument.price_text(candle.close),
+        instrument.qty_text(candle.volume),
+        call.time(candle.close_ns) - 1,
+        reference.quote_text(instrument, candle.quote),
+        candle.count,
+        instrument.qty_text(candle.taker_volume),
+        reference.quote_text(instrument, candle.taker_quote),
+        "0",
     ]
 
 
@@ -135,8 +155,10 @@ async def average_price(call: Call) -> dict[str, Any]:
     instrument = call.instrument()
     now_ns = call.gateway.now_us() * 1000
     await call.gateway.caught_up()
-    bar, _ = call.gateway.market.statistics(instrument, now_ns - AVG_PRICE_MINUTES * 60 * NS_PER_S, now_ns + 1)
-    last = call.gateway.market.trades(instrument, 1)
+    since_ns = now_ns - AVG_PRICE_MINUTES * 60 * NS_PER_S
+    (bar, _), last = await call.gateway.read_market(
+        lambda market: (market.statistics(instrument, since_ns, now_ns + 1), market.trades(instrument, 1))
+    )
     average = average_text(call.gateway.reference, instrument, bar)
     return {
         "mins": AVG_PRICE_MINUTES,
@@ -201,16 +223,16 @@ def _weight_depth(params: Mapping[str, Any]) -> int:
 async def price(call: Call) -> Any:
     found, one = chosen(call)
     await call.gateway.caught_up()
+    newest = await call.gateway.read_market(lambda market: [market.trades(instrument, 1) for instrument in found])
     rows = []
-    for instrument in found:
-        last = call.gateway.market.trades(instrument, 1)
+    for instrument, last in zip(found, newest, strict=True):
         ticks = last[0].price if last else instrument.limits.reference_px or 0
         rows.append({"symbol": instrument.symbol, "price": instrument.price_text(ticks)})
     return _one_or_all(rows, one)
 
 
 def book_fields(call: Call, instrument: Instrument) -> dict[str, Any]:
-    found = call.gateway.market.depth(instrument, 1)
+    found = call.gateway.live.depth(instrument, 1)
     bid, ask = (found.bids or [(0, 0)])[0], (found.asks or [(0, 0)])[0]
     return {
         "bidPrice": instrument.price_text(bid[0]),
@@ -257,11 +279,11 @@ async def ticker_24hr(call: Call) -> Any:
     found, one = chosen(call)
     await call.gateway.caught_up()
     now_ns = call.gateway.now_us() * 1000
-    return _one_or_all([_of_day(call, each, now_ns) for each in found], one)
+    days = await call.gateway.day_statistics.get(found, now_ns - DAY_NS, now_ns)
+    return _one_or_all([_of_day(call, each, *day) for each, day in zip(found, days, strict=True)], one)
 
 
-def _of_day(call: Call, instrument: Instrument, now_ns: int) -> dict[str, Any]:
-    bar, before = call.gateway.statistics_24h(instrument, now_ns - DAY_NS, now_ns)
+def _of_day(call: Call, instrument: Instrument, bar: Bar, before: int) -> dict[str, Any]:
     if call.get("type") == "MINI":
         return mini(call, instrument, bar)
     return full(call, instrument, bar) | {
@@ -277,7 +299,7 @@ async def ticker_trading_day(call: Call) -> Any:
     await call.gateway.caught_up()
     start_ns = candle_start("1d", call.gateway.now_us() * 1000, offset_s)
     end_ns = candle_end("1d", start_ns, offset_s)
-    return _one_or_all([_of_window(call, each, start_ns, end_ns) for each in found], one)
+    return _one_or_all(await _of_window(call, found, start_ns, end_ns), one)
 
 
 async def ticker_window(call: Call) -> Any:
@@ -287,13 +309,14 @@ async def ticker_window(call: Call) -> Any:
     end_ns = call.gateway.now_us() * 1000
     start_ns = end_ns - int(text[:-1]) * WINDOW_UNITS_S[text[-1]] * NS_PER_S
     start_ns -= start_ns % (60 * NS_PER_S)
-    return _one_or_all([_of_window(call, each, start_ns, end_ns) for each in found], one)
+    return _one_or_all(await _of_window(call, found, start_ns, end_ns), one)
 
 
-def _of_window(call: Call, instrument: Instrument, start_ns: int, end_ns: int) -> dict[str, Any]:
-    bar, _ = call.gateway.market.statistics(instrument, start_ns, end_ns)
+async def _of_window(call: Call, found: list[Instrument], start_ns: int, end_ns: int) -> list[dict[str, Any]]:
     body = mini if call.get("type") == "MINI" else full
-    return body(call, instrument, bar)
+    return await call.gateway.read_market(
+        lambda market: [body(call, each, market.statistics(each, start_ns, end_ns)[0]) for each in found]
+    )
 
 
 _PAIRS = (SYMBOL_OPTIONAL, SYMBOLS)

@@ -261,10 +261,10 @@ class Page:
 
 
 class StoreReader:
-    """A worker's view: never waits for the writer."""
+    """A worker's view: never waits for the writer. Any thread may use it, one at a time."""
 
     def __init__(self, path: Path) -> None:
-        self._db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
+        self._db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA cache_size = -8192")
 
     def close(self) -> None:
@@ -318,10 +318,19 @@ class StoreReader:
     def last_event(self) -> int:
         return int(self._db.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()[0])
 
-    def vector(self, account: int) -> dict[int, int]:
-        """Return the newest sequence of each partition that has told this account something."""
-        rows = self._db.execute("SELECT partition, seq FROM counters WHERE account = ?", (account,))
-        return dict(rows.fetchall())
+    def vector(self, account: int, up_to: int | None = None) -> dict[int, int]:
+        """Return the newest sequence of each partition that has told this account something, or had at an event."""
+        vector: dict[int, int] = dict(
+            self._db.execute("SELECT partition, seq FROM counters WHERE account = ?", (account,)).fetchall()
+        )
+        if up_to is not None:  # the sign keeps the index of accounts out of it: what is newer is little
+            later = self._db.execute(
+                "SELECT partition, min(seq) FROM events WHERE id > ? AND +account = ? GROUP BY partition",
+                (up_to, account),
+            )
+            for partition, seq in later:
+                vector[partition] = seq - 1
+        return {partition: seq for partition, seq in vector.items() if seq > 0}
 
 
 def _signed(value: Any) -> Any:

@@ -18,6 +18,7 @@ from gateway.web.errors import ApiError, bad_value, missing
 from gateway.web.exchange_info import rate_limits
 from gateway.web.gateway import Gateway
 from gateway.web.metrics import Metrics
+from gateway.web.private_events import VECTOR_FORM, is_vector
 from gateway.web.reference import Key
 from gateway.web.rest import time_unit
 from gateway.web.user_streams import Subscription, UserStreams
@@ -26,6 +27,8 @@ PING_EVERY_S = 20.0
 SILENT_MAX_S = 60.0
 CONNECT_WEIGHT = 2
 QUEUED_MAX = 20_000  # messages a slow reader may let wait; then the connection is closed
+WRITTEN_AT_ONCE = 100
+RESUME_AHEAD_MAX = 1_000  # messages that wait for the reader of missed events before more of them are read
 IN_FLIGHT_MAX = 256
 ID_LENGTH_MAX = 36
 INT64_MAX = (1 << 63) - 1
@@ -61,6 +64,7 @@ class Connection:
         self._microseconds = time_unit(request.query.get("timeUnit") or request.headers.get("X-MBX-TIME-UNIT"))
         self._limits_shown = request.query.get("returnRateLimits", "true").lower() != "false"
         self._queue: asyncio.Queue[str | None] = asyncio.Queue()
+        self._taken = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._key: Key | None = None
         self._authorized_ms = 0
@@ -123,10 +127,22 @@ class Connection:
             return
         self._queue.put_nowait(text)
 
+    async def _room(self) -> None:
+        """Return when the reader has taken most of what waits for it."""
+        while self._queue.qsize() > RESUME_AHEAD_MAX:
+            self._taken.clear()
+            await self._taken.wait()
+
     async def _write(self) -> None:
         with contextlib.suppress(ConnectionError):
+            written = 0
             while (text := await self._queue.get()) is not None:
                 await self._socket.send_str(text)
+                if self._queue.qsize() <= RESUME_AHEAD_MAX:
+                    self._taken.set()
+                written += 1
+                if written % WRITTEN_AT_ONCE == 0:  # neither a full queue nor a ready socket lets others have a turn
+                    await asyncio.sleep(0)
 
     async def _ping(self) -> None:
         with contextlib.suppress(ConnectionError):
@@ -290,21 +306,22 @@ class Connection:
         if self._key is None:
             raise not_permitted()
         self._key = await self._gateway.key(self._key.id)
-        return self._subscribe_key(self._key, call)
+        return await self._subscribe_key(self._key, call)
 
     async def _subscribe_signed(self, call: Call) -> dict[str, Any]:
         key, _ = await self._signed(call.params)
-        return self._subscribe_key(key, call)
+        return await self._subscribe_key(key, call)
 
-    def _subscribe_key(self, key: Key, call: Call) -> dict[str, Any]:
+    async def _subscribe_key(self, key: Key, call: Call) -> dict[str, Any]:
         self._gateway.check(key, Security.USER_DATA)
         if any(each.account == key.account for each in self._subscriptions.values()):
             raise ApiError(-2035, "User Data Stream subscription already active.")
-        after = call.params.get("after")
+        after: Any = call.params.get("after")
         if isinstance(after, str):
-            after = orjson.loads(after)
-        if after is not None and not _is_vector(after):
-            raise bad_value("after", 'It must be {"partition": accountSeq}.')
+            with contextlib.suppress(ValueError):
+                after = orjson.loads(after)
+        if after is not None and not is_vector(after):
+            raise bad_value("after", VECTOR_FORM)
         number = self._next_subscription
         head = f'{{"subscriptionId":{number},"event":'
 
@@ -312,9 +329,16 @@ class Connection:
             self._send(f"{head}{body}}}")
 
         subscription = Subscription(key.account, send, microseconds=self._microseconds)
-        vector = self._api.streams.subscribe(subscription, after)
-        self._subscriptions[number] = subscription
+        self._subscriptions[number] = subscription  # at once: another request may come while missed events are read
         self._next_subscription += 1
+        try:
+            if after is None:
+                vector = self._api.streams.subscribe(subscription)
+            else:
+                vector = await self._api.streams.resume(subscription, after, self._room)
+        except Exception:
+            self._subscriptions.pop(number, None)
+            raise
         return {"subscriptionId": number, "vector": vector}
 
     async def _unsubscribe(self, call: Call) -> dict[str, Any]:
@@ -419,12 +443,6 @@ def _request_id(request: dict[str, Any]) -> Any:
 
 def _optional(value: Any) -> str | None:
     return None if value is None else str(value)
-
-
-def _is_vector(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        str(partition).isdigit() and isinstance(seq, int) and seq >= 0 for partition, seq in value.items()
-    )
 
 
 def _error(request_id: Any, error: ApiError, limits: list[dict[str, Any]] | None) -> str:

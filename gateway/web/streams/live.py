@@ -10,7 +10,7 @@ import numpy
 from gateway.marketdata.columns import flags_at, layout
 from gateway.marketdata.feed import DERIVED_BASE, SLOT_SIZE, Feed, Levels
 from gateway.web.errors import unavailable
-from gateway.web.market_view import Depth, StoreMarketView, StoreSource
+from gateway.web.market_view import Depth
 from gateway.web.reference import Instrument
 from ringbuf.wire import market_messages as market
 from ringbuf.wire.base import WireMessage
@@ -161,19 +161,11 @@ class LiveMarket:
         bids, asks = found
         return asks.update_id, list(bids.levels), list(asks.levels)
 
-
-class LiveMarketView(StoreMarketView):
-    """Trades as the store has them; depth from the books that the streams tell of."""
-
-    def __init__(self, store: StoreSource, live: LiveMarket) -> None:
-        super().__init__(store)
-        self._live = live
-
     def depth(self, instrument: Instrument, limit: int) -> Depth:
-        """Raises ApiError -1008 while the books are being made."""
+        """Return the book as of now. Raises ApiError -1008 while the books are being made."""
         for _ in range(POLLS_MAX):
-            work = self._live.feed.poll(POLL_LIMIT)
-            found = self._live.sides(instrument, limit) if work <= 0 and self._live.ready else None
+            work = self.feed.poll(POLL_LIMIT)
+            found = self.sides(instrument, limit) if work <= 0 and self.ready else None
             if found is not None:
                 return Depth(*found)
         raise unavailable()

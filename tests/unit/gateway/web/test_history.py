@@ -210,15 +210,19 @@ def test_events_that_are_no_longer_kept_are_never_a_silent_gap(tmp_path: Path, k
     store.put_rows("counters", [(ACCOUNT, 1, 3), (OTHER, 1, 1)])
     store.prune(events_max=kept, ended_before_ns=0, trades_before_ns=0, instruments=())
     store.close()
-    gateway: Any = SimpleNamespace(store=StoreReader(tmp_path / "h.db"), on_events=[])
+    reader = StoreReader(tmp_path / "h.db")
+    gateway: Any = SimpleNamespace(store=reader, on_events=[], read=AsyncMock(side_effect=lambda work: work(reader)))
     streams = UserStreams(gateway)
     told: list[str] = []
 
+    def resume(seen: int) -> None:
+        asyncio.run(streams.resume(Subscription(ACCOUNT, told.append, microseconds=False), {"1": seen}, AsyncMock()))
+
     with pytest.raises(ApiError) as refused:
-        streams.subscribe(Subscription(ACCOUNT, told.append, microseconds=False), {"1": 1})
+        resume(1)
 
     assert (refused.value.code, dict(refused.value.details or {})["firstKept"]) == (-2042, first_kept)
-    streams.subscribe(Subscription(ACCOUNT, told.append, microseconds=False), {"1": first_kept - 1})
+    resume(first_kept - 1)
     assert told == ["{}"] * (4 - first_kept)
     gateway.caught_up = AsyncMock()
     key = Key("k", ACCOUNT, permissions=1, credential=1, material="")

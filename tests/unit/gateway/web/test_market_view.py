@@ -30,8 +30,7 @@ def view(tmp_path: Path, rows: list[Trade]) -> StoreMarketView:
     store = HistoryStore.open(tmp_path / "h.db", cluster=1, log_end=0)
     store.put_rows("trades", [tuple(getattr(row, name) for name in Trade.__slots__) for row in rows])
     store.close()
-    reader = StoreReader(tmp_path / "h.db")
-    return StoreMarketView(lambda: reader)
+    return StoreMarketView(StoreReader(tmp_path / "h.db"))
 
 
 def expected(chosen: list[Trade]) -> tuple[int, ...]:
