@@ -12,7 +12,8 @@ from aiohttp.log import web_logger
 from gateway.web.config import WebConfig
 from gateway.web.core_link import CoreLink, InputReader
 from gateway.web.endpoints import ENDPOINTS
-from gateway.web.express import ExpressLane, ExpressSite
+from gateway.web.express import ExpressLane
+from gateway.web.express_connection import ExpressSite
 from gateway.web.gateway import Gateway
 from gateway.web.guard import HeadGuard
 from gateway.web.listen_keys import PATTERN as LISTEN_KEY

@@ -1,24 +1,20 @@
 """The short way of a plain order: from the bytes of its request to the core, and from the report to the answer.
 
-A connection is aiohttp's; what it reads is looked at first. A whole `POST /api/v3/order` in which everything is plain
-and right (plain_order.py) does not become a request of aiohttp: one frame goes to the core, and the answer is written
-when the report comes. All other bytes go on to aiohttp unchanged, and so does an order of which anything is wrong or
-over a limit. aiohttp must never be handed the middle of a request, nor the short way the middle of a body: a connection
-whose requests do not come one at a time and whole, as far as can be seen from outside, stays with aiohttp for good.
+A whole `POST /api/v3/order` in which everything is plain and right (plain_order.py) does not become a request of
+aiohttp: one frame goes to the core, and the answer is written when the report comes. An order of which anything is
+wrong or over a limit is not taken; it goes the general way. Which bytes are offered is the connection's to say
+(express_connection.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
-from aiohttp import web
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import SERVER_SOFTWARE
-from aiohttp.web_protocol import RequestHandler
 
 from gateway.web.api import Call
 from gateway.web.core_link import Answer, CoreUnavailable
@@ -27,19 +23,15 @@ from gateway.web.gateway import Gateway
 from gateway.web.limits import Placed
 from gateway.web.metrics import Metrics
 from gateway.web.order_request import Built
-from gateway.web.plain_order import START, HeadReader, PlainOrder, read_order
+from gateway.web.plain_order import HeadReader, PlainOrder, read_order
 from gateway.web.reference import Instrument, Reference
 from gateway.web.rest import UTF8, json_bytes
 from gateway.web.trading import ORDER_ENDPOINT, placed
 from ringbuf.wire import messages as wire
 
-HELD_S = 1.0  # how long the rest of a request is waited for before aiohttp gets what there is
-HELD_BYTES_MAX = 8192
 PLACE_WEIGHT = 1
+HEAD_END = b"\r\n\r\n"
 _OK = "HTTP/1.1 200 OK\r\n"
-_HEAD_END = b"\r\n\r\n"
-_SIZE = re.compile(rb"\r\ncontent-length[ \t]*:[ \t]*([0-9]{1,9})[ \t]*\r\n")
-_BEYOND = (b"transfer-encoding", b"upgrade", b"expect")  # a head that has one: what follows is not simply a body
 _NEW = int(wire.OrdStatus.NEW)
 _FIELDS = {name: at for at, name in enumerate(wire.OrderAccepted.__match_args__)}
 _ORDER_ID, _EXEC_ID, _TIME = _FIELDS["order_id"], _FIELDS["exec_id"], _FIELDS["transact_time"]
@@ -49,23 +41,13 @@ _TIFS: dict[str | None, int] = {name: int(wire.TimeInForce[name]) for name in ("
 _REPORT_SEQ_MASK = (1 << 56) - 1
 
 
-def is_whole(data: bytes) -> bool:
-    """Whether it is certainly one whole request and nothing more, read as strictly as any parser might."""
-    end = data.find(_HEAD_END)
-    if end < 0:
-        return False
-    head = data[: end + 2].lower()
-    if any(word in head for word in _BEYOND):
-        return False
-    sizes = head.count(b"content-length")
-    if sizes == 0:
-        return end + 4 == len(data)
-    found = _SIZE.search(head)
-    return sizes == 1 and found is not None and end + 4 + int(found.group(1)) == len(data)
+class Connection(Protocol):
+    def answer(self, order: ExpressOrder, data: bytes) -> None:
+        """Write the answer of an order, and go on."""
 
 
 class ExpressLane:
-    """What the connections of a worker share."""
+    """The short way of all connections of a worker."""
 
     def __init__(self, gateway: Gateway, metrics: Metrics, logger: Any) -> None:
         self.gateway = gateway
@@ -82,16 +64,16 @@ class ExpressLane:
 
     def missing(self, data: bytes) -> int:
         """Return how many bytes are certainly missing of the request that `data` begins; 0 = none, or who knows."""
-        end = data.find(_HEAD_END)
+        end = data.find(HEAD_END)
         if end < 0:
             return 1
         start = data.find(b"\r\n") + 2
         head = self._heads.read(data[start : end + 2])
         return 0 if head is None else max(0, end + 4 + head.body_size - len(data))
 
-    def take(self, data: bytes, address: str, connection: ExpressHandler) -> _Order | None:
+    def take(self, data: bytes, address: str, connection: Connection) -> ExpressOrder | None:
         """Send the order that `data` is to the core; None, and nothing done, if it has to go the general way."""
-        end, start = data.find(_HEAD_END), data.find(b"\r\n")
+        end, start = data.find(HEAD_END), data.find(b"\r\n")
         head = self._heads.read(data[start + 2 : end + 2]) if 0 <= start < end else None
         line = data[:start]
         if head is None or end + 4 + head.body_size != len(data) or not line.endswith(b" HTTP/1.1"):
@@ -106,7 +88,7 @@ class ExpressLane:
         counted = gateway.limits.place(address, f"key {head.access_key}", plain.key.account)
         if counted is None:
             return None
-        order = _Order(self, connection, plain, counted, address, close=head.close)
+        order = ExpressOrder(self, connection, plain, counted, address, close=head.close)
         details = wire.OrderDetails(client_text=plain.text) if plain.text else None
         try:
             gateway.core.place_single(order, plain.block, details)
@@ -118,7 +100,7 @@ class ExpressLane:
 
     # --- its answer -------------------------------------------------------------------------------------------------
 
-    def accepted(self, order: _Order, partition: int, report: tuple[int, ...]) -> None:
+    def accepted(self, order: ExpressOrder, partition: int, report: tuple[int, ...]) -> None:
         """The order was accepted: answer at once if that is all that happened."""
         plain = order.plain
         if (
@@ -130,16 +112,16 @@ class ExpressLane:
         else:
             self.answered(order, Answer(partition, wire.OrderAccepted.unpack(wire.OrderAccepted.STRUCT.pack(*report))))
 
-    def answered(self, order: _Order, answer: Answer) -> None:
+    def answered(self, order: ExpressOrder, answer: Answer) -> None:
         """Something else happened: fills, a refusal. The general code says what that means."""
         task = asyncio.get_running_loop().create_task(self._outcome(order, answer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def lost(self, order: _Order) -> None:
+    def lost(self, order: ExpressOrder) -> None:
         self._refused(order, outcome_unknown())
 
-    async def _outcome(self, order: _Order, answer: Answer) -> None:
+    async def _outcome(self, order: ExpressOrder, answer: Answer) -> None:
         plain, gateway = order.plain, self.gateway
         call = Call(
             gateway, plain.fields, values=ORDER_ENDPOINT.parse(plain.fields), key=plain.key,
@@ -157,14 +139,14 @@ class ExpressLane:
             text = "An unknown error occurred while processing the request."
             self._refused(order, ApiError(-1000, text, status=INTERNAL))
 
-    def _refused(self, order: _Order, error: ApiError) -> None:
+    def _refused(self, order: ExpressOrder, error: ApiError) -> None:
         used = self.gateway.limits.charge(f"key {order.plain.key.id}", PLACE_WEIGHT)
         headers = self._headers(order, used)
         if error.retry_after_s is not None:
             headers += f"Retry-After: {error.retry_after_s}\r\n"
         self._answer(order, error.status, json_bytes(error.body()), headers)
 
-    def _headers(self, order: _Order, used: int) -> str:
+    def _headers(self, order: ExpressOrder, used: int) -> str:
         counted = order.counted
         text = f"X-MBX-USED-WEIGHT: {used}\r\nX-MBX-USED-WEIGHT-1M: {used}\r\n"
         if limit := self.gateway.config.limits.weight_per_minute:
@@ -172,7 +154,7 @@ class ExpressLane:
             text += f"RateLimit-Limit: {limit}\r\nRateLimit-Remaining: {left}\r\nRateLimit-Reset: {reset}\r\n"
         return f"{text}X-MBX-ORDER-COUNT-10S: {counted.ten_seconds}\r\nX-MBX-ORDER-COUNT-1D: {counted.day}\r\n"
 
-    def _answer(self, order: _Order, status: int, body: bytes, headers: str) -> None:
+    def _answer(self, order: ExpressOrder, status: int, body: bytes, headers: str) -> None:
         line = _OK if status == 200 else f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
         close = "Connection: close\r\n" if order.close else ""
         head = (
@@ -213,13 +195,13 @@ class ExpressLane:
         return self._zeros[instrument.id]
 
 
-class _Order:
+class ExpressOrder:
     """An order on its way."""
 
     __slots__ = ("address", "close", "connection", "counted", "lane", "plain", "started", "until")
 
     def __init__(
-        self, lane: ExpressLane, connection: ExpressHandler, plain: PlainOrder, counted: Placed, address: str, *,
+        self, lane: ExpressLane, connection: Connection, plain: PlainOrder, counted: Placed, address: str, *,
         close: bool,
     ) -> None:  # fmt: skip
         self.lane = lane
@@ -240,120 +222,3 @@ class _Order:
     def lost(self, _: str) -> bool:
         self.lane.lost(self)
         return True
-
-
-class ExpressHandler(RequestHandler):
-    """A connection of aiohttp's server, with a look at what comes before aiohttp reads it."""
-
-    __slots__ = ("_address", "_answered", "_held", "_lane", "_later", "_order", "_timer", "_whole")
-
-    def __init__(self, lane: ExpressLane, *arguments: Any, **more: Any) -> None:
-        super().__init__(*arguments, **more)
-        self._lane = lane
-        self._whole = True  # all that aiohttp has been given were whole requests
-        self._order: _Order | None = None
-        self._held = b""  # the beginning of a request
-        self._later = b""  # came while an order was under way
-        self._timer: asyncio.TimerHandle | None = None
-        self._answered: asyncio.Future[None] | None = None
-        self._address = ""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        peer = transport.get_extra_info("peername")
-        self._address = str(peer[0]) if isinstance(peer, tuple) else ""
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._order = None  # its answer has nowhere to go
-        self._settle()
-        self._let_go()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        if self._order is not None:
-            self._later += data
-            if self.transport is not None:
-                self.transport.pause_reading()
-            return
-        if self._held:
-            data = self._let_go() + data
-        if not (self._whole and data.startswith(START) and self._idle()):
-            self._pass(data)
-            return
-        self._order = self._lane.take(data, self._address, self)
-        if self._order is not None:
-            self._request_count += 1
-        elif len(data) < HELD_BYTES_MAX and self._lane.missing(data) > 0:
-            self._held = data
-            self._timer = self._loop.call_later(HELD_S, self._give_up)
-        else:
-            self._pass(data)
-
-    def answer(self, order: _Order, data: bytes) -> None:
-        """Write the answer of an order, and go on."""
-        if self._order is not order or self.transport is None:
-            return
-        self._order = None
-        self.transport.write(data)
-        self._settle()
-        if order.close:
-            self.force_close()
-            return
-        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-        if self._later:
-            later, self._later = self._later, b""
-            self.transport.resume_reading()
-            self.data_received(later)
-
-    async def shutdown(self, timeout: float | None = 15.0) -> None:
-        if self._order is not None:
-            self._answered = self._loop.create_future()
-            await asyncio.wait([self._answered], timeout=timeout)
-        await super().shutdown(timeout)
-
-    def _settle(self) -> None:
-        """Nothing is under way any more: whoever shuts down need not wait."""
-        if self._answered is not None and not self._answered.done():
-            self._answered.set_result(None)
-
-    def _idle(self) -> bool:
-        """Whether aiohttp waits for the head of a request."""
-        waiter = self._waiter
-        waits = self._request_count == 0 if waiter is None else not waiter.done()
-        return (
-            waits and self._payload_parser is None and not self._upgraded
-            and not self._paused and not self._close and not self._force_close
-        )  # fmt: skip
-
-    def _pass(self, data: bytes) -> None:
-        if data:  # aiohttp asks itself with nothing for what it has kept
-            self._whole = self._whole and is_whole(data)
-        super().data_received(data)
-
-    def _give_up(self) -> None:
-        """The rest has not come: it is aiohttp's to wait for it."""
-        self._pass(self._let_go())
-
-    def _let_go(self) -> bytes:
-        held, self._held = self._held, b""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        return held
-
-
-class ExpressSite(web.TCPSite):
-    """A TCP site whose connections have the short way."""
-
-    def __init__(self, runner: web.AppRunner, lane: ExpressLane, host: str, port: int, **options: Any) -> None:
-        super().__init__(runner, host, port, **options)
-        self._lane = lane
-
-    async def start(self) -> None:
-        await web.BaseSite.start(self)
-        server, loop = self._runner.server, asyncio.get_running_loop()
-        assert server is not None
-        self._server = await loop.create_server(
-            lambda: ExpressHandler(self._lane, server, loop=loop, **server._kwargs), self._host, self._port,
-            ssl=self._ssl_context, backlog=self._backlog, reuse_port=self._reuse_port,
-        )  # fmt: skip

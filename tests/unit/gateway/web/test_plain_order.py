@@ -12,7 +12,8 @@ import pytest
 from gateway.auth import hmac_secret
 from gateway.web.api import Call
 from gateway.web.auth import Verifier
-from gateway.web.express import ExpressLane, is_whole
+from gateway.web.express import ExpressLane
+from gateway.web.express_connection import is_whole
 from gateway.web.gateway import Gateway
 from gateway.web.order_request import build, single_terms
 from gateway.web.orders import OrderView, apply_report, new_order
