@@ -265,17 +265,21 @@ static feed_books_t *books_of(feed_t *feed, int partition)
     return partition >= 1 && partition <= feed->config.partitions ? feed->books[partition] : NULL;
 }
 
+/* Copy slots from message `number` on: up to `count`, a ring at most, none from slot `end` on. 0 = none there yet. */
+static int64_t read_before(feed_t *feed, feed_channel_t *channel, uint64_t number, int64_t end, uint32_t count, uint8_t *slots)
+{
+    int64_t first = (int64_t)number - 1, capacity = ring_capacity(channel->ring), wanted = end - first;
+    wanted = wanted < (int64_t)count ? wanted : (int64_t)count;
+    wanted = wanted < capacity ? wanted : capacity;
+    return wanted > 0 ? channel_read(feed, channel, first, wanted, slots) : 0;
+}
+
 int64_t feed_derived(feed_t *feed, int partition, uint64_t number, uint32_t count, void *slots)
 {
     feed_books_t *books = books_of(feed, partition);
     if (books == NULL || number == 0)
         return 0;
-    int64_t first = (int64_t)number - 1, left = channel_published(books->derived) - first;
-    int64_t wanted = left < (int64_t)count ? left : (int64_t)count;
-    wanted = wanted < FEED_DERIVED_SLOTS_MIN ? wanted : FEED_DERIVED_SLOTS_MIN;
-    if (wanted <= 0)
-        return 0;
-    int64_t got = channel_read(feed, books->derived, first, wanted, slots);
+    int64_t got = read_before(feed, books->derived, number, channel_published(books->derived), count, slots);
     return got > 0 ? got : 0;
 }
 
@@ -306,12 +310,7 @@ int64_t feed_taken(feed_t *feed, int partition, uint64_t number, uint32_t count,
     if (books == NULL || number == 0)
         return 0;
     *next = (uint64_t)books->position + 1;
-    int64_t first = (int64_t)number - 1, wanted = books->position - first;
-    wanted = wanted < (int64_t)count ? wanted : (int64_t)count;
-    wanted = wanted < ring_capacity(books->channel->ring) ? wanted : ring_capacity(books->channel->ring);
-    if (wanted <= 0)
-        return 0;
-    int64_t got = channel_read(feed, books->channel, first, wanted, slots);
+    int64_t got = read_before(feed, books->channel, number, books->position, count, slots);
     return got == CHANNEL_HOLE ? -1 : got;
 }
 
