@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from journaler import LogReader
 from scripts.exit_codes import ExitCode
 from settlement.schema import NEWEST
 from tests.kit import eventually
@@ -259,6 +260,59 @@ def test_ledger_goes_on_from_an_image_and_lets_the_journal_be_trimmed(exchange: 
     rows = ledger(exchange, "reconcile", "--recount")
     assert [row["differences"] for row in rows] == [0, 0]
     assert rows[-1]["from_record"] == 0
+
+
+def trim(exchange: Exchange) -> int:
+    """Take a snapshot and let go what nothing needs any more; return where the log begins then."""
+    exchange.command("snapshot", "take")
+    done = bullring("journal", "trim", str(exchange.data / "journal"), "--yes")
+    assert done.returncode == ExitCode.OK, done.stderr
+    return LogReader(exchange.data / "journal").first_sequence
+
+
+def recount(exchange: Exchange) -> int:
+    """The books agree with what the log's files say; return the record from which they were counted."""
+    rows = ledger(exchange, "reconcile", "--recount")
+    assert [row["differences"] for row in rows] == [0, 0]
+    return int(rows[-1]["from_record"])
+
+
+@pytest.mark.slow
+def test_ledger_goes_on_over_a_trimmed_journal_or_says_what_it_lacks(tmp_path: Path) -> None:
+    """Trimmed under a running ledger, which is killed, then started anew; and, the control, without its images."""
+    data, images = tmp_path / "data", tmp_path / "data" / "ledger-images"
+    wishes = ("ledger.flush_ms=200", "ledger.image_records=1000", f"journal.segment_size_bytes={1 << 20}")
+    settings = [part for wish in wishes for part in ("--set", wish)]
+    with Exchange(data, *settings) as exchange:
+        first = eventually(lambda: trim(exchange), deadline_s=CATCH_UP_S)
+        os.kill(exchange.pid("ledger"), signal.SIGKILL)
+        eventually(lambda: facts(exchange).get("began", 0) >= first, deadline_s=CATCH_UP_S)
+        caught_up(exchange, beyond=published(exchange))
+        assert recount(exchange) >= first
+        assert exchange.stop() == ExitCode.OK
+    with Exchange(data, *settings) as exchange:
+        caught_up(exchange, beyond=published(exchange))
+        assert facts(exchange)["began"] >= first
+        assert recount(exchange) >= first
+        assert exchange.stop() == ExitCode.OK
+
+    stored = facts(exchange)["stored"]
+    images.rename(tmp_path / "elsewhere")
+    lacking = f"begins at record {first} and is needed from record 0 on: bring its archived segments back"
+    with Exchange(data, *settings) as exchange:
+        eventually(lambda: lacking in facts(exchange)["trouble"], deadline_s=CATCH_UP_S)
+        goes_on(exchange)
+        assert lacking in bullring("stat", "--data", str(data)).stdout
+        assert (facts(exchange)["stored"], restarts(exchange)["ledger"]) == (stored, 0)
+        assert exchange.stop() == ExitCode.OK
+    refused = bullring("ledger", "rebuild", "--yes", "--data", str(data))
+    assert refused.returncode != ExitCode.OK and lacking in refused.stderr
+    # With its images it goes on where it was: nothing had been touched.
+    shutil.rmtree(images, ignore_errors=True)
+    (tmp_path / "elsewhere").rename(images)
+    with Exchange(data, *settings) as exchange:
+        caught_up(exchange, beyond=published(exchange))
+        assert recount(exchange) >= first
 
 
 @pytest.mark.slow
