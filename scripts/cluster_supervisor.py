@@ -270,6 +270,7 @@ class ClusterSupervisor(Supervisor):
         if child.plan.kind in OBSERVER_KINDS:
             if child.hear():
                 self._take_facts(child)
+                self._write_processes()
             return
         try:
             self._read_facts(child)
@@ -335,6 +336,7 @@ class ClusterSupervisor(Supervisor):
                 self._tell(event="failed")
             self._dump(child)  # after it was told: nobody waits for this
         else:
+            self._dump(child)
             self._forget([child])
             self._launch([child.plan])
 

@@ -60,6 +60,7 @@ class Child:
     started: float
     death_fd: int  # readable when the process has ended
     counters: Path
+    log_begin: int  # where its part of the log begins
     facts: dict[str, Any] = field(default_factory=dict)
     rejoins: bool = False
 
@@ -76,6 +77,12 @@ class Child:
         self.facts = json.loads(line) if line else {}
         self.ready_pipe.close()
         return True
+
+    def said(self) -> str:
+        """Return the end of what it has written itself: those before it wrote into the same file."""
+        with self.log_path.open("rb") as log:
+            log.seek(max(self.log_begin, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
+            return log.read().decode(errors="replace")
 
     def heartbeat_ns(self) -> int:
         """Return when it last said that its loop goes on; 0: it has not said so yet."""
@@ -375,6 +382,7 @@ class Supervisor:
         if rejoins:
             command.append(REJOIN)
         with log_path.open("ab") as log:
+            log_begin = log.tell()
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -392,7 +400,7 @@ class Supervisor:
         counters = counter_path(self.config, plan.name)
         counters.unlink(missing_ok=True)
         death_fd = os.pidfd_open(process.pid)
-        return Child(plan, process, pipe, log_path, time.monotonic(), death_fd, counters, rejoins=rejoins)
+        return Child(plan, process, pipe, log_path, time.monotonic(), death_fd, counters, log_begin, rejoins=rejoins)
 
     def _wait_ready(self, children: list[Child]) -> None:
         deadline = time.monotonic() + self.config.supervisor.ready_timeout_s
@@ -436,7 +444,7 @@ class Supervisor:
     def _death(self, child: Child) -> CommandError:
         if "error" in child.facts:
             return CommandError(child.facts["error"], ExitCode(child.facts["exit_code"]))
-        tail = child.log_path.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
+        tail = child.said().splitlines()[-LOG_TAIL_LINES:]
         code = child.process.returncode
         ending = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
         said = f"; the end of {child.log_path}:\n  " + "\n  ".join(tail) if tail else ""
@@ -488,7 +496,7 @@ class Supervisor:
         """Write down what a process broke, and how far everybody was (`bullring audit dump` explains it)."""
         if child.process.returncode != -signal.SIGABRT or self._rings is None:
             return
-        broken = broken_invariant(child.log_path.read_text(errors="replace")[-LOG_TAIL_BYTES:])
+        broken = broken_invariant(child.said())
         if broken is None:
             return
         reports = {str(partition): ring.published for partition, ring in self._rings.reports.items()}
@@ -541,6 +549,10 @@ class Supervisor:
             awaited = child.plan.kind in OBSERVER_KINDS and not child.ready and not child.ready_pipe.closed
             if awaited and child.hear():
                 self._take_facts(child)
+                if child.ready and self.restarts.get(child.plan.name):
+                    self._rejoined(child)
+                else:  # the ledger, at a start: nobody waited for it
+                    self._write_processes()
 
     def _bury_observers(self, dead: list[Child]) -> None:
         """Note when the dead are to come back. Trading goes on without them, however often they die."""
@@ -554,6 +566,7 @@ class Supervisor:
             self._observers_due[name] = now + pause
             self.restarts[name] = self.restarts.get(name, 0) + 1
             self._say(f"process died: {self._death(child)}; trading is not affected, it comes back in {pause:g} s")
+            self._dump(child)
         if dead:
             self._forget(dead)
             self._write_processes()

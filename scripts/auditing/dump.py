@@ -22,6 +22,7 @@ from scripts.snapshots.replaying import quarantined
 from scripts.snapshots.store import Manifest, Snapshot
 
 FOLDER = "dumps"
+DUMPS_MAX = 100  # the newest are kept: a process may end so again and again
 SLOT_SIZE, FLAGS_OFFSET, FLAG_MORE = 128, 14, 1
 BROKEN = re.compile(r"^(?P<place>\S+:\d+): invariant broken in (?P<function>\S+): (?P<condition>.*)$", re.MULTILINE)
 
@@ -44,6 +45,8 @@ class Dump:
         folder.mkdir(mode=0o700, exist_ok=True)
         path = folder / f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(self.ts_ns // 10**9))}-{self.process}.json"
         path.write_text(json.dumps(asdict(self), indent=1))
+        for old in sorted(folder.glob("*.json"))[:-DUMPS_MAX]:
+            old.unlink(missing_ok=True)
         return path
 
     @classmethod

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.auditing.dump import Dump, broken_invariant
+from scripts.auditing.dump import DUMPS_MAX, FOLDER, Dump, broken_invariant
 from scripts.cli import main
 from scripts.exit_codes import ExitCode
 from tests.kit.images import SLOT_SIZE, Log, small_log, write_log
@@ -53,3 +53,11 @@ def test_the_record_that_breaks_it_is_named(log: Log, tmp_path: Path, capsys: py
 
     assert (answer["verdict"], answer["replayed_to"]) == ("by the log", at)
     assert "ts_ns" in str(answer["again"])
+
+
+def test_only_the_newest_dumps_are_kept(tmp_path: Path) -> None:
+    for second in range(DUMPS_MAX + 2):
+        Dump("feed", second * 10**9, "a.c:1", "f", "x > 0", second, second, {}).save(tmp_path)
+
+    kept = sorted((tmp_path / FOLDER).iterdir())
+    assert [Dump.load(path).log_visible for path in kept] == list(range(2, DUMPS_MAX + 2))
