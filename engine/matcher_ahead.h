@@ -2,19 +2,18 @@
  * matcher.c includes this.
  *
  * In three steps, since each needs what the one before has brought: the order a record names; its neighbours, the level it stands in
- * and the one it will join; the order there that it will stand behind. Blocks of records take the steps one block apart. No step
- * knows what the records in between will change: a stale guess fetches the wrong line and does no harm. And no step branches on the
- * kind of a record, which nobody could predict: a kind that has no such thing fetches some line or other. */
+ * and the one it will join; the order there that it will stand behind. Before each record is done, one record further on takes each
+ * step, a few records apart. No step knows what the records in between will change: a stale guess fetches the wrong line and does no
+ * harm. And no step branches on the kind of a record, which nobody could predict: a kind that has no such thing fetches some line or
+ * other. Behind the last record, the last one is looked at again. */
 #ifndef BULLRING_ENGINE_MATCHER_AHEAD_H
 #define BULLRING_ENGINE_MATCHER_AHEAD_H
 
 #include "engine/matcher_state.h"
 
-#ifndef AHEAD_ORDERS
-#define AHEAD_ORDERS 12
-#define AHEAD_NEIGHBOURS 8
+#define AHEAD_ORDERS 12    /* records ahead of the one done next */
+#define AHEAD_NEIGHBOURS 8 /* and the levels */
 #define AHEAD_TAILS 4
-#endif
 #define AHEAD_SIZE 16 /* more than any of them, a power of two */
 
 /* What is worth fetching ahead: it costs more than it saves as long as the second cache holds it anyway. */
@@ -68,22 +67,18 @@ INLINE void ahead_order(const matcher_t *matcher, batch_t *batch, int64_t at)
         PREFETCH(store->rests + node);
 }
 
-/* Neighbours in the FIFO of its level and in its account's list: they are linked past an order that leaves. */
+/* Neighbours in the FIFO of its level and in its account's list: they are linked past an order that leaves. A free slot still names
+ * those of its last order; to ask whether it is free costs more than to fetch them. */
 INLINE void ahead_neighbours(const matcher_t *matcher, const batch_t *batch, int64_t at)
 {
     const book_store_t *store = &matcher->store;
     uint32_t node = batch->node[(uint64_t)at % AHEAD_SIZE];
     const order_t *order = store->orders + node;
     account_link_t link = store->links[node];
-#ifndef NOMASK
-    uint32_t stands = 0u - (order->id != 0);
-#else
-    uint32_t stands = ~0u;
-#endif
-    PREFETCH(store->orders + (order->prev & stands));
-    PREFETCH(store->orders + (order->next & stands));
-    PREFETCH(store->links + (link.prev & stands));
-    PREFETCH(store->links + (link.next & stands));
+    PREFETCH(store->orders + order->prev);
+    PREFETCH(store->orders + order->next);
+    PREFETCH(store->links + link.prev);
+    PREFETCH(store->links + link.next);
 }
 
 /* The level an order stands in, and the one it will stand in. */
@@ -111,10 +106,10 @@ INLINE void ahead_tails(const matcher_t *matcher, const batch_t *batch, int64_t 
     PREFETCH(matcher->store.orders + batch->place[(uint64_t)at % AHEAD_SIZE]->tail);
 }
 
-/* Before the first record. */
+/* Before the first record. Every place is filled, for the frames of a group are taken without a look ahead. */
 static inline void begin_looking(const matcher_t *matcher, batch_t *batch)
 {
-    for (int64_t at = 0; at < AHEAD_ORDERS; at++)
+    for (int64_t at = 0; at < AHEAD_SIZE; at++)
         ahead_order(matcher, batch, at);
     for (int64_t at = 0; at < AHEAD_NEIGHBOURS; at++)
         ahead_neighbours(matcher, batch, at);
@@ -122,6 +117,8 @@ static inline void begin_looking(const matcher_t *matcher, batch_t *batch)
         return;
     for (int64_t at = 0; at < AHEAD_NEIGHBOURS; at++)
         ahead_levels(matcher, batch, at);
+    for (int64_t at = AHEAD_NEIGHBOURS; at < AHEAD_SIZE; at++)
+        batch->place[at] = batch->place[0];
     for (int64_t at = 0; at < AHEAD_TAILS; at++)
         ahead_tails(matcher, batch, at);
 }
