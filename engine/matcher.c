@@ -417,6 +417,8 @@ static int64_t run(matcher_t *matcher, const log_slot_t *slots, int64_t count, i
     batch_t batch = {.slots = slots, .count = count, .cold = coldness(state->live)};
     int64_t taken = 0;
     int64_t done = 0;
+    if (batch.cold != COLD_NOTHING && count > 0)
+        begin_looking(matcher, &batch);
     matcher->outputs_left = 0;
     while (done < limit) {
         if (UNLIKELY(state->work.depth > 0)) {

@@ -352,6 +352,94 @@ static void finish_course(matcher_t *matcher, book_t *book, taker_t *taker, bool
         leave(matcher, book, taker);
 }
 
+/* Ordinary orders that a taker with nothing special about it meets, front to back and level by level. What the general loop of
+ * matcher_course() does a trade at a time, with the questions asked once and the sums kept in registers; it stops, between two
+ * trades, before the first order, price or end of a step that has more to it, and the general loop takes that one. Same reports,
+ * events and state, to the bit. */
+typedef struct sweep {
+    int64_t price;
+    int64_t leaves; /* of the taker */
+    uint128_t gone; /* out of the digest */
+    uint32_t filled;
+} sweep_t;
+
+/* The order at the front of a level is used up. The level is told at the end of the sweep through it. */
+INLINE void sweep_fill(book_store_t *store, order_t *maker, uint32_t slot, int64_t rank, sweep_t *sweep)
+{
+    sweep->gone += digest_term(digest_key(maker->id, rank), maker->leaves);
+    sweep->filled++;
+    maker->leaves = 0;
+    maker->prev = NOBODY;
+    maker->id = 0;
+    book_account_unlink(store, maker->account, slot);
+}
+
+/* Through one near level; false = stopped before its end. */
+INLINE bool sweep_level(matcher_t *matcher, book_t *book, level_t *level, taker_t *taker, sweep_t *sweep)
+{
+    book_store_t *store = &matcher->store;
+    const bool prevents = order_stp_mode(&taker->order) != STP_MODE_NONE;
+    const int64_t rank = ~rank_of_price(sweep->price, order_side(&taker->order));
+    uint32_t slot = level->head;
+    while (slot != NOBODY && sweep->leaves > 0) {
+        order_t *maker = store->orders + slot;
+        int64_t open = maker->leaves;
+        uint32_t next = maker->next;
+        int64_t quantity = open < sweep->leaves ? open : sweep->leaves;
+        PREFETCH(store->orders + next);
+        if (UNLIKELY((maker->flags & ORDER_EXTRA) != 0 || (prevents && same_owner(maker, &taker->order)) ||
+                     step_is_over(matcher)))
+            break;
+        fill_t fill = {.trade_id = ++book->trade_id, .price = sweep->price, .quantity = quantity};
+        event_execute(matcher, book, maker, fill.price, quantity, 0);
+        sweep->leaves -= quantity;
+        taker->order.leaves = sweep->leaves;
+        taker->order.cum += quantity;
+        maker->cum += quantity;
+        report_trade(matcher, book, maker, open - quantity, taker, &fill);
+        if (quantity < open) {
+            book_reduce(book, maker, quantity);
+            break;
+        }
+        sweep_fill(store, maker, slot, rank, sweep);
+        slot = next;
+    }
+    level->head = slot;
+    if (slot == NOBODY)
+        level->tail = NOBODY;
+    else
+        store->orders[slot].prev = NOBODY;
+    return slot == NOBODY;
+}
+
+FLAT static void sweep_plain(matcher_t *matcher, book_t *book, levels_t *opposite, taker_t *taker)
+{
+    const int64_t limit = ~taker->order.rank;
+    const int maker_side = order_side(&taker->order) ^ 1;
+    const uint64_t trades = book->trade_id;
+    sweep_t sweep = {.leaves = taker->order.leaves};
+    if (UNLIKELY(taker->by_amount || (taker->order.flags & ORDER_EXTRA) != 0 || book->triggers.count > 0))
+        return;
+    while (sweep.leaves > 0 && opposite->best <= limit) {
+        int64_t rank = opposite->best;
+        sweep.price = rank_of_price(rank, maker_side);
+        if (UNLIKELY(!levels_is_near(opposite, rank) || sweep.price < book->band_low || sweep.price > book->band_high))
+            break;
+        uint64_t before = book->trade_id;
+        bool emptied = sweep_level(matcher, book, levels_near(opposite, rank), taker, &sweep);
+        if (book->trade_id != before)
+            book->last_price = sweep.price;
+        if (!emptied)
+            break;
+        levels_close(&matcher->store.trees, opposite, rank);
+    }
+    if (book->trade_id == trades)
+        return;
+    book->has_last_price = true;
+    book->order_count -= sweep.filled;
+    state_hash_remove(&book->digest, sweep.gone);
+}
+
 bool matcher_course(matcher_t *matcher)
 {
     taker_t *taker = &matcher->state->work.taker;
@@ -359,7 +447,11 @@ bool matcher_course(matcher_t *matcher)
     levels_t *opposite = &book->side[order_side(&taker->order) ^ 1];
     int64_t rank = taker->order.rank;
     bool amount_spent = false;
-    while (taker->order.leaves > 0 && crosses(opposite, rank)) {
+    while (true) {
+        if (LIKELY(!book->triggers.noting))
+            sweep_plain(matcher, book, opposite, taker);
+        if (taker->order.leaves == 0 || !crosses(opposite, rank))
+            break;
         if (step_is_over(matcher))
             return false;
         if (UNLIKELY(book->triggers.noting) && !triggers_note(matcher, book))

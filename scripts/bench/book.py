@@ -22,6 +22,14 @@ ROUNDS_DEFAULT, ROUNDS_MAX = 7, 101
 RESTING_DEFAULT = (10_000, 100_000, 1_000_000, 5_000_000)
 RESTING_MAX = 10_000_000
 SWEEP_MAKERS = 10_000
+KEYS_WITH_REPORTS = (
+    "ns_per_op_median",
+    "ns_per_op_min",
+    "ratio",
+    "ratio_to_array_with_events",
+    "ratio_to_array_with_records",
+    "reports_per_op",
+)
 ALONE, WHOLE = "book_bench_alone", "book_bench"
 
 Json = dict[str, Any]
@@ -74,7 +82,7 @@ def merged(alone: Json, whole: Json) -> Json:
     """One line of the two: the book alone, and under `with_reports_` what the exchange's build adds."""
     line = {"bench": "book", **alone, "sums_ok": alone["sums_ok"] and whole["sums_ok"]}
     del line["reports_per_op"], line["private_reports"]
-    for key in ("ns_per_op_median", "ns_per_op_min", "ratio", "ratio_to_array_with_events", "reports_per_op"):
+    for key in KEYS_WITH_REPORTS:
         line[f"with_reports_{key}"] = whole[key]
     return line
 
@@ -85,6 +93,7 @@ def human(line: Json) -> str:
     return (
         f"{line['stream']:<24} {line['ns_per_op_median']:>10.1f} ns, array {line['array_ns_per_op_median']:.1f}, ratio "
         f"{line['ratio']:.2f}; array that writes events {line['array_with_events_ns_per_op_median']:.1f}, ratio "
-        f"{line['ratio_to_array_with_events']:.2f}; with private reports "
+        f"{line['ratio_to_array_with_events']:.2f}, and reads {line['array_with_records_ns_per_op_median']:.1f}, "
+        f"ratio {line['ratio_to_array_with_records']:.2f}; with private reports "
         f"{line['with_reports_ns_per_op_median']:.1f} ns{sums}"
     )

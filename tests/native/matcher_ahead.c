@@ -1,6 +1,6 @@
 /* How many records a matcher gets at a time changes nothing: one by one, where nothing is looked ahead at, and in batches, where
  * orders, levels and neighbours of records to come are, from a book that is small enough to look at nothing up to one that looks
- * at everything. Records of no meaning stand between. */
+ * at everything. Records of no meaning stand between, and linked frames, which nobody looks ahead from. */
 #include "engine/matcher_ahead.h"
 #include "matcher_kit.h"
 
@@ -12,6 +12,7 @@
 
 static log_slot_t records[RECORDS];
 static uint64_t seed = 7;
+static bool linked; /* the last record is the first frame of a cancel-replace */
 
 static uint64_t random_below(uint64_t below)
 {
@@ -30,12 +31,13 @@ static int64_t random_price(bool sells)
 
 static void write_record(kit_t *kit, log_slot_t *slot)
 {
-    uint64_t kind = random_below(100);
+    uint64_t kind = linked ? 0 : random_below(100);
     uint32_t account = 1 + (uint32_t)random_below(8);
     uint64_t any_order = 1 + random_below(kit->next_id + 1);
     *slot = kit_record(kit, TEMPLATE_ORDER_CANCEL_REQUEST, account);
     if (kind < 70 && kit->next_id < ORDERS_MAX - 1) {
         bool sells = random_below(2) == 1;
+        linked = false;
         slot->template_id = TEMPLATE_NEW_ORDER_SINGLE;
         slot->aux = ++kit->next_id;
         *(new_order_single_t *)slot->block = (new_order_single_t){
@@ -47,6 +49,8 @@ static void write_record(kit_t *kit, log_slot_t *slot)
         *(order_cancel_request_t *)slot->block = (order_cancel_request_t){
             .cl_ord_id = kit->seq_num, .orig_cl_ord_id = ORDER_ID_OPT_NULL, .order_id = any_order,
             .instrument_id = KIT_INSTRUMENT, .account_id = account};
+        linked = kit->next_id < ORDERS_MAX - 1 && random_below(3) == 0;
+        slot->flags |= linked ? SLOT_FLAG_MORE : 0;
     } else if (kind < 97) {
         slot->template_id = TEMPLATE_ORDER_REPLACE_REQUEST;
         *(order_replace_request_t *)slot->block = (order_replace_request_t){

@@ -1,4 +1,5 @@
-/* book_bench STREAM [rounds] [capacity] [chunk]: the matcher against a plain array book, same stream, same rounds.
+/* book_bench STREAM [rounds] [capacity] [chunk]: the matcher against a plain array book, same stream, same rounds. The array runs
+ * three times a round: bare, writing events, and writing events and reading the matcher's records.
  * STREAM: a file (book_stream.h), `resting:N` or `sweep:MAKERS:LEVELS`.
  *
  * The matcher gets the operations as log records, `chunk` at a time written into memory before the clock starts, as they lie in the
@@ -238,7 +239,7 @@ static uint32_t make_plan(bench_t *bench, uint32_t capacity)
     return planner.open_max;
 }
 
-/* ---- the matcher ---------------------------------------------------------------------------------------------------------- */
+/* ---- records -------------------------------------------------------------------------------------------------------------- */
 
 static void write_cancel(uint64_t order_id, uint32_t account, uint64_t at, log_slot_t *slot)
 {
@@ -255,7 +256,7 @@ static void write_replace(const operation_t *operation, uint64_t order_id, uint3
     slot->template_id = TEMPLATE_ORDER_REPLACE_REQUEST;
     *block = (order_replace_request_t){.cl_ord_id = at, .orig_cl_ord_id = ORDER_ID_OPT_NULL, .order_id = order_id,
                                        .price = operation->price, .order_qty = total, .display_qty = QTY_OPT_NULL,
-                                       .instrument_id = 1, .account_id = account};
+                                       .client_tag = operation->quantity, .instrument_id = 1, .account_id = account};
 }
 
 static void write_new(const operation_t *operation, uint64_t order_id, uint32_t account, uint64_t at, log_slot_t *slot)
@@ -296,6 +297,78 @@ static int64_t write_records(const bench_t *bench, uint64_t at, log_slot_t *slot
         write_new(operation, order_id, account, at, &slots[count - 1]);
     return count;
 }
+
+/* Operations of the chunk that begins at `at`: none holds operations from before the clock starts and from after. */
+static int64_t chunk_length(const bench_t *bench, uint64_t at)
+{
+    uint64_t end = at < bench->stream.timed_from ? bench->stream.timed_from : bench->stream.header.operations;
+    return end - at < (uint64_t)bench->chunk ? (int64_t)(end - at) : bench->chunk;
+}
+
+static int64_t write_chunk(const bench_t *bench, uint64_t at, int64_t count, log_slot_t *slots)
+{
+    int64_t records = 0;
+    for (int64_t i = 0; i < count; i++)
+        records += write_records(bench, at + (uint64_t)i, &slots[records]);
+    return records;
+}
+
+/* ---- the array, from records ------------------------------------------------------------------------------------------------ */
+
+/* The array fed as the matcher is: the same records, chunk by chunk, ids made slots by the same mask, an event an output. What it
+ * costs more than the array above is transport, not matching. Quantities to be open after a replace stand in clientTag, for it
+ * keeps no count of what was filled. */
+ARRAY_INLINE void array_take(array_book_t *book, const log_slot_t *slot, uint32_t mask)
+{
+    const new_order_single_t *new_order = (const new_order_single_t *)slot->block;
+    const order_cancel_request_t *cancel = (const order_cancel_request_t *)slot->block;
+    const order_replace_request_t *replace = (const order_replace_request_t *)slot->block;
+    uint32_t side = (uint32_t)new_order->side - SIDE_BUY;
+    switch (slot->template_id) {
+    case TEMPLATE_NEW_ORDER_SINGLE:
+        if (new_order->time_in_force == TIME_IN_FORCE_IOC)
+            (void)array_match(book, side, (uint32_t)new_order->order_qty, (int32_t)new_order->price, true, NULL, NULL);
+        else
+            array_place(book, ((uint32_t)slot->aux & mask) + 1, side, (uint32_t)new_order->order_qty, (int32_t)new_order->price,
+                        true, NULL, NULL);
+        break;
+    case TEMPLATE_ORDER_CANCEL_REQUEST:
+        array_cancel(book, ((uint32_t)cancel->order_id & mask) + 1, true);
+        break;
+    default:
+        array_replace(book, ((uint32_t)replace->order_id & mask) + 1, (uint32_t)replace->client_tag, (int32_t)replace->price,
+                      true, NULL, NULL);
+        break;
+    }
+}
+
+static double array_records_round(const bench_t *bench, array_sums_t *sums)
+{
+    array_book_t book;
+    size_t size = array_size((uint64_t)bench->plan.capacity + 1);
+    size_t slots_size = (size_t)bench->chunk * RECORDS_PER_OPERATION_MAX * sizeof(log_slot_t);
+    uint8_t *memory = map(size);
+    log_slot_t *slots = map(slots_size);
+    const double clock_cost = clock_cost_ns();
+    double took = 0;
+    array_open(&book, memory);
+    for (uint64_t at = 0; at < bench->stream.header.operations;) {
+        int64_t count = chunk_length(bench, at);
+        int64_t records = write_chunk(bench, at, count, slots);
+        uint64_t began = now_ns();
+        for (int64_t i = 0; i < records; i++)
+            array_take(&book, &slots[i], bench->plan.capacity - 1);
+        if (at >= bench->stream.timed_from)
+            took += (double)(now_ns() - began) - clock_cost;
+        at += (uint64_t)count;
+    }
+    *sums = book.sums;
+    munmap(memory, size);
+    munmap(slots, slots_size);
+    return took / (double)(bench->stream.header.operations - bench->stream.timed_from);
+}
+
+/* ---- the matcher's rounds ---------------------------------------------------------------------------------------------------- */
 
 static matcher_t *open_matcher(const bench_t *bench, ring_t *reports, ring_t *market)
 {
@@ -366,15 +439,12 @@ static double matcher_round(const bench_t *bench, outcome_t *outcome)
     int64_t reports_before = 0;
     *outcome = (outcome_t){.reports = 0};
     for (uint64_t at = 0; at < bench->stream.header.operations;) {
-        uint64_t end = at < bench->stream.timed_from ? bench->stream.timed_from : bench->stream.header.operations;
-        int64_t count = end - at < (uint64_t)bench->chunk ? (int64_t)(end - at) : bench->chunk;
+        int64_t count = chunk_length(bench, at);
         if (at == bench->stream.timed_from) {
             outcome->sums.events = 0;
             reports_before = ring_published(&reports);
         }
-        int64_t records = 0;
-        for (int64_t i = 0; i < count; i++)
-            records += write_records(bench, at + (uint64_t)i, &slots[records]);
+        int64_t records = write_chunk(bench, at, count, slots);
         int64_t events_before = ring_published(&market);
         uint64_t began = now_ns();
         int64_t consumed = matcher_feed(matcher, slots, matcher_position(matcher), records);
@@ -427,7 +497,7 @@ static uint32_t power_of_two(uint64_t at_least)
 }
 
 typedef struct series {
-    double engine[ROUNDS_MAX], array[ROUNDS_MAX], array_events[ROUNDS_MAX];
+    double engine[ROUNDS_MAX], array[ROUNDS_MAX], array_events[ROUNDS_MAX], array_records[ROUNDS_MAX];
     outcome_t outcome; /* of the last round */
     bool good;
 } series_t;
@@ -442,6 +512,8 @@ static void run_rounds(const bench_t *bench, int rounds, series_t *series)
         series->good = series->good && agrees(header, &sums);
         series->array_events[i] = array_round(bench, true, &sums);
         series->good = series->good && agrees(header, &sums);
+        series->array_records[i] = array_records_round(bench, &sums);
+        series->good = series->good && agrees(header, &sums);
         series->engine[i] = matcher_round(bench, &series->outcome);
         series->good = series->good && agrees(header, &series->outcome.sums);
     }
@@ -452,6 +524,7 @@ static void print_line(const bench_t *bench, int rounds, uint32_t open_max, seri
     double engine = median(series->engine, rounds);
     double array = median(series->array, rounds);
     double array_events = median(series->array_events, rounds);
+    double array_records = median(series->array_records, rounds);
     double operations = (double)(bench->stream.header.operations - bench->stream.timed_from);
     double events = (double)series->outcome.sums.events;
     printf("{\"stream\": \"%s\", \"ns_per_op_median\": %.1f, \"ns_per_op_min\": %.1f, \"ns_per_op_max\": %.1f, "
@@ -461,9 +534,10 @@ static void print_line(const bench_t *bench, int rounds, uint32_t open_max, seri
            events / operations / engine * 1e9, events / operations, (double)series->outcome.reports / operations,
            MATCHER_REPORTS ? "true" : "false", series->good ? "true" : "false");
     printf("\"array_ns_per_op_median\": %.1f, \"ratio\": %.2f, \"array_with_events_ns_per_op_median\": %.1f, "
-           "\"ratio_to_array_with_events\": %.2f, \"open_orders_max\": %u, \"capacity\": %u, \"chunk\": %lld, "
+           "\"ratio_to_array_with_events\": %.2f, \"array_with_records_ns_per_op_median\": %.1f, "
+           "\"ratio_to_array_with_records\": %.2f, \"open_orders_max\": %u, \"capacity\": %u, \"chunk\": %lld, "
            "\"order_bytes\": %zu, \"arena_bytes_in_use\": %llu}\n",
-           array, engine / array, array_events, engine / array_events, open_max, bench->plan.capacity,
+           array, engine / array, array_events, engine / array_events, array_records, engine / array_records, open_max, bench->plan.capacity,
            (long long)bench->chunk, sizeof(order_t) + sizeof(account_link_t) + sizeof(order_rest_t),
            (unsigned long long)series->outcome.bytes_in_use);
 }
