@@ -28,9 +28,11 @@ static bool firm_is_killed(const registry_t *registry, uint32_t firm)
 {
     bool killed = false;
 
+    if (firm == 0)
+        return false;
     for (uint32_t i = 0; i < KILLED_FIRMS_MAX; i++)
         killed |= registry->killed_firms[i] == firm;
-    return firm != 0 && killed;
+    return killed;
 }
 
 verdict_t admit_entry(const sequencer_t *sequencer, uint32_t account_id, uint32_t instrument_id)

@@ -56,10 +56,11 @@ verdict_t filter_quantity(const instrument_t *instrument, int64_t lots, bool mar
 
 verdict_t filter_free(const sequencer_t *sequencer, const instrument_t *instrument, int64_t ticks, int64_t lots)
 {
+    if (LIKELY(ticks != 0))
+        return ADMITTED;
     int64_t free = AMOUNT_LIMIT / sequencer->config.orders_per_partition;
     int64_t most = free < instrument->max_lots ? free : instrument->max_lots;
-
-    return ticks == 0 && lots > most ? refuse_at(REJECT_CODE_MAX_QTY, most) : ADMITTED;
+    return lots > most ? refuse_at(REJECT_CODE_MAX_QTY, most) : ADMITTED;
 }
 
 int64_t notional_bound(const instrument_t *instrument, bool market)
@@ -102,15 +103,21 @@ static int64_t clamped(int128_t ticks)
     return ticks > INT64_MAX ? INT64_MAX : ticks < INT64_MIN + 1 ? INT64_MIN + 1 : (int64_t)ticks;
 }
 
-/* price x bps / 10^4, rounded down or up. */
+/* price x bps / 10^4, rounded down or up. All but absurd prices fit in 64 bits, where the division is a multiplication. */
 static int64_t scaled_down(int64_t price, int64_t bps)
 {
+    int64_t small;
+    if (LIKELY(!__builtin_mul_overflow(price, bps, &small)))
+        return small / BPS_WHOLE - (small % BPS_WHOLE < 0);
     int128_t product = (int128_t)price * bps;
     return clamped(product / BPS_WHOLE - (product % BPS_WHOLE < 0));
 }
 
 static int64_t scaled_up(int64_t price, int64_t bps)
 {
+    int64_t small;
+    if (LIKELY(!__builtin_mul_overflow(price, bps, &small)))
+        return small / BPS_WHOLE + (small % BPS_WHOLE > 0);
     int128_t product = (int128_t)price * bps;
     return clamped(product / BPS_WHOLE + (product % BPS_WHOLE > 0));
 }
@@ -122,11 +129,11 @@ verdict_t filter_band(const instrument_t *instrument, bool sell, int64_t ticks, 
 
     if (reference == PX_NULL)
         return ADMITTED;
-    int64_t highest = scaled_down(reference, BPS_WHOLE + (int64_t)up);
-    int64_t lowest = scaled_up(reference, BPS_WHOLE - (int64_t)down);
-    if (up != 0 && ticks > highest)
+    int64_t highest = up == 0 ? INT64_MAX : scaled_down(reference, BPS_WHOLE + (int64_t)up);
+    if (ticks > highest)
         return refuse_at(REJECT_CODE_PRICE_BAND, highest < instrument->max_ticks ? highest : instrument->max_ticks);
-    if (down != 0 && ticks < lowest)
+    int64_t lowest = down == 0 ? INT64_MIN : scaled_up(reference, BPS_WHOLE - (int64_t)down);
+    if (ticks < lowest)
         return refuse_at(REJECT_CODE_PRICE_BAND, lowest > instrument->min_ticks ? lowest : instrument->min_ticks);
     return ADMITTED;
 }

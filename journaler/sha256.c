@@ -80,6 +80,7 @@ __attribute__((target("sha,sse4.1,ssse3"))) static void blocks_hardware(uint32_t
 
         for (int i = 0; i < 4; i++)
             w[i] = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(const void *)(data + 16 * i)), big_endian);
+#pragma GCC unroll 16 /* only so do the words stay in registers */
         for (int i = 0; i < ROUNDS / 4; i++) {
             __m128i *now = &w[i & 3];
             __m128i keyed = _mm_add_epi32(*now, _mm_load_si128((const __m128i *)(const void *)(round_key + 4 * i)));

@@ -74,7 +74,7 @@ class ClusterSupervisor(Supervisor):
             self._revive_observers()
             if not (self.state["state"] == "primary" and self.state["in_sync"]):
                 # S1: the standby takes the snapshots, the primary only when it is alone.
-                self._snapshots.step(self._rings, self._say)
+                self._look_at_snapshots()
         return not self._stopping
 
     def _handle_events(self, timeout_s: float) -> None:

@@ -4,7 +4,6 @@ definitions. Nobody on the order path knows of it.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from scripts.config import CHECKOUT, FEED_LISTENERS, Config, FeedSection, split_
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.node import Node, feed_key
 from scripts.placement import NOT_PINNED
+from scripts.priority import step_back
 
 if TYPE_CHECKING:
     from scripts.process import Process, Ready
@@ -34,7 +34,7 @@ def run_feed(process: Process, ready: Ready) -> None:
     node, rings, plan = process.node, process.rings, process.plan
     section = process.config.gateway.feed
     if plan.core == NOT_PINNED and section.nice:
-        os.nice(section.nice)
+        step_back(section.nice)
     sharpen_timers()
     feed = Feed(feed_config(node))
     feed.attach(rings.market)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ from scripts.addresses import listen_error, numeric
 from scripts.config import split_address
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.feed_process import DEFINITION_BATCHES, feed_config, follow
+from scripts.priority import step_back
 
 if TYPE_CHECKING:
     from scripts.process import Process, Ready
@@ -31,7 +31,7 @@ HOUSEKEEPING_S = 0.1
 
 def run_feed_web(process: Process, ready: Ready) -> None:
     """Run until asked to stop."""
-    os.nice(process.config.gateway.feed.nice)
+    step_back(process.config.gateway.feed.nice)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(process, ready))
 

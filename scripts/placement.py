@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -152,6 +152,14 @@ def _feed(config: Config, cores: Sequence[int], plans: tuple[ProcessPlan, ...]) 
     feed = ProcessPlan(Kind.FEED, "feed", wait, core)
     web = ProcessPlan(Kind.FEED_WEB, "feed-web", "park", NOT_PINNED)
     return (feed, web) if config.has_feed_web else (feed,)
+
+
+def spare_cores(processes: Sequence[ProcessPlan], cores: Collection[int]) -> set[int]:
+    """Return the cores for work that nobody waits for: not those of pinned processes that never sleep, if it can be.
+
+    Who yields gives its core to whoever else is there, for a whole time slice however nice that one is.
+    """
+    return set(cores) - {plan.core for plan in processes if plan.wait != "park"} or set(cores)
 
 
 def _pinned(core: int, cores: Sequence[int]) -> int:

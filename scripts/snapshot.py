@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from typing import Any
 
 from scripts.arguments import add_common, config_of, emit, emit_one, progress
 from scripts.config import Config
 from scripts.exit_codes import CommandError, ExitCode
+from scripts.priority import NICE_MAX, step_back
 from scripts.snapshots.files import SnapshotError
 from scripts.snapshots.store import Snapshot, SnapshotStore, describe
 from scripts.snapshots.taking import NothingNew, take
 from scripts.snapshots.verifying import replay_elsewhere
-
-NICE = 19
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -53,7 +51,7 @@ def _take(options: argparse.Namespace, config: Config) -> int:
     if keep < 1:
         raise CommandError(f"--keep {keep}: must be 1 or more", ExitCode.USAGE)
     # Whoever trades goes first.
-    os.nice(max(0, NICE - os.nice(0)))
+    step_back(NICE_MAX)
     try:
         snapshot = take(config, progress, keep=keep)
     except NothingNew as error:

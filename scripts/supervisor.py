@@ -26,7 +26,7 @@ from scripts.auditing.dump import Dump, broken_invariant
 from scripts.config import CHECKOUT, Config
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.node import Node, NodeRings, counter_path, engine_config, feed_key, seal_key
-from scripts.placement import CORE_KINDS, FEED_KINDS, OBSERVER_KINDS, WEB_KINDS, Kind, ProcessPlan, place
+from scripts.placement import CORE_KINDS, FEED_KINDS, OBSERVER_KINDS, WEB_KINDS, Kind, ProcessPlan, place, spare_cores
 from scripts.poison import PoisonWatch
 from scripts.rejoin import REJOIN
 from scripts.snapshots.keeper import SnapshotKeeper
@@ -174,7 +174,7 @@ class Supervisor:
         self._pause()
         self._look_at_storage()
         self._look_at_matchers()
-        self._snapshots.step(self._rings, self._say)
+        self._look_at_snapshots()
         self._hear_from_new_ones()
         for plan in self._poison.cured():
             self._say(f"{plan.name} comes back without the record that was taken out of effect")
@@ -195,6 +195,10 @@ class Supervisor:
             for child in self._children:
                 selector.register(child.death_fd, selectors.EVENT_READ)
             selector.select(POLL_S)
+
+    def _look_at_snapshots(self) -> None:
+        spare = spare_cores(self.placement.processes, os.sched_getaffinity(0))
+        self._snapshots.step(self._rings, spare, self._say)
 
     def _look_at_matchers(self) -> None:
         """Pause the pairs of a matcher that does not move; itself says when it does again."""

@@ -37,7 +37,10 @@ int framing_next(const uint8_t *bytes, size_t available, frame_t *frame)
     frame_header_t header = {0};
     size_t have = available < FRAME_HEADER_SIZE ? available : FRAME_HEADER_SIZE;
 
-    memcpy(&header, bytes, have);
+    if (have == FRAME_HEADER_SIZE)
+        memcpy(&header, bytes, FRAME_HEADER_SIZE); /* the size known: two instructions */
+    else
+        memcpy(&header, bytes, have);
     if (have >= 4 && !length_allowed(header.message_length))
         return FRAMING_MALFORMED;
     if (have >= 6 && header.encoding_type != SOFH_ENCODING_TYPE)

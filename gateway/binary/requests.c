@@ -142,7 +142,7 @@ static void write_group(server_t *server, connection_t *connection, const frame_
         log_slot_t *slot = ingress_slot(server, connection->session, slot_template(header->template_id), seq_num);
         INVARIANT(slot != NULL);
         size_t length = header->block_length < LOG_BLOCK_MAX ? header->block_length : LOG_BLOCK_MAX;
-        memcpy(slot->block, frames[i].block, length);
+        block_copy(slot->block, frames[i].block, length);
         if ((connection->permissions & PERMISSIONS_ADMIN) != 0 && !server->config.admin)
             slot->ingress_ns = trusted_ingress(slot->ingress_ns, header->sending_time);
         slot->flags = i + 1 < count ? SLOT_FLAG_MORE : 0;

@@ -23,6 +23,7 @@ from scripts.exit_codes import CommandError, ExitCode
 from scripts.ledger.store import LateStore, from_beginning, make_images, make_owner, make_replication, make_store
 from scripts.ledger.watchdog import Watchdog
 from scripts.node import LEDGER_FACTS_FILE
+from scripts.priority import step_back
 from settlement.answers import answers
 from settlement.bookkeeper import Bookkeeper, BookkeeperConfig
 from settlement.consumer import Consumer, ConsumerConfig
@@ -48,7 +49,7 @@ _NUMBERS = (
 def run_ledger(process: Process, ready: Callable[[Mapping[str, Any]], None]) -> None:
     """Run until asked to stop, then store what is still to be stored."""
     config = process.config
-    os.nice(config.ledger.nice)
+    step_back(config.ledger.nice)
     ready({})
     with ExitStack() as stack:
         LedgerLoop(process, stack).run()

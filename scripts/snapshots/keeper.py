@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from scripts.config import CHECKOUT, SNAPSHOT_RECORDS_MIN, Config
 from scripts.node import NodeRings
@@ -31,8 +33,8 @@ class SnapshotKeeper:
         self._look()
         self._since = time.monotonic()
 
-    def step(self, rings: NodeRings | None, say: Callable[[str], None]) -> None:
-        """Start a snapshot that is due, or say what came of the one that was being taken."""
+    def step(self, rings: NodeRings | None, cores: Collection[int], say: Callable[[str], None]) -> None:
+        """Start a snapshot that is due, on one of `cores`, or say what came of the one that was being taken."""
         if self._process is not None:
             if self._process.poll() is not None:
                 self._finished(say)
@@ -50,6 +52,9 @@ class SnapshotKeeper:
                 start_new_session=True,
                 cwd=CHECKOUT,
             )
+        # Before it has a second thread: Python has not even begun.
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(self._process.pid, cores)
 
     def stop(self) -> None:
         """End the one that is being taken; the next one removes what it leaves."""

@@ -8,7 +8,6 @@ prints {"state_hash": ..., "output_hash": ...} as of record TO. Hash marks on th
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from engine import EngineError
 from journaler import JournalError
 from scripts.config import CHECKOUT
 from scripts.exit_codes import ExitCode
+from scripts.priority import NICE_MAX, step_back
 from scripts.snapshots.files import SnapshotError, check_file
 from scripts.snapshots.loading import load_replica
 from scripts.snapshots.replaying import follow
@@ -54,7 +54,7 @@ def replay_elsewhere(folder: Path, journal: Path, to: int) -> tuple[str, str]:
 
 def main(arguments: Sequence[str]) -> int:
     folder, journal, to = Path(arguments[0]), Path(arguments[1]), int(arguments[2])
-    os.nice(max(0, 19 - os.nice(0)))
+    step_back(NICE_MAX)
     try:
         state, outputs = replay(folder, journal, to)
     except (SnapshotError, EngineError, JournalError) as error:

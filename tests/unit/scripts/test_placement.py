@@ -3,7 +3,7 @@
 import pytest
 
 from scripts.config import ConfigError, load
-from scripts.placement import NOT_PINNED, OBSERVER_KINDS, Kind, place
+from scripts.placement import NOT_PINNED, OBSERVER_KINDS, Kind, place, spare_cores
 
 
 def test_few_cores_fuse_the_order_path_and_park() -> None:
@@ -99,3 +99,16 @@ def test_ledger_is_an_observer_and_can_be_left_out() -> None:
     without = place(load(None, {"ledger.enabled": False}), [0, 1])
 
     assert Kind.LEDGER not in [plan.kind for plan in without.processes]
+
+
+def test_spare_work_keeps_off_cores_where_somebody_never_sleeps() -> None:
+    pinned = {"placement.layout": "fused", "placement.core_sequencer": 1, "placement.core_journaler": 0}
+    for wait, spare in (("yield", {0}), ("spin", {0}), ("park", {0, 1})):
+        placement = place(load(None, pinned | {"placement.wait_order_path": wait}), [0, 1])
+        assert spare_cores(placement.processes, [0, 1]) == spare
+
+
+def test_spare_work_without_a_spare_core_takes_what_there_is() -> None:
+    placement = place(load(None, {"placement.core_sequencer": 0, "placement.wait_order_path": "spin"}), [0])
+
+    assert spare_cores(placement.processes, [0]) == {0}
