@@ -29,7 +29,7 @@ enum coldness {
 /* Records that are taken one after the other. */
 typedef struct batch {
     const log_slot_t *slots;
-    int64_t count;
+    const log_slot_t *last;
     enum coldness cold;
     uint32_t node[AHEAD_SIZE];         /* by record, modulo: slot of the order it names or makes */
     const level_t *place[AHEAD_SIZE]; /* where it will stand */
@@ -55,11 +55,17 @@ INLINE uint64_t named_order(const log_slot_t *slot)
     return choose(slot->template_id == TEMPLATE_NEW_ORDER_SINGLE, slot->aux, block->order_id);
 }
 
+/* The record at `at`, or the last one. */
+INLINE const log_slot_t *ahead_record(const batch_t *batch, int64_t at)
+{
+    const log_slot_t *slot = batch->slots + at;
+    return slot < batch->last ? slot : batch->last;
+}
+
 INLINE void ahead_order(const matcher_t *matcher, batch_t *batch, int64_t at)
 {
     const book_store_t *store = &matcher->store;
-    const log_slot_t *slot = batch->slots + (at < batch->count ? at : batch->count - 1);
-    uint32_t node = order_slot(store, named_order(slot));
+    uint32_t node = order_slot(store, named_order(ahead_record(batch, at)));
     batch->node[(uint64_t)at % AHEAD_SIZE] = node;
     PREFETCH(store->orders + node);
     PREFETCH(store->links + node);
@@ -85,7 +91,7 @@ INLINE void ahead_neighbours(const matcher_t *matcher, const batch_t *batch, int
 INLINE void ahead_levels(const matcher_t *matcher, batch_t *batch, int64_t at)
 {
     const book_store_t *store = &matcher->store;
-    const log_slot_t *slot = batch->slots + (at < batch->count ? at : batch->count - 1);
+    const log_slot_t *slot = ahead_record(batch, at);
     const new_order_single_t *new_order = (const new_order_single_t *)slot->block;
     const order_replace_request_t *replace = (const order_replace_request_t *)slot->block;
     const order_t *order = store->orders + batch->node[(uint64_t)at % AHEAD_SIZE];
