@@ -206,7 +206,7 @@ static verdict_t check_change(const prospect_t *prospect, uint64_t ts_ns, uint64
 {
     const order_line_t *line = prospect->line;
     const account_t *account = &prospect->sequencer->registry.accounts[line->account];
-    bool buys = !line_sells(line) && (line->flags & LINE_AMOUNT) == 0;
+    bool buys = !line_sells(line) && (line->flags & LINE_AMOUNT) == 0 && prospect->instrument->filters.position_max != 0;
     verdict_t verdict;
 
     if ((verdict = admit_order_rates(account, ts_ns, 0)).rejected)
@@ -232,6 +232,8 @@ static verdict_t check_new_cover(const prospect_t *prospect, const order_replace
         return refuse(REJECT_CODE_ALGO_CAPACITY);
     if (!replace_needs(prospect->sequencer, line, request->price, request->order_qty, &extra))
         return refuse_at(REJECT_CODE_MAX_NOTIONAL, notional_bound(instrument, (line->flags & LINE_MARKET) != 0));
+    if (extra == 0) /* and nobody who places orders has less than nothing */
+        return ADMITTED;
     int64_t available = available_of(prospect->sequencer, line->account, paying_asset(instrument, line_sells(line)));
     return available < extra ? refuse_at(REJECT_CODE_INSUFFICIENT_BALANCE, available) : ADMITTED;
 }

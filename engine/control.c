@@ -7,12 +7,6 @@
 #define RATE_MAX 100000 /* a tenth of the amount, in millionths */
 #define STP_GROUPS_MAX (UINT32_C(1) << 31) /* a matcher keeps groups and accounts in one number */
 
-bool is_control(uint16_t template_id)
-{
-    return (template_id >= TEMPLATE_ASSET_ADD && template_id <= TEMPLATE_INSTRUMENT_SCHEDULE) ||
-           template_id == TEMPLATE_QUARANTINE;
-}
-
 verdict_t choose_id(uint32_t *id, uint32_t used, uint32_t max, bool exists)
 {
     if (*id == 0)

@@ -98,10 +98,8 @@ static int64_t largest_total(const orders_t *orders, const order_line_t *line)
     return lots;
 }
 
-int64_t line_buys(const orders_t *orders, const order_line_t *line)
+int64_t line_buys_most(const orders_t *orders, const order_line_t *line)
 {
-    if ((line->flags & (LINE_SELL | LINE_AMOUNT | LINE_FINAL)) != 0)
-        return 0;
     return largest_total(orders, line) - line->filled_lots;
 }
 

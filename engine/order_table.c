@@ -289,7 +289,8 @@ replace_version_t orders_pop_replace(orders_t *orders, order_line_t *line)
     replace_version_t first = replaces->versions[0];
 
     replaces->count--;
-    memmove(&replaces->versions[0], &replaces->versions[1], replaces->count * sizeof(replace_version_t));
+    for (uint32_t i = 0; i < replaces->count; i++) /* mostly none */
+        replaces->versions[i] = replaces->versions[i + 1];
     if (replaces->count == 0) {
         replaces->next_free = orders->replaces_free;
         orders->replaces_free = line->replaces;

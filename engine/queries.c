@@ -4,11 +4,6 @@
 
 #include <string.h>
 
-bool is_query(uint16_t template_id)
-{
-    return template_id >= TEMPLATE_BALANCE_QUERY && template_id <= TEMPLATE_SESSION_QUERY;
-}
-
 static void put_balance(sequencer_t *sequencer, const log_slot_t *slot, uint64_t request, const balance_t *balance)
 {
     balance_reply_t *reply = reply_begin(sequencer, slot->session, TEMPLATE_BALANCE_REPLY);

@@ -214,7 +214,11 @@ bool hold_for_order(const instrument_t *instrument, const new_order_single_t *or
  * False when it does not fit. */
 bool replace_needs(const sequencer_t *sequencer, const order_line_t *line, int64_t ticks, int64_t lots, int64_t *extra_units);
 /* What a buy order may still buy, the largest version on its way counted; 0 of others. */
-int64_t line_buys(const orders_t *orders, const order_line_t *line);
+int64_t line_buys_most(const orders_t *orders, const order_line_t *line);
+static inline int64_t line_buys(const orders_t *orders, const order_line_t *line)
+{
+    return (line->flags & (LINE_SELL | LINE_AMOUNT | LINE_FINAL)) != 0 ? 0 : line_buys_most(orders, line);
+}
 int64_t available_of(const sequencer_t *sequencer, uint32_t account, uint32_t asset);
 bool needs_extra(const new_order_single_t *order);
 bool is_iceberg(const new_order_single_t *order);
@@ -255,14 +259,23 @@ void count_cancel(account_t *account, uint64_t ts_ns);
 
 verdict_t control_admit(const sequencer_t *sequencer, log_slot_t *slot);
 void control_apply(sequencer_t *sequencer, const log_slot_t *slot, int64_t sequence, int64_t limit);
-bool is_control(uint16_t template_id);
+static inline bool is_control(uint16_t template_id)
+{
+    return (template_id >= TEMPLATE_ASSET_ADD && template_id <= TEMPLATE_INSTRUMENT_SCHEDULE) ||
+           template_id == TEMPLATE_QUARANTINE;
+}
 
 /* ---- session_log.c: sessions and sources -------------------------------------------------------------------------------------------- */
 
 verdict_t session_admit(const sequencer_t *sequencer, log_slot_t *slot);
 void session_apply(sequencer_t *sequencer, const log_slot_t *slot, int64_t sequence);
 void session_start_epoch(sequencer_t *sequencer, uint64_t ts_ns);
-bool is_session_record(uint16_t template_id);
+static inline bool is_session_record(uint16_t template_id)
+{
+    return template_id == TEMPLATE_SESSION_NEGOTIATE || template_id == TEMPLATE_SESSION_BIND ||
+           template_id == TEMPLATE_SESSION_DOWN || template_id == TEMPLATE_SOURCE_OPEN ||
+           template_id == TEMPLATE_EPOCH_START || template_id == TEMPLATE_GENESIS;
+}
 
 /* ---- disconnect.c ----------------------------------------------------------------------------------------------------------- */
 
@@ -328,7 +341,10 @@ int64_t follow_poll(sequencer_t *sequencer, int64_t limit);
 /* ---- queries.c --------------------------------------------------------------------------------------------------------------------- */
 
 void answer_query(sequencer_t *sequencer, const log_slot_t *slot);
-bool is_query(uint16_t template_id);
+static inline bool is_query(uint16_t template_id)
+{
+    return template_id >= TEMPLATE_BALANCE_QUERY && template_id <= TEMPLATE_SESSION_QUERY;
+}
 
 /* ---- answers.c: ring 0 and the reply ring. `number` = false for reports outside the session's numbered flow ---------------------------- */
 

@@ -6,13 +6,6 @@
 
 #include "invariant.h"
 
-bool is_session_record(uint16_t template_id)
-{
-    return template_id == TEMPLATE_SESSION_NEGOTIATE || template_id == TEMPLATE_SESSION_BIND ||
-           template_id == TEMPLATE_SESSION_DOWN || template_id == TEMPLATE_SOURCE_OPEN ||
-           template_id == TEMPLATE_EPOCH_START || template_id == TEMPLATE_GENESIS;
-}
-
 /* The operator's own socket may bind without a key: the file's permission is the authentication. */
 static bool keyless(const log_slot_t *slot, const char access_key[ACCESS_KEY_SIZE])
 {
