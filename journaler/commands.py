@@ -17,6 +17,7 @@ from journaler.inspect import one_line, records, verify
 from journaler.reader import LogReader
 from journaler.repair import Repair, cut_end, from_peer
 from journaler.retention import SnapshotIndex, retain
+from journaler.segments import list_segments
 
 EXIT_OK = 0
 EXIT_REFUSED = 1
@@ -40,6 +41,10 @@ def run(arguments: list[str], *, snapshots: Snapshots) -> int:
     if not options.directory.is_dir():
         print(f"{options.directory} is not a directory", file=sys.stderr)
         return EXIT_USAGE
+    fault = _fault(options)
+    if fault:
+        print(fault, file=sys.stderr)
+        return EXIT_USAGE
     try:
         return int(options.action(options))
     except JournalLocked as error:
@@ -48,10 +53,28 @@ def run(arguments: list[str], *, snapshots: Snapshots) -> int:
         if isinstance(error, BrokenPipeError):
             sys.stderr.close()  # somebody read enough: `show DIR | head`
             return EXIT_OK
+        if isinstance(error, OSError) and error.filename is not None:
+            return _refused(options, f"{error.filename}: {error.strerror}", EXIT_REFUSED)
         return _refused(options, error, EXIT_REFUSED)
 
 
-def _refused(options: Options, error: Exception, code: int) -> int:
+def _fault(options: Options) -> str:
+    """Return what is wrong with the arguments of a command that reads a journal; empty: nothing."""
+    if options.action in (_repair, _consumer):
+        return ""  # a journal that has lost all its files can be repaired
+    if not list_segments(options.directory):
+        inner = options.directory / "journal"
+        there = f"; did you mean {inner}?" if inner.is_dir() and list_segments(inner) else ""
+        return f"{options.directory} holds no journal: there is no segment-*.log{there}"
+    start, limit = getattr(options, "start", None), getattr(options, "limit", None)
+    if start is not None and start < 0:
+        return f"--from {start}: must be 0 or more"
+    if limit is not None and limit <= (start or 0):
+        return f"--to {limit}: must be above --from, which is {start or 0}"
+    return ""
+
+
+def _refused(options: Options, error: Exception | str, code: int) -> int:
     if options.json:
         print(json.dumps({"verdict": "refused", "reason": str(error)}))
     print(f"REFUSED: {error}", file=sys.stderr)
@@ -150,6 +173,14 @@ def _show(options: Options) -> int:
 def _export(options: Options) -> int:
     if options.output is not None and options.output.suffix not in (".csv", ".parquet"):
         print(f"--output {options.output}: must end with .csv or .parquet", file=sys.stderr)
+        return EXIT_USAGE
+    archive = options.directory / "reports"
+    if options.reports is not None and not (archive / str(options.reports)).is_file():
+        there = ", ".join(sorted(path.name for path in archive.glob("[0-9]*"))) or "none"
+        print(f"--reports {options.reports}: no reports of that partition; there are: {there}", file=sys.stderr)
+        return EXIT_USAGE
+    if options.output is not None and not options.output.absolute().parent.is_dir():
+        print(f"--output {options.output}: {options.output.parent} is not a directory", file=sys.stderr)
         return EXIT_USAGE
     if options.reports is None:
         columns, rows = log_rows(options.directory, options.start, options.limit)

@@ -48,6 +48,8 @@ class KeyPair:
                 raise ReplicatorError(f"{path} may be read by others: its mode must be 0600")
             facts = json.loads(path.read_text())
             pair = cls(str(facts["public"]), str(facts["secret"]))
+        except FileNotFoundError as error:
+            raise ReplicatorError(f"there is no key pair {path}: make one with `bullring cluster keys`") from error
         except (OSError, ValueError, KeyError) as error:
             raise ReplicatorError(f"cannot read the key pair {path}: {error}") from error
         check_key(pair.public, f"{path}: public")

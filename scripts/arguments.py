@@ -12,6 +12,7 @@ from typing import Any
 from scripts.config import Config, ConfigError, load
 
 JsonLine = Mapping[str, Any]
+SECONDS_MAX = 10**9
 
 
 def command_parser(command: str, description: str) -> argparse.ArgumentParser:
@@ -41,6 +42,17 @@ def add_common(parser: argparse.ArgumentParser, *, nested: bool = False) -> None
         default=argparse.SUPPRESS if nested else False,
         help="answer in JSON, one object a line",
     )
+
+
+def duration_s(text: str) -> float:
+    """Return a time to go on for, as argparse wants it."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= SECONDS_MAX:
+        raise argparse.ArgumentTypeError(f"{text}: must be a number of seconds above 0, at most {SECONDS_MAX}")
+    return value
 
 
 def config_of(options: argparse.Namespace) -> Config:
@@ -79,7 +91,7 @@ def emit_one(row: JsonLine, *, as_json: bool) -> None:
         return
     width = max(len(name) for name in row)
     for name, value in row.items():
-        print(f"{name + ':':<{width + 2}}{value}")
+        print(f"{name + ':':<{width + 2}}{_cell(value)}")
 
 
 def table(rows: Sequence[JsonLine]) -> str:
@@ -97,9 +109,15 @@ def table(rows: Sequence[JsonLine]) -> str:
 
 
 def _cell(value: Any) -> str:
-    if value is None:
+    if value is None or value == "":
         return "-"
-    return ", ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+    if isinstance(value, dict):
+        # Of balances: "BTC available=1, held=0; USDT available=5, held=0".
+        nested = any(isinstance(each, dict) for each in value.values())
+        if nested:
+            return "; ".join(f"{name} {_cell(each)}" for name, each in value.items())
+        return ", ".join(f"{name}={each}" for name, each in value.items()) or "none"
+    return str(value)
 
 
 def progress(text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from scripts.exit_codes import CommandError, ExitCode
 
@@ -38,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("", "measure: bench NAME, one of scripts/bench/"),
 }
 PROGRAM = "bullring"
+BENCHES = Path(__file__).with_name("bench")
 INDENT = 14
 
 
@@ -80,7 +82,10 @@ def _dispatch(name: str, rest: list[str]) -> int:
         raise CommandError(f"unknown command {name!r}{_nearest(name)}", ExitCode.USAGE)
     module_name, _ = COMMANDS[name]
     if name == "bench":
-        module_name, rest = _bench(rest)
+        if not rest or rest[0] in ("-h", "--help"):
+            print(_bench_overview())
+            return ExitCode.OK if rest else ExitCode.USAGE
+        module_name, rest = _bench(rest[0]), rest[1:]
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -90,16 +95,23 @@ def _dispatch(name: str, rest: list[str]) -> int:
     return int(module.run(rest))
 
 
-def _bench(rest: list[str]) -> tuple[str, list[str]]:
-    from pathlib import Path
+def _benches() -> dict[str, Path]:
+    return {path.stem: path for path in sorted(BENCHES.glob("*.py")) if not path.stem.startswith("_")}
 
-    folder = Path(__file__).with_name("bench")
-    names = sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
-    if rest and rest[0] in names:
-        return f"scripts.bench.{rest[0]}", rest[1:]
-    if rest and rest[0] not in ("-h", "--help"):
-        raise CommandError(f"no bench {rest[0]!r}; there are: {', '.join(names) or 'none'}", ExitCode.USAGE)
-    raise CommandError(f"usage: {PROGRAM} bench NAME ...; NAME: {', '.join(names) or 'none'}", ExitCode.USAGE)
+
+def _bench(name: str) -> str:
+    names = _benches()
+    if name in names:
+        return f"scripts.bench.{name}"
+    raise CommandError(f"no bench {name!r}; there are: {', '.join(names) or 'none'}", ExitCode.USAGE)
+
+
+def _bench_overview() -> str:
+    lines = [f"usage: {PROGRAM} bench NAME ...", ""]
+    for name, path in _benches().items():
+        first = path.read_text(encoding="utf-8").partition("\n")[0]
+        lines.append(f"  {name:<{INDENT}}{first.partition(': ')[2]}")
+    return "\n".join([*lines, "", f"`{PROGRAM} bench NAME --help` says more."])
 
 
 def _nearest(name: str) -> str:

@@ -19,7 +19,7 @@ from scripts.admin.key import create_ed25519_key
 from scripts.admin.link import AdminLink
 from scripts.admin.session import create_session
 from scripts.amounts import to_units
-from scripts.arguments import command_parser, config_of
+from scripts.arguments import command_parser, config_of, duration_s
 from scripts.config import CHECKOUT, Config, default_base
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.feed_process import feed_addresses
@@ -56,7 +56,7 @@ class DemoAccount:
 
 def run(arguments: Sequence[str]) -> int:
     parser = command_parser("demo", "Run the exchange with pairs, funded accounts and a demo market.")
-    parser.add_argument("--seconds", type=float, metavar="N", help="end by itself after this time")
+    parser.add_argument("--seconds", type=duration_s, metavar="N", help="end by itself after this time")
     parser.add_argument("--quiet-market", action="store_true", help="no demo traders: pairs and accounts only")
     parser.add_argument("--listen", metavar="HOST:PORT", help="address of order entry: gateway.binary.listen")
     options = parser.parse_args(arguments)
@@ -159,7 +159,8 @@ def _welcome(node: Node, you: DemoAccount) -> str:
     data = "" if config.data_dir == default_base() / ".bullring" else f" --data {config.data_dir}"
     address = "" if node.binary_address == DEFAULT_ADDRESS else f" --address {node.binary_address}"
     urls = node.web_urls()
-    web = f"""  REST                  {urls["rest"]}
+    web = f"""  pages                 {urls["page"]} and {urls["page"]}operator
+  REST                  {urls["rest"]}
   WebSocket API         {urls["ws_api"]}
 """ if urls else ""  # fmt: skip
     watch = f"\n  see the book     bullring feed watch BTC-USDT{data}" if node.feed_ports else ""

@@ -36,7 +36,11 @@ def run_feed(process: Process, ready: Ready) -> None:
     if plan.core == NOT_PINNED and section.nice:
         step_back(section.nice)
     sharpen_timers()
-    feed = Feed(feed_config(node))
+    try:
+        feed = Feed(feed_config(node))
+    except ListenError as error:  # of a destination: its interface is looked up then
+        text = f"gateway.feed.line_a, line_b: cannot send to {error.filename} by interface_a, interface_b"
+        raise CommandError(f"{text}: {error.strerror}", ExitCode.CONFIGURATION) from error
     feed.attach(rings.market)
     ports = listen(feed, node)
     definitions = Definitions(process.config.definitions_path(plan.name), feed.config.generation, feed.define)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from scripts.arguments import command_parser, config_of, progress
+from scripts.arguments import command_parser, config_of, duration_s, progress
 from scripts.cluster_supervisor import ClusterSupervisor
 from scripts.config import Config
 from scripts.exit_codes import CommandError, ExitCode
@@ -24,7 +24,7 @@ OnReady = Callable[[Supervisor], Callable[[bool], None] | None]
 
 def run(arguments: Sequence[str]) -> int:
     parser = command_parser("run", "Run the exchange until Ctrl-C or SIGTERM.")
-    parser.add_argument("--seconds", type=float, metavar="N", help="end by itself after this time")
+    parser.add_argument("--seconds", type=duration_s, metavar="N", help="end by itself after this time")
     options = parser.parse_args(arguments)
     config = config_of(options)
 

@@ -9,6 +9,7 @@ import gc
 import json
 import os
 import signal
+import ssl
 import sys
 import time
 from collections.abc import Iterator
@@ -91,8 +92,25 @@ def run_web(process: Process, ready: Ready) -> None:
     uvloop.run(_serve(process, ready))
 
 
+def check_certificate(certificate: str, key: str) -> None:
+    """Raise CommandError unless both are there and belong together."""
+    name = f"gateway.web.tls_certificate = {certificate!r}, tls_key = {key!r}"
+    for path in (certificate, key):
+        try:
+            Path(path).read_bytes()
+        except OSError as error:
+            raise CommandError(f"{name}: cannot read {path}: {error.strerror}", ExitCode.CONFIGURATION) from error
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except ssl.SSLError as error:
+        text = f"{name}: no certificate in PEM form and the key that belongs to it"
+        raise CommandError(f"{text} ({error.strerror})", ExitCode.CONFIGURATION) from error
+
+
 async def _serve(process: Process, ready: Ready) -> None:
     node, config = process.node, process.config
+    if config.gateway.web.tls_certificate:
+        check_certificate(config.gateway.web.tls_certificate, config.gateway.web.tls_key)
     number = int(process.plan.name.rpartition("-")[2])
     config.web_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     archive = ReportArchive(config.journal_dir)
@@ -165,7 +183,8 @@ def operator_token(path: str) -> str:
     try:
         token = Path(path).read_text(encoding="utf-8").strip()
     except OSError as error:
-        raise CommandError(f"gateway.web.operator_token_file = {path!r}: {error}", ExitCode.CONFIGURATION) from error
+        text = f"gateway.web.operator_token_file = {path!r}: {error.strerror}"
+        raise CommandError(text, ExitCode.CONFIGURATION) from error
     if len(token) < TOKEN_LENGTH_MIN:
         text = f"gateway.web.operator_token_file: a token must have at least {TOKEN_LENGTH_MIN} characters"
         raise CommandError(text, ExitCode.CONFIGURATION)

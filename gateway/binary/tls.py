@@ -42,7 +42,7 @@ class TlsConfig:
         try:
             context.load_cert_chain(self.certificate, self.key)
         except (OSError, ssl.SSLError) as error:
-            raise GatewayConfigError(f"certificate {self.certificate}, key {self.key}: {error}") from error
+            raise GatewayConfigError(f"certificate {self.certificate}, key {self.key}: {error.strerror}") from error
         return context
 
 

@@ -39,6 +39,7 @@ from ringbuf.wire.messages import (
     MassCancelFlags,
     MassCancelReport,
     MassCancelScope,
+    NegotiateRejectCode,
     OrderCanceled,
     OrderExecuted,
     OrderRejected,
@@ -62,13 +63,20 @@ def run(arguments: Sequence[str]) -> int:
     except ClientCommandError as error:
         return _complain(str(error), error.exit_code, as_json=options.json)
     except LogonRefused as error:
-        return _complain(f"logon refused: {error}", REFUSED, as_json=options.json)
+        return _complain(f"logon refused: {error}{_why(error)}", REFUSED, as_json=options.json)
     except QueryRefused as error:
         return _complain(f"query refused: {error}", REFUSED, as_json=options.json)
     except (SessionLost, OSError, TimeoutError) as error:
-        return _complain(f"no exchange answers at {options.address}: {error}", UNAVAILABLE, as_json=options.json)
+        why = str(error).removeprefix(f"{options.address}: ")
+        return _complain(f"no exchange answers at {options.address}: {why}", UNAVAILABLE, as_json=options.json)
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _why(error: LogonRefused) -> str:
+    if error.code is not NegotiateRejectCode.CREDENTIALS:
+        return ""
+    return ": no such session, a key that is revoked or of another account, or a wrong signature; it does not say which"
 
 
 def _complain(text: str, exit_code: int, *, as_json: bool) -> int:

@@ -154,7 +154,9 @@ def units(text: str, unit: Fraction, what: str, unit_name: str) -> int:
     except (InvalidOperation, ValueError, OverflowError):
         raise ClientCommandError(f"{what} {text!r}: must be a decimal number", BAD_INPUT) from None
     count = value / unit
-    if count.denominator != 1 or count <= 0:
+    if count <= 0:
+        raise ClientCommandError(f"{what} {text}: must be more than 0", BAD_INPUT)
+    if count.denominator != 1:
         raise ClientCommandError(
             f"{what} {text}: must be a multiple of the {unit_name}, {decimal_text(unit)}", BAD_INPUT
         )

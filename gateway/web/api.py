@@ -17,6 +17,7 @@ from gateway.web.reference import Instrument, Key
 if TYPE_CHECKING:
     from gateway.web.gateway import Gateway
 
+TIME_NS_MAX = (1 << 63) - 1
 INTEGER = r"^-?[0-9]{1,19}$"
 CLIENT_ID = r"^[.A-Z:/a-z0-9_-]{1,36}$"
 INT64_MAX = (1 << 63) - 1
@@ -154,7 +155,11 @@ class Call:
         if start is not None and end is not None and to_us(end) < to_us(start):
             raise ApiError(-1102, "Start time is greater than end time.")
         end_us = None if end is None else to_us(end) + (1 if to_us(end) == end else 1000)
-        return None if start is None else to_us(start) * 1000, None if end_us is None else end_us * 1000
+        # Whatever lies behind the last nanosecond that 64 bits have is as good as that one.
+        return (
+            None if start is None else min(to_us(start) * 1000, TIME_NS_MAX),
+            None if end_us is None else min(end_us * 1000, TIME_NS_MAX),
+        )
 
     def time(self, ns: int) -> int:
         return ns // (1000 if self.microseconds else 1_000_000)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from gateway.web.api import CLIENT_ID, Call, Kind, Param
 from gateway.web.auth import to_us
 from gateway.web.decimals import DECIMALS, TooFine, parse, to_units, units_of
-from gateway.web.errors import ApiError, filter_failure, illegal, missing, not_wanted, too_precise
+from gateway.web.errors import ApiError, bad_value, filter_failure, illegal, missing, not_wanted, too_precise
 from gateway.web.orders import POST_ONLY, QUOTE_AMOUNT, STP_MODES, STRATEGY_ID_MAX, STRATEGY_TYPE_MAX, strategy_tag
 from gateway.web.reference import Instrument, Reference
 from ringbuf.wire import messages as wire
@@ -21,6 +21,7 @@ TYPES: dict[str, wire.OrdType] = {
     "TAKE_PROFIT": wire.OrdType.TAKE_PROFIT,
     "TAKE_PROFIT_LIMIT": wire.OrdType.TAKE_PROFIT_LIMIT,
 }
+EXPIRY_S_MAX = (1 << 32) - 2  # u32 of the wire; the largest says that there is none
 SIDES = {"BUY": wire.Side.BUY, "SELL": wire.Side.SELL}
 TIFS = {
     "GTC": wire.TimeInForce.GTC,
@@ -192,6 +193,8 @@ def _check_presence(terms: Terms) -> None:
         raise missing(_name(terms, "timeInForce"))
     if terms.tif == "GTD" and terms.good_till is None:
         raise missing("goodTillDate")
+    if terms.good_till is not None and to_us(terms.good_till) // 1_000_000 > EXPIRY_S_MAX:
+        raise bad_value("goodTillDate", f"It must be at most {EXPIRY_S_MAX}000.")
     if terms.type in STOPS and terms.stop_price is None and terms.trailing_delta is None:
         raise missing(_name(terms, "stopPrice"))
     if terms.iceberg is not None and (terms.tif or "GTC") not in ("GTC", "GTD", "DAY"):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from ringbuf.wire import messages as wire
 from scripts.admin.link import AdminLink
 from scripts.amounts import from_units, unit_text
 from scripts.arguments import add_common, command_parser, config_of, emit, emit_one
-from scripts.exit_codes import ExitCode
+from scripts.exit_codes import CommandError, ExitCode
 
 EXPONENT_MIN, EXPONENT_MAX = -18, 0
 DECIMALS_DEFAULT = 8
@@ -18,7 +19,7 @@ def run(arguments: Sequence[str]) -> int:
     parser = command_parser("asset", "Assets: what balances are held in.")
     actions = parser.add_subparsers(dest="action", required=True)
     add = actions.add_parser("add", help="add an asset")
-    add.add_argument("symbol", help="for instance BTC; at most 12 characters")
+    add.add_argument("symbol", help="for instance BTC; 1 to 12 characters A-Z 0-9")
     add.add_argument(
         "--decimals", type=int, default=DECIMALS_DEFAULT, choices=range(-EXPONENT_MIN + 1), metavar="0..18",
         help=f"one unit is 10^-DECIMALS; supply must stay below 2^62 units (default {DECIMALS_DEFAULT})",
@@ -39,6 +40,9 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def add_asset(link: AdminLink, symbol: str, exponent: int) -> int:
+    """Add an asset, return its id. Raises CommandError."""
+    if re.fullmatch(r"[A-Z0-9]{1,12}", symbol) is None:
+        raise CommandError(f"asset {symbol!r}: must be 1 to 12 characters A-Z 0-9", ExitCode.BAD_INPUT)
     return link.command(wire.AssetAdd(symbol=symbol, exponent=exponent), f"asset {symbol}")
 
 

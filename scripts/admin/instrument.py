@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from scripts.exit_codes import CommandError, ExitCode
 
 PRICE_TICKS_MAX = (1 << 53) - 1
 BASIS_POINTS_MAX = 1_000_000
+SYMBOL_LENGTH_MAX = 24
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _add_arguments(add: argparse.ArgumentParser) -> None:
-    add.add_argument("symbol", help="for instance BTC-USDT; at most 24 characters")
+    add.add_argument("symbol", help=f"for instance BTC-USDT; at most {SYMBOL_LENGTH_MAX} characters")
     add.add_argument("--base", required=True, metavar="ASSET")
     add.add_argument("--quote", required=True, metavar="ASSET")
     add.add_argument("--tick", required=True, metavar="PRICE", help="smallest price step, for instance 0.01")
@@ -88,7 +90,14 @@ def _add_arguments(add: argparse.ArgumentParser) -> None:
 
 def add_pair(link: AdminLink, pair: Pair, partitions: int) -> int:
     """Add the pair and its limits, return its id. Raises CommandError naming field and limit."""
+    if re.fullmatch(r"[A-Z0-9]+([-._/][A-Z0-9]+)*", pair.symbol) is None or len(pair.symbol) > SYMBOL_LENGTH_MAX:
+        text = f"instrument {pair.symbol!r}: must be 1 to {SYMBOL_LENGTH_MAX} characters A-Z 0-9, with - . _ / between"
+        raise CommandError(text, ExitCode.BAD_INPUT)
     base, quote = link.asset(pair.base), link.asset(pair.quote)
+    if base.asset_id == quote.asset_id:
+        raise CommandError(f"--quote {pair.quote}: must be another asset than --base", ExitCode.BAD_INPUT)
+    if not 0 <= pair.partition <= partitions:
+        raise CommandError(f"--partition {pair.partition}: must be 1 to {partitions}", ExitCode.BAD_INPUT)
     tick_size, price_exponent = step(pair.tick, "--tick")
     lot_size, qty_exponent = step(pair.lot, "--lot")
     base_per_lot = to_units(pair.lot, base.exponent, "--lot")

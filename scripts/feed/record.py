@@ -14,7 +14,7 @@ from gateway.clients import Line, SoupConnection
 from gateway.clients.python.arbiter import MalformedPacket, parse_packet
 from gateway.clients.python.recorder import Packer, ParquetRecorder, PcapWriter
 from gateway.marketdata.feed import DERIVED_BASE, REFERENCE
-from scripts.arguments import emit_one, progress
+from scripts.arguments import duration_s, emit_one, progress
 from scripts.config import Config, split_address
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.feed.desk import Desk, add_login, answered, desk
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--line", action="append", default=[], metavar="HOST:PORT", help="record UDP packets that arrive here instead"
     )
-    parser.add_argument("--seconds", type=float, metavar="N", help="end after this time; default: Ctrl-C")
+    parser.add_argument("--seconds", type=duration_s, metavar="N", help="end after this time; default: Ctrl-C")
     parser.add_argument("--messages", type=int, metavar="N", help="end after so many messages")
     add_login(parser)
 

@@ -17,6 +17,7 @@ from gateway.clients import Level, MarketFeed, OrderBook
 from ringbuf.wire.base import WireMessage
 from ringbuf.wire.market_messages import EventFlags, InstrumentDefinition, OrderExecute
 from ringbuf.wire.messages import MarketState, Side
+from scripts.arguments import duration_s
 from scripts.config import Config
 from scripts.exit_codes import ExitCode
 from scripts.feed.desk import add_login, answered, desk
@@ -98,7 +99,7 @@ def status_text(book: OrderBook) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("symbol", help="for instance BTC-USDT")
     parser.add_argument("--depth", type=int, default=0, metavar="N", help="levels a side (default: what fits)")
-    parser.add_argument("--seconds", type=float, metavar="N", help="end by itself after this time")
+    parser.add_argument("--seconds", type=duration_s, metavar="N", help="end by itself after this time")
     parser.add_argument("--plain", action="store_true", help="no colours, one frame after the other")
     add_login(parser)
 

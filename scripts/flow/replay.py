@@ -74,7 +74,7 @@ def prepare(link: AdminLink, node: Node, recording: Recording) -> Stage:
         if symbol not in known:
             add_asset(link, symbol, UNIT_EXPONENT)
     base, quote = link.asset(BASE), link.asset(QUOTE)
-    symbol = f"RF-{time.time_ns():x}"
+    symbol = f"RF-{time.time_ns():X}"
     pair = Pair(symbol, BASE, QUOTE, tick="1", lot="0.00000001", min_price="0")
     instrument = add_pair(link, pair, node.engine.partitions)
     if recording.has_market_orders:

@@ -121,7 +121,7 @@ def show_overview(config: Config, options: argparse.Namespace) -> int:
 def show_statement(config: Config, options: argparse.Namespace) -> int:
     with books_of(config) as books:
         names = Names.load(books)
-        assets = [names.asset_number(options.asset)] if options.asset else sorted(names.assets)
+        assets, shown = [names.asset_number(options.asset)] if options.asset else sorted(names.assets), 0
         for asset in assets:
             given = {"account": options.account, "asset": asset, "book": options.book, **period(options)}
             answer = books.call("statement", **given)
@@ -130,6 +130,9 @@ def show_statement(config: Config, options: argparse.Namespace) -> int:
                 list(answer)
                 continue
             _emit_statement(head, [dict(line) for line in answer], names, as_json=options.json)
+            shown += 1
+        if not shown and not options.json:
+            print(f"{options.book} account {options.account}: no balance and no postings in this time")
     return ExitCode.OK
 
 

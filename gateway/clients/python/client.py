@@ -7,6 +7,7 @@ of reports are asked for and filled: `reports()` yields every report once and in
 import asyncio
 import contextlib
 import itertools
+import os
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -198,7 +199,9 @@ class BullringClient(Requests):
         try:
             _, link = await loop.create_connection(lambda: _Link(self), host, port, ssl=self._tls)
         except OSError as error:
-            raise ConnectionError(f"{host}:{port}: {error}") from error
+            # asyncio says number and address once more; of a name or of TLS its own words are what counts.
+            number = error.errno if isinstance(error, ConnectionError) else None
+            raise ConnectionError(f"{host}:{port}: {os.strerror(number) if number else error}") from error
         return link
 
     async def _give_up(self, attempts: "Sequence[asyncio.Task[_Link]]") -> None:

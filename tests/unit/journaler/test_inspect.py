@@ -139,3 +139,52 @@ def test_wrong_arguments_are_told_apart_from_refusals(tmp_path: Path, capsys: py
     assert run(capsys, "export", tmp_path, "--output", tmp_path / "log.xls")[0] == 2
     assert run(capsys, "trim", tmp_path, "--archive", tmp_path / "nothing")[0] == 2
     assert run(capsys, "verify", tmp_path / "nothing")[0] == 2
+
+
+@pytest.mark.parametrize("command", ["verify", "show", "export", "trim"])
+def test_folder_that_holds_no_journal_is_never_called_clean(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """`verify DATA` instead of DATA/journal said so."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "journal").mkdir()
+    journals.write_journal(tmp_path / "journal", [3])
+
+    assert commands.run([command, str(tmp_path / "empty")], snapshots=snapshots_of) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", f"{tmp_path / 'empty'} holds no journal: there is no segment-*.log\n")
+    assert commands.run([command, str(tmp_path)], snapshots=snapshots_of) == 2
+    assert f"did you mean {tmp_path / 'journal'}?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["show", "export"])
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        (["--from", "-1"], "--from -1: must be 0 or more"),
+        (["--from", "7", "--to", "7"], "--to 7: must be above --from, which is 7"),
+        (["--to", "0"], "--to 0: must be above --from, which is 0"),
+    ],
+)
+def test_range_without_anything_in_it_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, limits: list[str], said: str
+) -> None:
+    journals.write_journal(tmp_path, [30])
+
+    assert commands.run([command, str(tmp_path), *limits], snapshots=snapshots_of) == 2
+
+    assert capsys.readouterr().err == f"{said}\n"
+
+
+def test_export_names_the_partition_or_folder_that_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journals.write_journal(tmp_path, [3])
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "1").touch()
+
+    assert commands.run(["export", str(tmp_path), "--reports", "9"], snapshots=snapshots_of) == 2
+    assert capsys.readouterr().err == "--reports 9: no reports of that partition; there are: 1\n"
+    output = tmp_path / "nothing" / "log.csv"
+    assert commands.run(["export", str(tmp_path), "--output", str(output)], snapshots=snapshots_of) == 2
+    assert capsys.readouterr().err == f"--output {output}: {output.parent} is not a directory\n"

@@ -1,15 +1,17 @@
 """The `bullring` command finds its subcommands, helps quickly and documents its exit codes."""
 
+import argparse
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from scripts.arguments import table
-from scripts.cli import COMMANDS, main
+from scripts.arguments import SECONDS_MAX, duration_s, emit_one, table
+from scripts.cli import BENCHES, COMMANDS, main
 from scripts.exit_codes import MEANING, ExitCode
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -71,3 +73,34 @@ def test_dissector_is_installed_where_it_is_asked_for(tmp_path: Path, capsys: py
     assert installed == str(folder / "bullring.lua")
     assert "bullring_oe" in (folder / "bullring.lua").read_text()
     assert main(["dissector", "--folder", "/proc/no", "--json"]) == ExitCode.CANNOT_CREATE
+
+
+def test_benches_are_listed_each_with_what_it_measures(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--help"]) == ExitCode.OK
+    out = capsys.readouterr().out
+    names = [path.stem for path in BENCHES.glob("*.py") if not path.stem.startswith("_")]
+    assert all(re.search(rf"^  {name} +\S", out, re.MULTILINE) for name in names)
+
+    assert main(["bench"]) == ExitCode.USAGE
+    assert main(["bench", "nothing"]) == ExitCode.USAGE
+    assert "no bench 'nothing'; there are: book," in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["-1", "0", "abc", "nan", "inf", f"{SECONDS_MAX + 1}"])
+def test_time_that_is_none_is_refused_with_its_limit(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=rf"{text}: must be a number of seconds above 0, at most"):
+        duration_s(text)
+
+
+def test_one_answer_is_told_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    money: dict[str, Any] = {"BTC": {"available": "1.5", "held": "0"}, "USDT": {"available": "2", "held": "1"}}
+
+    emit_one({"account": 7, "balances": money, "file": None, "fault": "", "none": {}}, as_json=False)
+
+    assert capsys.readouterr().out.splitlines() == [
+        "account:  7",
+        "balances: BTC available=1.5, held=0; USDT available=2, held=1",
+        "file:     -",
+        "fault:    -",
+        "none:     none",
+    ]

@@ -12,10 +12,11 @@ import pytest
 from gateway.auth import hmac_secret
 from gateway.web.api import Call
 from gateway.web.auth import Verifier
+from gateway.web.errors import ApiError
 from gateway.web.express import ExpressLane
 from gateway.web.express_connection import is_whole
 from gateway.web.gateway import Gateway
-from gateway.web.order_request import build, single_terms
+from gateway.web.order_request import EXPIRY_S_MAX, build, single_terms
 from gateway.web.orders import OrderView, apply_report, new_order
 from gateway.web.plain_order import HeadReader, PlainOrder, read_order
 from gateway.web.reference import Asset, Instrument, Key, Limits, Reference
@@ -243,3 +244,20 @@ def test_heads_that_change_how_a_request_is_read_are_not_plain(more: bytes) -> N
 )
 def test_only_certainly_whole_requests_count_as_whole(data: bytes, whole: bool) -> None:
     assert is_whole(data) is whole
+
+
+@pytest.mark.parametrize(("moment", "good"), [("4294967294999", True), ("4294967295000", False), (str(1 << 62), False)])
+def test_good_till_date_goes_as_far_as_the_wire(moment: str, good: bool) -> None:
+    """Beyond it was an internal error."""
+    fields = {
+        "symbol": "BTCUSDT", "side": "BUY", "type": "LIMIT", "timeInForce": "GTD", "goodTillDate": moment,
+        "quantity": "1", "price": "90000", "timestamp": str(NOW_US // 1000),
+    }  # fmt: skip
+
+    if good:
+        order, _, _ = built_generally(StillGateway(), fields)
+        assert order.expire_time == EXPIRY_S_MAX
+        assert wire.NewOrderSingle.unpack(order.pack()).expire_time == EXPIRY_S_MAX
+    else:
+        with pytest.raises(ApiError, match=r"goodTillDate' is not valid. It must be at most 4294967294000\."):
+            built_generally(StillGateway(), fields)

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -171,3 +172,18 @@ def test_store_that_was_made_again_is_read_after_renew(path: Path) -> None:
         lane.close()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("moment", [9_999_999_999_999, (1 << 63) - 1])
+@pytest.mark.parametrize("interval", ["1s", "1M"])
+def test_times_far_in_the_future_are_times(call: Call, moment: int, interval: str) -> None:
+    """Their nanoseconds have more than 64 bits: that was an internal error."""
+    late, until = {"startTime": moment}, {"endTime": moment}
+
+    def ask(handler: Any, times: dict[str, int]) -> Any:
+        return asyncio.run(handler(replace(call, values={**call.values, "interval": interval, **times})))
+
+    assert [candle[8] for candle in ask(public.klines, until)] == [1]
+    assert [trade["a"] for trade in ask(public.aggregate_trades, until)] == [9]
+    assert [trade["id"] for trade in ask(my_trades, until)] == [9]
+    assert ask(public.klines, late) == ask(public.aggregate_trades, late) == ask(my_trades, late) == []
