@@ -177,8 +177,8 @@ def _feed(config: Config, cores: Sequence[int], plans: tuple[ProcessPlan, ...]) 
 def spare_cores(processes: Sequence[ProcessPlan], cores: Collection[int]) -> set[int]:
     """Return the cores for work that nobody waits for: not those of pinned processes that never sleep, if it can be.
 
-    Who yields gives its core to whoever else is there, for a whole time slice however nice that one is. Where processes go
-    in turn at a real-time priority there may be no time left.
+    Who yields gives its core to whoever else is there, for a whole time slice however nice that one is. Where processes
+    go in turn at a real-time priority there may be no time left.
     """
     return set(cores) - {plan.core for plan in processes if plan.wait != "park" or plan.in_turn} or set(cores)
 
