@@ -82,6 +82,7 @@ typedef struct runner {
     stage_t stages[16];
     int32_t stage_count;
     int32_t wait;
+    int32_t in_turn;
     int64_t limit;
     int64_t idle_timeout_ns;
     doorbell_t *doorbell;

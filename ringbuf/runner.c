@@ -130,7 +130,8 @@ static int64_t wait_once(runner_t *runner, idleness_t *idle, int64_t deadline_ns
     idle->rounds++;
     runner->idle_rounds++;
     *look_at_clock = true;
-    if (runner->wait == RUNNER_SPIN || (runner->wait == RUNNER_YIELD && idle->rounds <= SPINS_BEFORE_YIELD)) {
+    int64_t spins = runner->in_turn != 0 ? 0 : SPINS_BEFORE_YIELD;
+    if (runner->wait == RUNNER_SPIN || (runner->wait == RUNNER_YIELD && idle->rounds <= spins)) {
         CPU_RELAX();
         *look_at_clock = idle->rounds % IDLE_ROUNDS_A_CLOCK == 0;
         return 0;
@@ -142,7 +143,7 @@ static int64_t wait_once(runner_t *runner, idleness_t *idle, int64_t deadline_ns
     }
     int64_t now = now_ns();
     if (runner->wait == RUNNER_YIELD) {
-        idle->since_ns = idle->rounds == SPINS_BEFORE_YIELD + 1 ? now : idle->since_ns;
+        idle->since_ns = idle->rounds == spins + 1 ? now : idle->since_ns;
         if (runner->doorbell == NULL || now - idle->since_ns < IDLE_NS_BEFORE_SLEEP) {
             runner->yields++;
             (void)sched_yield();
@@ -179,6 +180,10 @@ int64_t runner_run(runner_t *runner, int64_t duration_ns)
         if (work > 0) {
             back_off(runner, &idle, work);
             idle.rounds = 0;
+            if (runner->in_turn != 0) {
+                runner->yields++;
+                (void)sched_yield();
+            }
         }
         runner->work += work;
         if (interrupted)

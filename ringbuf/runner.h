@@ -24,6 +24,7 @@ typedef struct runner {
     stage_t stages[RUNNER_STAGES_MAX];
     int32_t stage_count;
     int32_t wait;
+    int32_t in_turn;         /* not 0: those we wait for share our core, so after each look it is the next one's turn */
     int64_t limit;           /* units of work a poll */
     int64_t idle_timeout_ns; /* longest sleep: what a lost wake-up may cost */
     doorbell_t *doorbell;    /* NULL = cannot sleep */

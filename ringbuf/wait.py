@@ -254,9 +254,11 @@ class Runner:
         limit: int = _POLL_LIMIT_DEFAULT,
         idle_timeout_ns: int = _IDLE_TIMEOUT_NS_DEFAULT,
         socket: int = -1,
+        in_turn: bool = False,
     ) -> None:
         """`idle_timeout_ns` bounds a sleep, hence the cost of a lost wake-up. `socket` is a descriptor, e.g. of an
-        epoll, that ends a sleep too; it needs a FIFO doorbell."""
+        epoll, that ends a sleep too; it needs a FIFO doorbell. `in_turn`: those this loop waits for, and who wait for
+        it, share its core: it gives up the core after each look, found or not, and never spins."""
         if not 1 <= len(stages) <= STAGES_MAX:
             raise ValueError(f"{len(stages)} stages: a runner takes 1 to {STAGES_MAX}")
         if wait not in WAITS:
@@ -265,6 +267,8 @@ class Runner:
             raise ValueError("park needs a doorbell to sleep on")
         if socket >= 0 and (doorbell is None or doorbell.kind is not DoorbellKind.FIFO):
             raise ValueError("a socket needs a FIFO doorbell: one sleep cannot wait for it and a futex")
+        if in_turn and wait == "spin":
+            raise ValueError("who spins has a core of its own: nobody else has a turn there")
         if limit < 1 or idle_timeout_ns < 1:
             raise ValueError(f"limit {limit} and idle_timeout_ns {idle_timeout_ns} must be positive")
         self._keep = (list(stages), doorbell)  # C holds only addresses of them
@@ -274,6 +278,7 @@ class Runner:
             runner.stages[index].state = ffi.cast("void *", address(stage.state))
         runner.stage_count = len(stages)
         runner.wait = WAITS[wait]
+        runner.in_turn = in_turn
         runner.limit = limit
         runner.idle_timeout_ns = idle_timeout_ns
         runner.doorbell = ffi.NULL if doorbell is None else doorbell.ptr

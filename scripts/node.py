@@ -17,7 +17,7 @@ from ringbuf import Doorbells, Mode, Ring, remove_segment, segments_under
 from ringbuf.wire import messages as wire
 from scripts.config import Config, from_tables
 from scripts.exit_codes import CommandError, ExitCode
-from scripts.placement import NOT_PINNED, Kind, ProcessPlan
+from scripts.placement import Kind, ProcessPlan
 
 SLOT_SIZE = 128
 MARKET_SLOT_SIZE = 64
@@ -140,13 +140,7 @@ def _address(host: str, port: int) -> str:
 
 
 def _plan(facts: dict[str, Any]) -> ProcessPlan:
-    return ProcessPlan(
-        kind=Kind(facts["kind"]),
-        name=facts["name"],
-        wait=facts["wait"],
-        core=facts.get("core", NOT_PINNED),
-        partitions=tuple(facts["partitions"]),
-    )
+    return ProcessPlan(**facts | {"kind": Kind(facts["kind"]), "partitions": tuple(facts["partitions"])})
 
 
 def _numbered(table: Mapping[str, int]) -> dict[int, int]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from scripts.config import STAGES_CORES_MIN, Config, ConfigError
 
 NOT_PINNED = -1
+# Below, one core is the order path's and its processes share it.
+FEW_CORES = 3
 
 
 class Kind(StrEnum):
@@ -43,6 +45,9 @@ class ProcessPlan:
     wait: str
     core: int = NOT_PINNED
     partitions: tuple[int, ...] = ()
+    # One of several of the order path on one core: after each look it is the next one's turn.
+    in_turn: bool = False
+    priority: int = 0  # real-time; 0 = none
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,8 @@ class Placement:
         for plan in self.processes:
             core = "any core" if plan.core == NOT_PINNED else f"core {plan.core}"
             hosts = f", partitions {', '.join(map(str, plan.partitions))}" if plan.partitions else ""
-            lines.append(f"  {plan.name}: {core}, wait {plan.wait}{hosts}")
+            turns = f", in turn at real-time priority {plan.priority}" if plan.in_turn else ""
+            lines.append(f"  {plan.name}: {core}, wait {plan.wait}{turns}{hosts}")
         if self.layout == "fused":
             lines.append("  one fault domain: a fault in gateway, sequencer or a matcher ends all of them together")
         return "\n".join(lines)
@@ -102,39 +108,53 @@ def _fused(config: Config, cores: Sequence[int]) -> tuple[ProcessPlan, ...]:
 
 def _stages(config: Config, cores: Sequence[int]) -> tuple[ProcessPlan, ...]:
     placement = config.placement
-    wait = "spin" if placement.wait_order_path == "auto" else placement.wait_order_path
     hosted = placement.matcher_processes or tuple((number,) for number in range(1, placement.partitions + 1))
-    configured = (placement.core_sequencer, placement.core_gateway, placement.core_journaler, *placement.cores_matchers)
-    # The first core is left to the kernel, the supervisor and everything that sleeps.
-    free = [core for core in list(cores)[1:] if core not in configured]
-
-    def choose(core: int) -> int:
-        if core != NOT_PINNED:
-            return _pinned(core, cores)
-        return free.pop(0) if free and wait == "spin" else NOT_PINNED
-
-    sequencer, gateway = choose(placement.core_sequencer), choose(placement.core_gateway)
     chosen = placement.cores_matchers or (NOT_PINNED,) * len(hosted)
     if len(chosen) != len(hosted):
         raise ConfigError(
             f"placement.cores_matchers = {list(chosen)}: must be [] or one core for each of {len(hosted)} processes"
         )
-    matchers = [choose(core) for core in chosen]
-
-    def waiting(core: int) -> str:
-        # A spinning process without a core of its own would take it from one that works.
-        return "yield" if wait == "spin" and core == NOT_PINNED else wait
-
+    pins = _order_path_pins(config, cores, (placement.core_sequencer, placement.core_gateway, *chosen))
+    sequencer, gateway, *matchers = (_order_path_plan(config, core, pins) for core in pins)
     return (
         ProcessPlan(Kind.JOURNALER, "journaler", placement.wait_journaler, _pinned(placement.core_journaler, cores)),
-        ProcessPlan(Kind.SEQUENCER, "sequencer", waiting(sequencer), sequencer),
+        replace(sequencer, kind=Kind.SEQUENCER, name="sequencer"),
         *(
-            ProcessPlan(Kind.MATCHER, f"matcher-{'-'.join(map(str, group))}", waiting(core), core, group)
-            for group, core in zip(hosted, matchers, strict=True)
+            replace(plan, kind=Kind.MATCHER, name=f"matcher-{'-'.join(map(str, group))}", partitions=group)
+            for group, plan in zip(hosted, matchers, strict=True)
         ),
-        ProcessPlan(Kind.GATEWAY, "gateway", waiting(gateway), gateway),
+        replace(gateway, kind=Kind.GATEWAY, name="gateway"),
         ProcessPlan(Kind.ADMIN, "admin", "park"),
     )
+
+
+def _order_path_pins(config: Config, cores: Sequence[int], configured: Sequence[int]) -> list[int]:
+    """Return the core of each process of the order path, in the order of their configured ones."""
+    journaler, wait = config.placement.core_journaler, config.placement.wait_order_path
+    # The first core is left to the kernel, the supervisor and everything that sleeps.
+    free = [core for core in list(cores)[1:] if core not in (journaler, *configured)]
+    if len(cores) < FEW_CORES:
+        # Unpinned, each would now and then wait milliseconds for its turn behind a process that is not concerned.
+        shared = next((core for core in reversed(cores) if core != journaler), cores[-1])
+        together = next((core for core in configured if core != NOT_PINNED), shared)
+        return [_pinned(together if core == NOT_PINNED else core, cores) for core in configured]
+    pins = []
+    for core in configured:
+        own = free.pop(0) if core == NOT_PINNED and free and wait in ("auto", "spin") else core
+        pins.append(_pinned(own, cores))
+    return pins
+
+
+def _order_path_plan(config: Config, core: int, pins: Sequence[int]) -> ProcessPlan:
+    """Return how a process on that core waits; kind and name are still to come."""
+    wait = config.placement.wait_order_path
+    if core != NOT_PINNED and pins.count(core) > 1:
+        wait = "yield" if wait == "yield" else "park"
+        return ProcessPlan(Kind.GATEWAY, "", wait, core, in_turn=True, priority=config.placement.priority_order_path)
+    if wait in ("auto", "spin"):
+        # A spinning process without a core of its own would take it from one that works.
+        wait = "spin" if core != NOT_PINNED else "yield"
+    return ProcessPlan(Kind.GATEWAY, "", wait, core)
 
 
 def _feed(config: Config, cores: Sequence[int], plans: tuple[ProcessPlan, ...]) -> tuple[ProcessPlan, ...]:
@@ -157,9 +177,10 @@ def _feed(config: Config, cores: Sequence[int], plans: tuple[ProcessPlan, ...]) 
 def spare_cores(processes: Sequence[ProcessPlan], cores: Collection[int]) -> set[int]:
     """Return the cores for work that nobody waits for: not those of pinned processes that never sleep, if it can be.
 
-    Who yields gives its core to whoever else is there, for a whole time slice however nice that one is.
+    Who yields gives its core to whoever else is there, for a whole time slice however nice that one is. Where processes
+    go in turn at a real-time priority there may be no time left.
     """
-    return set(cores) - {plan.core for plan in processes if plan.wait != "park"} or set(cores)
+    return set(cores) - {plan.core for plan in processes if plan.wait != "park" or plan.in_turn} or set(cores)
 
 
 def _pinned(core: int, cores: Sequence[int]) -> int:

@@ -52,7 +52,7 @@ from scripts.node import (
     seal_key,
 )
 from scripts.placement import Kind
-from scripts.process import STANDSTILL_S, Process, Ready
+from scripts.process import IDLE_RUN_NS, STANDSTILL_S, Process, Ready, raise_priority
 from scripts.rejoin import REJOIN, MatcherRejoin, WorkingOn, rejoin_sequencer
 from scripts.role import FollowerRole
 from scripts.sandbox import program_paths, read_only
@@ -65,6 +65,8 @@ BEHIND_NS = 5_000_000
 # How long the archives may wait for more to write; the ring holds what they do not have yet.
 ARCHIVE_LAG_US = 2000
 SAMPLE_SLOTS = 256
+# How long the admin gateway may sleep while matchers report to others: a part of what their rings hold.
+ADMIN_SLEEP_NS = 5_000_000
 INGRESS_NS_OFFSET, TS_NS_OFFSET = 24, 112
 U64 = Struct("<Q")
 BACK_RECORDS = 4096  # behind the log at most, to be no longer away
@@ -161,17 +163,6 @@ def run_journaler(process: Process, ready: Ready) -> None:
         raise CommandError(disk_full_text(config.journal_dir), ExitCode.IO_ERROR) from None
     finally:
         journaler.close()
-
-
-def raise_priority(wanted: int) -> int:
-    """Run the calling thread under SCHED_FIFO at `wanted`; return the priority it has now, 0 if not allowed."""
-    if wanted == 0:
-        return 0
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(wanted))
-    except PermissionError:
-        return 0
-    return wanted
 
 
 def _build_sequencer(process: Process) -> Sequencer:
@@ -376,16 +367,27 @@ def _say_back(rings: NodeRings, matchers: Sequence[Matcher]) -> None:
 
 def run_gateway(process: Process, ready: Ready) -> None:
     server, port = _build_gateway(process)
-    _serve_gateway(process, ready, server, GATEWAY_SOURCE, {"port": port})
+    _serve_gateway(process, ready, server, GATEWAY_SOURCE, {"port": port}, process.rings.reports)
 
 
 def run_admin(process: Process, ready: Ready) -> None:
-    _serve_gateway(process, ready, _build_admin(process), ADMIN_SOURCE, {})
+    # No matcher wakes it for the reports of orders, which are none of its business: it passes them by on its own time.
+    awaited = {0: process.rings.reports[0]}
+    _serve_gateway(process, ready, _build_admin(process), ADMIN_SOURCE, {}, awaited, sleep_ns=ADMIN_SLEEP_NS)
 
 
-def _serve_gateway(process: Process, ready: Ready, server: BinaryServer, source: int, facts: Mapping[str, Any]) -> None:
+def _serve_gateway(
+    process: Process,
+    ready: Ready,
+    server: BinaryServer,
+    source: int,
+    facts: Mapping[str, Any],
+    awaited: Mapping[int, Ring],
+    *,
+    sleep_ns: int = IDLE_RUN_NS,
+) -> None:
     rings = process.rings
-    watched = [(ring, Watch.PUBLISHED) for ring in (*rings.reports.values(), rings.reply)]
+    watched = [(ring, Watch.PUBLISHED) for ring in (*awaited.values(), rings.reply)]
     bell = process.doorbell([*watched, (rings.ingress[source], Watch.CURSORS)], sockets=True)
     role = _follow(process, None, [], [server])
     read_only([*program_paths(), process.config.journal_dir / "reports"])
@@ -394,6 +396,7 @@ def _serve_gateway(process: Process, ready: Ready, server: BinaryServer, source:
         [server.stage],
         bell,
         sockets=_sockets(bell, server),
+        sleep_ns=sleep_ns,
         service=_both(server.service, role),
         on_stop=lambda: _shut(server),
     )

@@ -50,6 +50,16 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     return report
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what long random tests went through: their property "counts", numbers by name."""
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, counts in getattr(report, "user_properties", ()):
+                if name == "counts" and report.when == "call":
+                    numbers = ", ".join(f"{what} {count:,}" for what, count in counts.items())
+                    terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {numbers}")
+
+
 @pytest.fixture(scope="session")
 def seed() -> int:
     """The seed of this run: BULLRING_TEST_SEED, or a fresh one that is printed."""

@@ -337,9 +337,12 @@ static inline int64_t ring_cursor(const ring_t *ring, int consumer)
     return atomic_load_explicit(&ring->header->consumers[consumer].cursor, memory_order_acquire);
 }
 
-/* A gating consumer is done with everything below `sequence`. Release: its reads happened before. */
+/* A gating consumer is done with everything below `sequence`. Release: its reads happened before. Where it stood there already
+ * nobody is woken: a stage may say so after every turn. Relaxed: the cursor is our own. */
 static inline void ring_advance(ring_t *ring, int consumer, int64_t sequence)
 {
+    if (atomic_load_explicit(&ring->header->consumers[consumer].cursor, memory_order_relaxed) == sequence)
+        return;
     atomic_store_explicit(&ring->header->consumers[consumer].cursor, sequence, memory_order_release);
     ring_wake(ring, &ring->header->cursor_waiters);
 }

@@ -151,7 +151,7 @@ layout = "{case.layout}"
 partitions = 1
 wait_order_path = "{case.wait}"
 core_journaler = {cores.journaler}
-core_sequencer = {cores.order_path if case.layout == "fused" else ANY}
+core_sequencer = {cores.order_path}
 [gateway.binary]
 listen = "127.0.0.1:0"
 {gateway}

@@ -62,6 +62,7 @@ class PlacementConfig(Section):
     wait_journaler: str = choice("spin", "yield", "park")
     wait_feed: str = choice("auto", "spin", "yield", "park")
     priority_journaler: int = number(0, 99)
+    priority_order_path: int = number(0, 99)
 
     def __post_init__(self) -> None:
         super().__post_init__()

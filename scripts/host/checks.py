@@ -48,11 +48,12 @@ class Host:
 
 def look(host: Host, config: Config, settings: Mapping[str, str]) -> list[Finding]:
     """Return every finding; changes nothing."""
+    priorities = (config.placement.priority_journaler, config.placement.priority_order_path)
     found = [_setting(host, name, wanted) for name, wanted in settings.items()]
     found += [_clock_source(host), _clock(), _transparent_huge_pages(host), *_governors(host)]
     found += [_cores(), _watchdog(host), _landlock()]
     found += [_limit("locked memory", resource.RLIMIT_MEMLOCK, _ring_bytes(config)), _files_limit(config)]
-    found += [_limit("real-time priority", resource.RLIMIT_RTPRIO, config.placement.priority_journaler)]
+    found += [_limit("real-time priority", resource.RLIMIT_RTPRIO, max(priorities))]
     found += [_shared_memory(config), _filesystem(host, config), _own_filesystem(config)]
     return found
 

@@ -54,12 +54,12 @@ def copy_package(name: str, target: Path) -> Path:
     return folder
 
 
-def native(package: Path, test: str) -> subprocess.CompletedProcess[str]:
-    """Build tests/native/TEST.c with the C of this copy of a package, and run it."""
+def native(package: Path, test: str, *flags: str) -> subprocess.CompletedProcess[str]:
+    """Build tests/native/TEST.c with the C of this copy of a package and more flags of the compiler, and run it."""
     program = package.parent / test
     include = [f"-I{folder}" for folder in (package.parent, ROOT, ROOT / "ringbuf" / "include")]
     sources = [*map(str, sorted(package.glob("*.c"))), str(ROOT / "tests" / "native" / f"{test}.c")]
-    subprocess.run(["gcc", *CFLAGS, *include, *sources, "-lpthread", "-o", str(program)], check=True)
+    subprocess.run(["gcc", *CFLAGS, *flags, *include, *sources, "-lpthread", "-o", str(program)], check=True)
     # In its own folder: what a run that breaks leaves behind, goes with it.
     return subprocess.run([program], cwd=package.parent, capture_output=True, text=True, timeout=RUN_TIME_MAX_S)
 

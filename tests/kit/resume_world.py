@@ -139,13 +139,15 @@ class World:
         self._expected.pop(source, None)
         self.servers[source] = self._server(source)
 
-    def restart(self, *, drain: bool) -> None:
+    def restart(self, *, drain: bool) -> int:
         """Everything dies, as with kill -9: the files stay as they are at this moment, what they have not is gone.
 
         Drain: requests on the way between gateways and sequencer survive, as at a gateway that is not the dead host's.
+        Returns how many records of the log are gone.
         """
         late = {source: self._on_the_way(source) for source in GATEWAYS} if drain else {}
         self.restarts += 1
+        before = self.log.published
         as_it_was = self.folder.with_name(f"{self.folder.name}+")
         shutil.copytree(self.folder, as_it_was, ignore=shutil.ignore_patterns("spare-*"))  # comes and goes by itself
         self.close()
@@ -153,6 +155,7 @@ class World:
         self.folder = as_it_was
         self._expected.clear()
         self.start(late)
+        return before - int(self.log.base)
 
     def _on_the_way(self, source: int) -> list[bytes]:
         ring = self.outer[source]
@@ -309,7 +312,10 @@ class Desk:
         self._socket: socket.socket | None = None
         self._stale: list[socket.socket] = []
         self._reader = FrameReader()
+        self._sent = FrameReader()
         self._out = b""
+        self.sent_bytes = self.heard_bytes = 0  # of this connection
+        self.requests_resent = self.reports_asked = 0
         self._negotiated = False
         self._asked: set[int] = set()
         self.established = False
@@ -321,7 +327,8 @@ class Desk:
         self._socket = socket.create_connection(("127.0.0.1", self.world.port(source)), timeout=5)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.setblocking(False)
-        self._reader, self._out = FrameReader(), b""
+        self._reader, self._sent, self._out = FrameReader(), FrameReader(), b""
+        self.sent_bytes = self.heard_bytes = 0
         self._log_on()
 
     def cut(self, *, abandon: bool) -> None:
@@ -344,6 +351,16 @@ class Desk:
     @property
     def connected(self) -> bool:
         return self._socket is not None
+
+    @property
+    def part_sent(self) -> int:
+        """How many bytes of a frame have been sent whose end has not."""
+        return self._sent.pending_bytes
+
+    @property
+    def part_heard(self) -> int:
+        """How many bytes of a frame have been heard whose end has not."""
+        return self._reader.pending_bytes
 
     def _log_on(self) -> None:
         message: wire.Negotiate | wire.Establish
@@ -383,15 +400,19 @@ class Desk:
         except OSError:
             self.cut(abandon=False)
             return
+        for _ in self._sent.raw(self._out[:sent]):
+            pass
+        self.sent_bytes += sent
         self._out = self._out[sent:]
 
-    def read(self) -> None:
-        if self._socket is None:
+    def read(self, count: int = 65536) -> None:
+        """Hear at most so many bytes."""
+        if self._socket is None or count == 0:
             return
         self.refused_directly |= set(self.world.direct)
         self.world.direct.clear()
         try:
-            data = self._socket.recv(65536)
+            data = self._socket.recv(count)
         except BlockingIOError:
             return
         except OSError:
@@ -399,6 +420,7 @@ class Desk:
         if not data:
             self.cut(abandon=False)
             return
+        self.heard_bytes += len(data)
         for header, block in self._reader.raw(data):
             if self._socket is None:
                 return
@@ -437,6 +459,7 @@ class Desk:
 
     def _resend(self, first: int) -> None:
         frames = self.own.resend(first)
+        self.requests_resent += len(frames)
         self._out += b"".join(frame for n, frame in enumerate(frames, first) if n not in self.refused_directly)
 
     def _bound(self, partition: int, next_number: int) -> None:
@@ -452,6 +475,7 @@ class Desk:
         self._asked.add(partition)
         request = wire.RetransmitRequest(session_id=SESSION, count=flow.missing, from_seq_no=flow.expected)
         flow.asked(request.count)
+        self.reports_asked += request.count
         self._out += encode_frame(request, partition=partition)
 
     @property

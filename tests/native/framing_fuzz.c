@@ -1,11 +1,12 @@
 /* Fuzz of the frame cutter: whatever bytes come, in whatever pieces, it never reads outside them and decides the same.
  *
- * LLVMFuzzerTestOneInput is the usual entry. The plain main runs mutations of valid frames from a printed seed:
- * framing_fuzz [SEED [RUNS]]. */
+ * LLVMFuzzerTestOneInput is the usual entry. The plain main runs mutations of valid frames from a printed seed and says every
+ * few seconds how far it is: framing_fuzz [SEED [RUNS]]. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "gateway/binary/framing.h"
 #include "invariant.h"
@@ -14,6 +15,15 @@
 #define RUNS_DEFAULT 200000
 #define RUNS_QUICK 20000
 #define STREAM_MAX 1024
+#define PROGRESS_S 10
+#define PROGRESS_RUNS 8192 /* between two looks at the clock */
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(start, size) ((void)(start), (void)(size))
+#define ASAN_UNPOISON_MEMORY_REGION(start, size) ((void)(start), (void)(size))
+#endif
 
 typedef struct decision {
     int status;
@@ -40,38 +50,46 @@ static void judge(const frame_t *frame, decision_t *decision)
     decision->mix = (decision->mix ^ frame->header.template_id ^ code << 16) * UINT64_C(0x9E3779B97F4A7C15);
 }
 
-/* Cut a stream that arrives in pieces of `piece` bytes. The copy of what is pending has exactly its size, so that a sanitizer
- * sees every byte read too many. */
+/* The stream that is cut. Only what is pending may be touched: what has not arrived and what has been cut is poisoned, so that
+ * the address sanitizer sees every byte read too many, before and behind. It poisons to the byte because a frame starts at a
+ * multiple of 8. */
+static _Alignas(8) uint8_t window[STREAM_MAX + FRAME_LENGTH_MAX];
+_Static_assert(FRAME_ALIGNMENT == 8, "the sanitizer cannot poison the first bytes of a word alone");
+
+/* Cut a stream that arrives in pieces of `piece` bytes. */
 static decision_t cut(const uint8_t *data, size_t size, size_t piece)
 {
     decision_t decision = {.status = FRAMING_PARTIAL};
     size_t arrived = 0;
 
+    INVARIANT(size <= STREAM_MAX);
+    ASAN_UNPOISON_MEMORY_REGION(window, size);
+    memcpy(window, data, size);
+    ASAN_POISON_MEMORY_REGION(window, sizeof(window));
     for (;;) {
         size_t pending = arrived - decision.offset;
-        uint8_t *exact = malloc(pending == 0 ? 1 : pending);
-        INVARIANT(exact != NULL);
-        memcpy(exact, data + decision.offset, pending);
         frame_t frame;
-        int length = framing_next(exact, pending, &frame);
+        int length = framing_next(window + decision.offset, pending, &frame);
         if (length > 0) {
             INVARIANT((size_t)length <= pending);
             INVARIANT(length >= (int)FRAME_LENGTH_MIN && length <= (int)FRAME_LENGTH_MAX);
             judge(&frame, &decision);
+            ASAN_POISON_MEMORY_REGION(window + decision.offset, (size_t)length);
             decision.frames++;
             decision.offset += (size_t)length;
+            continue;
         }
-        free(exact);
         if (length == FRAMING_MALFORMED) {
             decision.status = FRAMING_MALFORMED;
             return decision;
         }
-        if (length != FRAMING_PARTIAL)
-            continue;
+        INVARIANT(length == FRAMING_PARTIAL);
         if (arrived == size)
             return decision;
         INVARIANT(pending < FRAME_LENGTH_MAX); /* a whole frame is never held back */
-        arrived = size - arrived < piece ? size : arrived + piece;
+        size_t more = size - arrived < piece ? size - arrived : piece;
+        ASAN_UNPOISON_MEMORY_REGION(window + arrived, more);
+        arrived += more;
     }
 }
 
@@ -147,31 +165,64 @@ static void mutate(uint8_t *stream, size_t *size)
     }
 }
 
+static double seconds_since(const struct timespec *start)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)(now.tv_sec - start->tv_sec) + (double)(now.tv_nsec - start->tv_nsec) / 1e9;
+}
+
+typedef struct tally {
+    unsigned long executions, frames, malformed;
+} tally_t;
+
+static void say(const tally_t *tally, double seconds)
+{
+    printf("%lu executions, %lu frames cut, %lu streams malformed, %.1f s\n", tally->executions, tally->frames, tally->malformed,
+           seconds);
+    fflush(stdout);
+}
+
+static void run_one(tally_t *tally)
+{
+    uint8_t stream[STREAM_MAX];
+    size_t size = 0, wanted = 1 + random_next() % 4;
+
+    for (size_t i = 0; i < wanted && size + FRAME_LENGTH_MAX <= sizeof(stream); i++)
+        size += valid_frame(stream + size);
+    decision_t before = cut(stream, size, size);
+    INVARIANT(before.status == FRAMING_PARTIAL);
+    INVARIANT(before.offset == size);
+    for (uint64_t changes = random_next() % 4; changes > 0 && size > 1; changes--)
+        mutate(stream, &size);
+    LLVMFuzzerTestOneInput(stream, size);
+    decision_t after = cut(stream, size, size);
+    tally->executions++;
+    tally->malformed += after.status == FRAMING_MALFORMED;
+    tally->frames += after.frames;
+}
+
 int main(int count, char **arguments)
 {
     uint64_t seed = count > 1 ? strtoull(arguments[1], NULL, 0) : UINT64_C(20261123);
-    long runs = count > 2 ? atol(arguments[2]) : getenv("BULLRING_QUICK") != NULL ? RUNS_QUICK : RUNS_DEFAULT;
-    uint8_t stream[STREAM_MAX];
-    unsigned long malformed = 0, frames = 0;
+    unsigned long runs = count > 2 ? strtoul(arguments[2], NULL, 0) : getenv("BULLRING_QUICK") != NULL ? RUNS_QUICK : RUNS_DEFAULT;
+    tally_t tally = {0};
+    struct timespec start;
+    double next = PROGRESS_S;
 
-    printf("seed %llu, %ld runs\n", (unsigned long long)seed, runs);
+    printf("seed %llu, %lu runs\n", (unsigned long long)seed, runs);
+    clock_gettime(CLOCK_MONOTONIC, &start);
     random_state = seed == 0 ? 1 : seed;
-    for (long run = 0; run < runs; run++) {
-        size_t size = 0, wanted = 1 + random_next() % 4;
-        for (size_t i = 0; i < wanted && size + FRAME_LENGTH_MAX <= sizeof(stream); i++)
-            size += valid_frame(stream + size);
-        decision_t before = cut(stream, size, size);
-        INVARIANT(before.status == FRAMING_PARTIAL);
-        INVARIANT(before.offset == size);
-        for (uint64_t changes = random_next() % 4; changes > 0 && size > 1; changes--)
-            mutate(stream, &size);
-        LLVMFuzzerTestOneInput(stream, size);
-        decision_t after = cut(stream, size, size);
-        malformed += after.status == FRAMING_MALFORMED;
-        frames += after.frames;
+    while (tally.executions < runs) {
+        run_one(&tally);
+        if (tally.executions % PROGRESS_RUNS == 0 && seconds_since(&start) >= next) {
+            say(&tally, seconds_since(&start));
+            next = seconds_since(&start) + PROGRESS_S;
+        }
     }
-    printf("%lu streams malformed, %lu frames cut\n", malformed, frames);
-    INVARIANT(malformed > 0);
-    INVARIANT(frames > 0);
+    printf("done: ");
+    say(&tally, seconds_since(&start));
+    INVARIANT(tally.malformed > 0);
+    INVARIANT(tally.frames > 0);
     return 0;
 }

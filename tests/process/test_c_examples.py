@@ -1,21 +1,19 @@
 """The example programs of the C client, built as their first lines say, against a whole exchange."""
 
-import secrets
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from gateway.auth import hmac_secret
 from gateway.clients import AdminClient
-from ringbuf.wire.messages import CancelReason, CredentialType, ListStatusType, OrdStatus, Template
+from ringbuf.wire.messages import CancelReason, ListStatusType, OrdStatus, Template
 from tests.kit.engine_site import EngineSite
+from tests.kit.trading import BAND, funded_account, hmac_key, market
 
 REPO = Path(__file__).resolve().parents[2]
 SEAL = b"k" * 32
 KEY_ID = "DESK"
-MONEY = 1 << 50
 LOW, HIGH, QUANTITY = 400, 600, 2
 
 
@@ -28,27 +26,14 @@ def site(tmp_path: Path) -> Iterator[EngineSite]:
 def run_example(site: EngineSite, folder: Path, name: str, *words: int) -> list[str]:
     """Build and run it as a funded trader; return the lines it printed."""
     with AdminClient(site.admin_path) as admin:
-        base, quote = admin.asset_add("BTC", exponent=-8), admin.asset_add("USD", exponent=-2)
-        pair = admin.instrument_add(
-            "BTC-USD",
-            base_asset_id=base,
-            quote_asset_id=quote,
-            price_exponent=0,
-            qty_exponent=-4,
-            quote_per_tick_lot=1,
-            base_per_lot=10_000,
-        )
-        admin.instrument_limits(pair, reference_px=500, band_up_bps=5000, band_down_bps=5000)
-        account, salt = admin.account_create(), secrets.token_bytes(32)
-        for asset in (base, quote):
-            admin.balance_adjust(account_id=account, asset_id=asset, amount=MONEY)
-        admin.key_create(KEY_ID, account_id=account, material=salt, credential_type=CredentialType.HMAC_SHA256)
+        pair, account = market(admin, **BAND), funded_account(admin)
+        secret = hmac_key(admin, account, KEY_ID, SEAL)
         session = admin.session_create(account_id=account)
 
     program = folder / name
     build = ["cc", "-Wall", "-Wextra", "-Werror", "-I", "gateway/clients/c", "-I", "ringbuf/include"]
     subprocess.run([*build, f"gateway/clients/c/{name}.c", "-o", str(program)], cwd=REPO, check=True)
-    command = [str(program), "127.0.0.1", str(site.port), str(session), KEY_ID, hmac_secret(SEAL, KEY_ID, salt).hex()]
+    command = [str(program), "127.0.0.1", str(site.port), str(session), KEY_ID, secret.hex()]
     command += map(str, (pair, *words))
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -15,7 +15,8 @@ from gateway.clients import AdminClient, BullringClient, Order, Report
 from ringbuf.wire import messages as wire
 from ringbuf.wire.codec import FrameReader, decode_block
 from tests.kit.engine_site import EngineSite
-from tests.process.test_gateway_messages import market, trader
+from tests.kit.trading import BAND, market
+from tests.process.test_gateway_messages import trader
 from tests.unit.ringbuf.test_dissector import CLIENT_PORT, OE_PORT, TSHARK, fields, folder, ip_packet, tshark
 
 REPO = Path(__file__).resolve().parents[2]
@@ -66,7 +67,7 @@ def recorded(tmp_path: Path) -> Iterator[list[tuple[bool, bytes]]]:
     """A session with every request and most reports, as it passed over the wire."""
 
     async def trade(admin: AdminClient, site: EngineSite, tap: Tap) -> None:
-        instrument = market(admin)
+        instrument = market(admin, **BAND)
         client = trader(site, admin)
         client._addresses = [("127.0.0.1", tap.port)]
         async with client:

@@ -2,21 +2,17 @@
 
 import asyncio
 import json
-import secrets
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gateway.auth import hmac_secret
 from gateway.clients import AdminClient, AdminError, BullringClient, Ed25519Signer, Report
 from ringbuf.wire.base import WireMessage
 from ringbuf.wire.messages import (
     CancelReason,
-    CredentialType,
     OrderAccepted,
     OrderCanceled,
     OrderExecuted,
@@ -28,8 +24,8 @@ from ringbuf.wire.messages import (
 )
 from scripts.native import binary
 from tests.kit.engine_site import EngineSite
+from tests.kit.trading import MONEY, ed25519_key, funded_account, hmac_key, market
 
-MONEY = 1 << 50
 SEAL = b"k" * 32
 
 
@@ -39,31 +35,10 @@ def site(tmp_path: Path) -> Iterator[EngineSite]:
         yield running
 
 
-def market(admin: AdminClient, *, partition: int = 0) -> int:
-    """Make two assets and a pair; return the pair's id."""
-    base, quote = admin.asset_add("BTC", exponent=-8), admin.asset_add("USD", exponent=-2)
-    instrument = admin.instrument_add(
-        "BTC-USD",
-        base_asset_id=base,
-        quote_asset_id=quote,
-        price_exponent=0,
-        qty_exponent=-4,
-        quote_per_tick_lot=1,
-        base_per_lot=10_000,
-        partition=partition,
-    )
-    admin.instrument_limits(instrument)
-    return instrument
-
-
 def trader(admin: AdminClient, key_id: str) -> tuple[int, Ed25519Signer]:
     """Make a funded account with a key and a session; return session id and signer."""
-    private = Ed25519PrivateKey.generate()
-    account = admin.account_create()
-    for asset in (1, 2):
-        admin.balance_adjust(account_id=account, asset_id=asset, amount=MONEY)
-    admin.key_create(key_id, account_id=account, material=private.public_key().public_bytes_raw())
-    return admin.session_create(account_id=account), Ed25519Signer(key_id, private)
+    account = funded_account(admin)
+    return admin.session_create(account_id=account), ed25519_key(admin, account, key_id)
 
 
 def client_of(site: EngineSite, session: int, signer: Ed25519Signer) -> BullringClient:
@@ -178,12 +153,9 @@ def test_load_generator_gets_an_answer_to_every_request(site: EngineSite, tmp_pa
     with AdminClient(site.admin_path) as admin:
         instrument = market(admin)
         for index in range(2):
-            salt, account, key_id = secrets.token_bytes(32), admin.account_create(), f"LOAD{index}"
-            for asset in (1, 2):
-                admin.balance_adjust(account_id=account, asset_id=asset, amount=MONEY)
-            admin.key_create(key_id, account_id=account, material=salt, credential_type=CredentialType.HMAC_SHA256)
-            session = admin.session_create(account_id=account)
-            lines.append(f"{session} {key_id} {hmac_secret(SEAL, key_id, salt).hex()}\n")
+            account, key_id = funded_account(admin), f"LOAD{index}"
+            secret = hmac_key(admin, account, key_id, SEAL)
+            lines.append(f"{admin.session_create(account_id=account)} {key_id} {secret.hex()}\n")
     sessions.write_text("".join(lines))
 
     command = [str(binary("loadgen")), "--address", f"127.0.0.1:{site.port}", "--sessions", str(sessions)]

@@ -7,15 +7,14 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.clients import AdminClient, BullringClient, Ed25519Signer, LogonRefused, Order, Report
 from gateway.clients.python import example
 from ringbuf.wire import messages as wire
 from ringbuf.wire.base import WireMessage
 from tests.kit.engine_site import EngineSite
+from tests.kit.trading import BAND, MONEY, ed25519_key, funded_account, market
 
-MONEY = 1 << 50
 DEADLINE_S = 20.0
 BUY, SELL = wire.Side.BUY, wire.Side.SELL
 Work = Callable[["Desk"], Awaitable[None]]
@@ -68,21 +67,6 @@ def site(tmp_path: Path) -> Iterator[EngineSite]:
         yield running
 
 
-def market(admin: AdminClient) -> int:
-    base, quote = admin.asset_add("BTC", exponent=-8), admin.asset_add("USD", exponent=-2)
-    instrument = admin.instrument_add(
-        "BTC-USD",
-        base_asset_id=base,
-        quote_asset_id=quote,
-        price_exponent=0,
-        qty_exponent=-4,
-        quote_per_tick_lot=1,
-        base_per_lot=10_000,
-    )
-    admin.instrument_limits(instrument, reference_px=500, band_up_bps=5000, band_down_bps=5000)
-    return instrument
-
-
 def trader(
     site: EngineSite,
     admin: AdminClient,
@@ -94,22 +78,16 @@ def trader(
     session: int = 0,
 ) -> BullringClient:
     """Return a client of a new key; of a new account and a new session where none is named."""
-    private = Ed25519PrivateKey.generate()
-    if account == 0:
-        account = admin.account_create()
-        for asset in (1, 2):
-            admin.balance_adjust(account_id=account, asset_id=asset, amount=MONEY)
-    key_id = f"{account}-{name}"
-    public = private.public_key().public_bytes_raw()
-    admin.key_create(key_id, account_id=account, material=public, permissions=permissions)
+    account = account or funded_account(admin)
+    signer = ed25519_key(admin, account, f"{account}-{name}", permissions=permissions)
     session = session or admin.session_create(account_id=account, kind=kind)
-    return BullringClient([("127.0.0.1", site.port)], session_id=session, signer=Ed25519Signer(key_id, private))
+    return BullringClient([("127.0.0.1", site.port)], session_id=session, signer=signer)
 
 
 def on_desk(site: EngineSite, work: Work) -> None:
     async def trade() -> None:
         with AdminClient(site.admin_path) as admin:
-            instrument = market(admin)
+            instrument = market(admin, **BAND)
             async with trader(site, admin) as client:
                 await work(Desk(client, instrument, admin))
 
@@ -307,10 +285,8 @@ def test_a_drop_copy_sees_all_reports_of_its_account_and_asks_nothing(site: Engi
 
     async def trade() -> None:
         with AdminClient(site.admin_path) as admin:
-            instrument = market(admin)
-            account = admin.account_create()
-            for asset in (1, 2):
-                admin.balance_adjust(account_id=account, asset_id=asset, amount=MONEY)
+            instrument = market(admin, **BAND)
+            account = funded_account(admin)
             first, other = (trader(site, admin, account=account, name=name) for name in ("FIRST", "OTHER"))
             stranger = trader(site, admin)
             early = trader(site, admin, account=account, name="EARLY", kind=wire.SessionKind.DROP_COPY)
@@ -349,7 +325,7 @@ def test_a_drop_copy_sees_all_reports_of_its_account_and_asks_nothing(site: Engi
 def test_a_drop_copy_needs_a_key_that_may(site: EngineSite) -> None:
     async def log_on() -> None:
         with AdminClient(site.admin_path) as admin:
-            market(admin)
+            market(admin, **BAND)
             client = trader(
                 site, admin, kind=wire.SessionKind.DROP_COPY, permissions=wire.Permissions.READ | wire.Permissions.TRADE
             )
@@ -363,7 +339,7 @@ def test_a_drop_copy_needs_a_key_that_may(site: EngineSite) -> None:
 def test_a_key_that_only_reads_does_not_take_over_a_session_that_trades(site: EngineSite) -> None:
     async def log_on() -> None:
         with AdminClient(site.admin_path) as admin:
-            instrument = market(admin)
+            instrument = market(admin, **BAND)
             async with trader(site, admin) as client:
                 session = client.session_id
                 account = admin.sessions(session)[0].account_id
@@ -386,7 +362,7 @@ def test_the_example_quotes_and_is_traded_with(
 ) -> None:
     async def trade() -> int:
         with AdminClient(site.admin_path) as admin:
-            instrument = market(admin)
+            instrument = market(admin, **BAND)
             maker, taker = trader(site, admin, name="MAKER"), trader(site, admin, name="TAKER")
             secret = maker._signer
             assert isinstance(secret, Ed25519Signer)

@@ -106,6 +106,20 @@ def test_runner_polls_stages_in_turn_with_the_limit() -> None:
     assert result == (12, -1, 0)
 
 
+def test_who_shares_a_core_gives_it_up_after_each_look() -> None:
+    for in_turn in (False, True):
+        found = [1, 0, 1, 0, 1, -1]
+        runner = Runner([make_stage(lambda limit, found=found: found.pop(0))], "yield", in_turn=in_turn)
+        runner.run(10 * S)
+        # Otherwise it stays where there is work, and spins a little before it yields.
+        assert (runner.rounds, runner.yields) == (6, 5 if in_turn else 0)
+
+
+def test_who_spins_has_no_turns() -> None:
+    with pytest.raises(ValueError, match="core of its own"):
+        Runner([idle_stage()], "spin", in_turn=True)
+
+
 def test_negative_status_names_its_stage() -> None:
     result = Runner([idle_stage(), make_stage(lambda limit: -2)], "yield").run(10 * S)
 
@@ -220,6 +234,21 @@ def test_publishing_to_a_consumer_that_is_awake_makes_no_system_call(wait: str, 
             ring.publish(b"x")
 
         assert doorbell.state.rings == 0
+
+
+def test_a_cursor_that_stays_where_it_was_wakes_nobody(doorbells: Doorbells) -> None:
+    doorbell = doorbells.futex("producer")
+    with make_ring(doorbells) as ring:
+        ring.watch(doorbell, Watch.CURSORS)
+        ring.publish(b"x")
+        ring.advance(0, 1)
+        doorbell.arm()
+
+        ring.advance(0, 1)
+        assert doorbell.state.rings == 0
+        ring.publish(b"x")
+        ring.advance(0, 2)
+        assert doorbell.state.rings == 1
 
 
 def test_only_the_first_of_many_publications_wakes_the_sleeper(doorbells: Doorbells) -> None:

@@ -1,9 +1,11 @@
 """Placement follows from configuration and cores alone."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from scripts.config import ConfigError, load
-from scripts.placement import NOT_PINNED, OBSERVER_KINDS, Kind, place, spare_cores
+from scripts.placement import NOT_PINNED, OBSERVER_KINDS, Kind, ProcessPlan, place, spare_cores
 
 
 def test_few_cores_fuse_the_order_path_and_park() -> None:
@@ -33,6 +35,52 @@ def test_nobody_spins_without_a_core_of_its_own() -> None:
     unpinned = [plan for plan in placement.processes if plan.core == NOT_PINNED]
     assert unpinned
     assert all(plan.wait != "spin" for plan in unpinned)
+
+
+STAGES = {"placement.layout": "stages"}
+ORDER_PATH = {Kind.SEQUENCER, Kind.MATCHER, Kind.GATEWAY}
+
+
+def order_path(settings: dict[str, object], cores: Sequence[int]) -> list[ProcessPlan]:
+    return [plan for plan in place(load(None, STAGES | settings), cores).processes if plan.kind in ORDER_PATH]
+
+
+@pytest.mark.parametrize(
+    ("settings", "cores", "core"),
+    [
+        ({}, [0], 0),
+        ({}, [0, 1], 1),
+        ({"placement.core_journaler": 1}, [0, 1], 0),
+        ({"placement.core_sequencer": 0}, [0, 1], 0),
+        ({"placement.core_sequencer": 3, "placement.core_gateway": 3, "placement.cores_matchers": [3, 3]}, range(8), 3),
+    ],
+)
+def test_stages_on_one_core_go_in_turn(settings: dict[str, object], cores: Sequence[int], core: int) -> None:
+    plans = order_path(settings, cores)
+
+    assert len(plans) == 4
+    assert all((plan.core, plan.wait, plan.in_turn, plan.priority) == (core, "park", True, 1) for plan in plans)
+    others = [plan for plan in place(load(None, STAGES | settings), cores).processes if plan.kind not in ORDER_PATH]
+    assert not any(plan.in_turn or plan.priority for plan in others)
+
+
+def test_stages_on_one_core_may_yield_and_do_without_priority() -> None:
+    plans = order_path({"placement.wait_order_path": "yield", "placement.priority_order_path": 0}, [0, 1])
+
+    assert {(plan.wait, plan.priority) for plan in plans} == {("yield", 0)}
+
+
+def test_a_stage_on_a_core_of_its_own_has_no_turns() -> None:
+    apart = order_path({"placement.core_sequencer": 0, "placement.core_gateway": 1}, [0, 1])
+
+    assert [(plan.core, plan.in_turn) for plan in apart] == [(0, True), (0, True), (0, True), (1, False)]
+    assert not any(plan.in_turn for plan in order_path({}, range(8)))
+
+
+def test_turns_are_told_with_their_priority() -> None:
+    text = place(load(None, STAGES), [0, 1]).describe()
+
+    assert "gateway: core 1, wait park, in turn at real-time priority 1" in text
 
 
 def test_partitions_may_share_a_matcher_process() -> None:
@@ -106,6 +154,8 @@ def test_spare_work_keeps_off_cores_where_somebody_never_sleeps() -> None:
     for wait, spare in (("yield", {0}), ("spin", {0}), ("park", {0, 1})):
         placement = place(load(None, pinned | {"placement.wait_order_path": wait}), [0, 1])
         assert spare_cores(placement.processes, [0, 1]) == spare
+    in_turn = place(load(None, {"placement.layout": "stages"}), [0, 1])
+    assert spare_cores(in_turn.processes, [0, 1]) == {0}
 
 
 def test_spare_work_without_a_spare_core_takes_what_there_is() -> None:
