@@ -6,6 +6,7 @@ import re
 NUMBER = r"^([0-9]{1,20})(\.[0-9]{1,20})?$"
 DECIMALS = 8  # what prices and quantities are shown with, unless an asset is finer
 TEXTS_CACHED = 16384
+WHOLE_DIGITS_MAX = 19
 _NUMBER = re.compile(NUMBER)
 
 
@@ -52,3 +53,8 @@ def units_of(mantissa: int, own: int, exponent: int, text: str) -> int:
     if rest:
         raise TooFine(text)
     return units
+
+
+def whole(text: str) -> int | None:
+    """Return a number of 1 to 19 ASCII digits; None for any other text, also where Unicode sees digits."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= WHOLE_DIGITS_MAX else None

@@ -13,6 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
+from gateway.web.decimals import whole
 from gateway.web.errors import ApiError
 from gateway.web.gateway import Gateway
 from gateway.web.rest import json_response
@@ -75,7 +76,7 @@ class OperatorData:
             "alerts": [*alerts(self._facts, markets), *book_alerts(self._books)],
             "markets": markets,
             "books": self._books,
-            "samples": distinct(self._samples, int(since) if since.isdigit() else 0),
+            "samples": distinct(self._samples, whole(since) or 0),
         }
         return json_response(body, headers={"Cache-Control": "no-store"})
 

@@ -19,6 +19,7 @@ from gateway.web.api import (
     Kind,
     Param,
 )
+from gateway.web.decimals import whole
 from gateway.web.errors import ApiError, bad_symbol, combination
 from gateway.web.market_view import (
     INTERVALS,
@@ -216,8 +217,8 @@ def _weight_window(params: Mapping[str, Any]) -> int:
 
 def _weight_depth(params: Mapping[str, Any]) -> int:
     text = str(params.get("limit", "100"))
-    limit = int(text) if text.isdigit() else DEPTH_MAX
-    return next((weight for most, weight in DEPTH_WEIGHTS if limit <= most), DEPTH_WEIGHTS[-1][1])
+    limit = whole(text)
+    return next((weight for most, weight in DEPTH_WEIGHTS if limit is not None and limit <= most), DEPTH_WEIGHTS[-1][1])
 
 
 async def price(call: Call) -> Any:

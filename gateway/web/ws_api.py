@@ -13,6 +13,7 @@ from aiohttp import WSMsgType, web
 from gateway.web.api import Call, Endpoint, Security
 from gateway.web.auth import check_time, not_permitted, socket_payload, socket_payload_encoded
 from gateway.web.cancels import cancel_those
+from gateway.web.decimals import whole
 from gateway.web.endpoints import ENDPOINTS
 from gateway.web.errors import ApiError, bad_value, missing
 from gateway.web.exchange_info import rate_limits
@@ -345,8 +346,8 @@ class Connection:
         wanted = call.params.get("subscriptionId")
         if wanted is None:
             chosen = list(self._subscriptions)
-        elif str(wanted).isdigit():
-            chosen = [int(wanted)]
+        elif (number := whole(str(wanted))) is not None:
+            chosen = [number]
         else:
             raise ApiError(-2042, "Subscription ID is invalid.", details={"field": "subscriptionId"})
         if not chosen or any(number not in self._subscriptions for number in chosen):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.web.decimals import NotANumber, TooFine, parse, to_text, to_units
+from gateway.web.decimals import NotANumber, TooFine, parse, to_text, to_units, whole
 
 
 @given(units=st.integers(0, 10**18), exponent=st.integers(-18, 0))
@@ -28,3 +28,13 @@ def test_at_least_eight_decimals_and_the_sign_are_shown() -> None:
     assert to_text(-150, -2) == "-1.50000000"
     assert to_text(0, 0) == "0.00000000"
     assert to_text(1, -12) == "0.000000000001"
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("0", 0), ("007", 7), ("9" * 19, 10**19 - 1), ("9" * 20, None), ("9" * 5000, None), ("²", None), ("٣", None),
+     ("-1", None), ("", None), ("[1]", None)],
+)  # fmt: skip
+def test_whole_number_is_of_ascii_digits_and_short(text: str, number: int | None) -> None:
+    """`limit=²` was an internal error: what Unicode calls a digit is no number to int()."""
+    assert whole(text) == number
