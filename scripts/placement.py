@@ -100,6 +100,8 @@ def _fused(config: Config, cores: Sequence[int]) -> tuple[ProcessPlan, ...]:
     placement = config.placement
     wait = "park" if placement.wait_order_path == "auto" else placement.wait_order_path
     partitions = tuple(range(1, placement.partitions + 1))
+    for core in (placement.core_gateway, *placement.cores_matchers):
+        _pinned(core, cores)  # not used here; but a core that is not there is told now, not when the layout changes
     return (
         ProcessPlan(Kind.JOURNALER, "journaler", placement.wait_journaler, _pinned(placement.core_journaler, cores)),
         ProcessPlan(Kind.FUSED, "fused", wait, _pinned(placement.core_sequencer, cores), partitions),

@@ -92,9 +92,14 @@ def test_partitions_may_share_a_matcher_process() -> None:
     assert hosted == [(1, 3), (2,)]
 
 
-def test_core_that_is_not_there_is_refused() -> None:
-    with pytest.raises(ConfigError, match="core 7 is not one of those"):
-        place(load(None, {"placement.core_sequencer": 7}), [0, 1])
+@pytest.mark.parametrize(
+    "overrides", [{"core_sequencer": 7}, {"core_gateway": 7}, {"cores_matchers": [0, 7]}, {"core_journaler": 7}]
+)
+def test_core_that_is_not_there_is_refused_in_every_layout(overrides: dict[str, object]) -> None:
+    for layout in ("fused", "stages"):
+        keys = {f"placement.{key}": value for key, value in overrides.items()}
+        with pytest.raises(ConfigError, match="core 7 is not one of those"):
+            place(load(None, keys | {"placement.layout": layout, "placement.partitions": 2}), [0, 1])
 
 
 def test_web_gateway_has_one_history_and_as_many_workers_as_wished() -> None:
