@@ -1,7 +1,8 @@
 """Exactly once through the real parts: cuts behind any byte, stale and dead gateways, restarts from the journal.
 
-BULLRING_RESUME_SEEDS sets how many runs (default 20); each is named by its seed. What they went through stands in the
-summary of the test run. That a cut is harmless behind each single byte shows test_cut_at_every_byte.py.
+BULLRING_RESUME_SEEDS sets how many runs (default 20), BULLRING_RESUME_FIRST the first of their seeds (0). What they
+went through stands in the summary of the test run. That a cut is harmless behind each single byte shows
+test_cut_at_every_byte.py.
 """
 
 import os
@@ -18,6 +19,7 @@ from tests.kit.resume_judge import SETTLE_S, judge, settle, until_settled
 from tests.kit.resume_world import GATEWAY_REJECT_SIDE, GATEWAYS, Desk, Rules, World, copy_of, prepared
 
 SEEDS = int(os.environ.get("BULLRING_RESUME_SEEDS", "20"))
+FIRST_SEED = int(os.environ.get("BULLRING_RESUME_FIRST", "0"))
 REQUESTS = 48
 TURNS = 500
 HURRY_ROUNDS = 100
@@ -132,7 +134,7 @@ def test_every_request_is_applied_once_and_every_report_heard_once(
 ) -> None:
     counts: Counter[str] = Counter()
     wrong = {}
-    for seed in range(SEEDS):
+    for seed in range(FIRST_SEED, FIRST_SEED + SEEDS):
         if fault := run(template, tmp_path, seed, counts):
             wrong[seed] = fault
         shutil.rmtree(tmp_path)  # thousands would fill a disk
