@@ -126,6 +126,11 @@ class Consumer:
             trouble=trouble,
         )
 
+    @property
+    def opened(self) -> bool:
+        """Whether the store's tables are there and ours. From any thread."""
+        return self._writer.ready
+
     def busy_ns(self) -> int:
         """Return how long the store has been at one call of the writer or of `step`; 0 = at none. From any thread."""
         return self._writer.busy_ns()

@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +27,11 @@ from scripts.priority import step_back
 from settlement.answers import answers
 from settlement.bookkeeper import Bookkeeper, BookkeeperConfig
 from settlement.consumer import Consumer, ConsumerConfig
+from settlement.errors import StoreUnavailable
 from settlement.images import Images
 from settlement.ledger import Ledger
 from settlement.reader import Reader
-from settlement.service import Handler, Service
+from settlement.service import Handler, Row, Service
 from settlement.source import LiveSource
 
 if TYPE_CHECKING:
@@ -83,7 +84,9 @@ class LedgerLoop:
             on_difference=self._alarm,
         )
         reader = Reader(store, lambda: self._consumer.status.stored)
-        stack.callback(_service(config, answers(reader, self._facts) | self._commands()).close)
+        asked = answers(reader, self._facts)
+        opened = {name: handler if name == "status" else self._when_opened(handler) for name, handler in asked.items()}
+        stack.callback(_service(config, opened | self._commands()).close)
         self._beat = time.monotonic()
         Watchdog(
             {"the writer": lambda: self._consumer.busy_ns() / 1e9, "the loop": lambda: time.monotonic() - self._beat},
@@ -115,6 +118,14 @@ class LedgerLoop:
     def _allow_trim(self, sequence: int) -> None:
         """Tell the journal which record is the first that a start may need."""
         store_cursor(self._config.journal_dir, CONSUMER, sequence)
+
+    def _when_opened(self, handler: Handler) -> Handler:
+        def answer(**given: Any) -> Iterable[Row]:
+            if not self._consumer.opened:
+                raise StoreUnavailable("the ledger is opening its books: ask again in a few seconds")
+            return handler(**given)
+
+        return answer
 
     def _commands(self) -> dict[str, Handler]:
         return {"reconcile": lambda: [self._keeper.reconcile_soon().as_row()]}

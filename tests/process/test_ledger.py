@@ -60,6 +60,7 @@ def caught_up(exchange: Exchange, beyond: int = 0) -> None:
 def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exchange]:
     settings = ("--set", "ledger.flush_ms=200", "--set", "ledger.image_records=1000")
     with Exchange(tmp_path_factory.mktemp("ledger") / "data", *settings) as exchange:
+        caught_up(exchange)
         yield exchange
 
 
@@ -491,3 +492,17 @@ def test_full_disk_of_the_store_is_waited_for(tmp_path: Path) -> None:
             assert exchange.stop() == ExitCode.OK
     finally:
         subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_questions_before_the_books_are_open_are_put_off(tmp_path: Path) -> None:
+    """Asked again and again from the first moment on: told to come again, or answered; never how the store failed."""
+    with Exchange(tmp_path / "data") as exchange:
+
+        def asked() -> bool:
+            done = bullring("ledger", "trial-balance", "--data", str(exchange.data))
+            if done.returncode != ExitCode.OK:
+                assert done.returncode == ExitCode.UNAVAILABLE, done.stderr
+                assert "UNKNOWN_TABLE" not in done.stderr
+            return done.returncode == ExitCode.OK
+
+        eventually(asked, deadline_s=CATCH_UP_S)
