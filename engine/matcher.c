@@ -414,10 +414,10 @@ static int64_t take_run(matcher_t *matcher, batch_t *batch, int64_t from, int64_
 static int64_t run(matcher_t *matcher, const log_slot_t *slots, int64_t count, int64_t limit, int64_t *work_done)
 {
     matcher_state_t *state = matcher->state;
-    batch_t batch = {.slots = slots, .last = slots + (count > 0 ? count - 1 : 0), .cold = coldness(state->live)};
+    batch_t batch = {.slots = slots, .last = slots + (count > 0 ? count - 1 : 0), .cold = coldness(state->live, count)};
     int64_t taken = 0;
     int64_t done = 0;
-    if (batch.cold != COLD_NOTHING && count > 0)
+    if (batch.cold != COLD_NOTHING)
         begin_looking(matcher, &batch);
     matcher->outputs_left = 0;
     while (done < limit) {

@@ -14,7 +14,8 @@
 #define AHEAD_ORDERS 12    /* records ahead of the one done next */
 #define AHEAD_NEIGHBOURS 8 /* and the levels */
 #define AHEAD_TAILS 4
-#define AHEAD_SIZE 16 /* more than any of them, a power of two */
+#define AHEAD_SIZE 16 /* records remembered */
+_Static_assert(AHEAD_SIZE > AHEAD_ORDERS && (AHEAD_SIZE & (AHEAD_SIZE - 1)) == 0, "a place for each step's record");
 
 /* What is worth fetching ahead: it costs more than it saves as long as the second cache holds it anyway. */
 enum coldness {
@@ -37,8 +38,11 @@ typedef struct batch {
 
 _Static_assert(offsetof(order_cancel_request_t, order_id) == offsetof(order_replace_request_t, order_id), "named_order()");
 
-INLINE enum coldness coldness(uint32_t live)
+/* An order alone has nothing behind it to look at. */
+INLINE enum coldness coldness(uint32_t live, int64_t count)
 {
+    if (count < 2)
+        return COLD_NOTHING;
     return live < COLD_ORDERS_LIVE ? COLD_NOTHING : live < COLD_ALL_LIVE ? COLD_ORDERS : COLD_ALL;
 }
 
@@ -112,20 +116,28 @@ INLINE void ahead_tails(const matcher_t *matcher, const batch_t *batch, int64_t 
     PREFETCH(matcher->store.orders + batch->place[(uint64_t)at % AHEAD_SIZE]->tail);
 }
 
+INLINE int64_t at_most(int64_t count, int64_t most)
+{
+    return count < most ? count : most;
+}
+
 /* Before the first record. Every place is filled, for the frames of a group are taken without a look ahead. */
 static inline void begin_looking(const matcher_t *matcher, batch_t *batch)
 {
-    for (int64_t at = 0; at < AHEAD_SIZE; at++)
+    const int64_t count = at_most(batch->last - batch->slots + 1, AHEAD_SIZE);
+    for (int64_t at = 0; at < count; at++)
         ahead_order(matcher, batch, at);
-    for (int64_t at = 0; at < AHEAD_NEIGHBOURS; at++)
+    for (int64_t at = count; at < AHEAD_SIZE; at++)
+        batch->node[at] = batch->node[count - 1];
+    for (int64_t at = 0; at < at_most(count, AHEAD_NEIGHBOURS); at++)
         ahead_neighbours(matcher, batch, at);
     if (batch->cold != COLD_ALL)
         return;
-    for (int64_t at = 0; at < AHEAD_NEIGHBOURS; at++)
+    for (int64_t at = 0; at < at_most(count, AHEAD_NEIGHBOURS); at++)
         ahead_levels(matcher, batch, at);
-    for (int64_t at = AHEAD_NEIGHBOURS; at < AHEAD_SIZE; at++)
+    for (int64_t at = at_most(count, AHEAD_NEIGHBOURS); at < AHEAD_SIZE; at++)
         batch->place[at] = batch->place[0];
-    for (int64_t at = 0; at < AHEAD_TAILS; at++)
+    for (int64_t at = 0; at < at_most(count, AHEAD_TAILS); at++)
         ahead_tails(matcher, batch, at);
 }
 
