@@ -25,14 +25,8 @@ void frame_write(const server_t *server, uint8_t *target, uint16_t template_id, 
                  uint64_t sending_ns, const void *block)
 {
     uint16_t length = server->block_lengths[template_id];
-    uint64_t first = (uint64_t)length << 48 | (uint64_t)SOFH_ENCODING_TYPE << 32 | (FRAME_HEADER_SIZE + length);
-    uint64_t second = (uint64_t)flags << 48 | (uint64_t)ORDERS_SCHEMA_VERSION << 32 | (uint64_t)ORDERS_SCHEMA_ID << 16 | template_id;
 
-    /* frame_header_t in four words: a header filled in elsewhere and copied would wait for its own stores. */
-    memcpy(target, &first, sizeof(first));
-    memcpy(target + 8, &second, sizeof(second));
-    memcpy(target + offsetof(frame_header_t, seq_num), &seq_num, sizeof(seq_num));
-    memcpy(target + offsetof(frame_header_t, sending_time), &sending_ns, sizeof(sending_ns));
+    frame_header_write(target, template_id, length, flags, seq_num, sending_ns);
     block_copy(target + FRAME_HEADER_SIZE, block, length);
 }
 

@@ -2,9 +2,8 @@
 #ifndef BULLRING_SERVER_INTERNAL_H
 #define BULLRING_SERVER_INTERNAL_H
 
-#include <sys/socket.h>
-
 #include <string.h>
+#include <sys/socket.h>
 
 #include "framing.h"
 #include "report_account.h"

@@ -22,6 +22,24 @@ _HEADER_TOP = """\
 #include <assert.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
+"""
+
+_FRAME_HEADER_WRITE = """
+/* Write a frame_header_t at any address, word by word: one filled in elsewhere and copied would wait for its stores. */
+static inline void frame_header_write(uint8_t *target, uint16_t template_id, uint16_t block_length, uint16_t flags,
+                                      uint64_t seq_num, uint64_t sending_time)
+{
+    const uint32_t length = FRAME_HEADER_SIZE + block_length;
+    const uint64_t first = length | (uint64_t)SOFH_ENCODING_TYPE << 32 | (uint64_t)block_length << 48;
+    const uint64_t second = template_id | (uint64_t)ORDERS_SCHEMA_ID << 16 | (uint64_t)ORDERS_SCHEMA_VERSION << 32 |
+                            (uint64_t)flags << 48;
+
+    memcpy(target, &first, sizeof(first));
+    memcpy(target + 8, &second, sizeof(second));
+    memcpy(target + offsetof(frame_header_t, seq_num), &seq_num, sizeof(seq_num));
+    memcpy(target + offsetof(frame_header_t, sending_time), &sending_time, sizeof(sending_time));
+}
 """
 
 
@@ -154,7 +172,8 @@ def _frame_prefix(schema: Schema) -> list[str]:
         size = sum(field.size for field in composite.fields)
         lines += [f"}} {name}_t;", f'static_assert(sizeof({name}_t) == {size}, "{name}");']
     lines += ["", "/* Both in front of a block. Every member is naturally aligned, so this one needs no packing. */"]
-    return [*lines, *_flat_header("frame_header", (*sofh.fields, *header.fields), 32)]
+    lines += _flat_header("frame_header", (*sofh.fields, *header.fields), 32)
+    return [*lines, "", *_FRAME_HEADER_WRITE.strip().split("\n")]
 
 
 def _market_header(schema: Schema) -> list[str]:

@@ -183,14 +183,8 @@ static inline uint8_t *bullring_frame(bullring_client_t *client, uint16_t templa
         return NULL;
     if (client->out_length == 0) /* what leaves together has one time: the clock costs as much as the rest of this */
         client->sending_ns = bullring_clock(CLOCK_REALTIME);
-    /* frame_header_t in four words: a header filled in elsewhere and copied would wait for its own stores. */
-    uint64_t first = (uint64_t)size << 48 | (uint64_t)SOFH_ENCODING_TYPE << 32 | length;
-    uint64_t second = (uint64_t)flags << 48 | (uint64_t)ORDERS_SCHEMA_VERSION << 32 | (uint64_t)ORDERS_SCHEMA_ID << 16 | template_id;
     uint8_t *frame = client->out + client->out_length;
-    memcpy(frame, &first, sizeof(first));
-    memcpy(frame + 8, &second, sizeof(second));
-    memcpy(frame + offsetof(frame_header_t, seq_num), &seq_num, sizeof(seq_num));
-    memcpy(frame + offsetof(frame_header_t, sending_time), &client->sending_ns, sizeof(client->sending_ns));
+    frame_header_write(frame, template_id, size, flags, seq_num, client->sending_ns);
     memcpy(frame + FRAME_HEADER_SIZE, block, size);
     client->out_length += length;
     return frame;
