@@ -13,6 +13,11 @@ static bool keyless(const log_slot_t *slot, const char access_key[ACCESS_KEY_SIZ
     return slot->source == SOURCE_ADMIN && memcmp(access_key, none, ACCESS_KEY_SIZE) == 0;
 }
 
+static bool key_trades(const api_key_t *key)
+{
+    return (key->permissions & (PERMISSIONS_TRADE | PERMISSIONS_ADMIN)) != 0;
+}
+
 /* A Negotiate starts both flows anew and ends a connection, so a key that only reads is kept away from sessions that trade; one
  * of its own it may have. */
 static bool key_may(const api_key_t *key, const session_t *session)
@@ -21,7 +26,7 @@ static bool key_may(const api_key_t *key, const session_t *session)
         return false;
     if (session->kind == SESSION_KIND_DROP_COPY)
         return (key->permissions & (PERMISSIONS_DROP_COPY | PERMISSIONS_ADMIN)) != 0;
-    return !session->trades || (key->permissions & (PERMISSIONS_TRADE | PERMISSIONS_ADMIN)) != 0;
+    return !session->trades || key_trades(key);
 }
 
 static verdict_t admit_negotiate(const sequencer_t *sequencer, const log_slot_t *slot)
@@ -125,7 +130,7 @@ static void apply_negotiate(sequencer_t *sequencer, const log_slot_t *slot, int6
     session->last_report = 0;
     session->bound = 0;
     const api_key_t *key = remember_nonce(sequencer, request->access_key_id, request->timestamp);
-    session->trades = key != NULL && (key->permissions & (PERMISSIONS_TRADE | PERMISSIONS_ADMIN)) != 0;
+    session->trades = key != NULL && key_trades(key);
 }
 
 static void apply_bind(sequencer_t *sequencer, const log_slot_t *slot, int64_t sequence)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 from scripts.config import STAGES_CORES_MIN, Config, ConfigError
@@ -117,15 +117,21 @@ def _stages(config: Config, cores: Sequence[int]) -> tuple[ProcessPlan, ...]:
             f"placement.cores_matchers = {list(chosen)}: must be [] or one core for each of {len(hosted)} processes"
         )
     pins = _order_path_pins(config, cores, (placement.core_sequencer, placement.core_gateway, *chosen))
-    sequencer, gateway, *matchers = (_order_path_plan(config, core, pins) for core in pins)
+    sequencer, gateway, *matchers = pins
+
+    def plan(kind: Kind, name: str, core: int, group: tuple[int, ...] = ()) -> ProcessPlan:
+        shares = core != NOT_PINNED and pins.count(core) > 1
+        priority = placement.priority_order_path if shares else 0
+        return ProcessPlan(kind, name, _order_path_wait(config, core, shares=shares), core, group, shares, priority)
+
     return (
         ProcessPlan(Kind.JOURNALER, "journaler", placement.wait_journaler, _pinned(placement.core_journaler, cores)),
-        replace(sequencer, kind=Kind.SEQUENCER, name="sequencer"),
+        plan(Kind.SEQUENCER, "sequencer", sequencer),
         *(
-            replace(plan, kind=Kind.MATCHER, name=f"matcher-{'-'.join(map(str, group))}", partitions=group)
-            for group, plan in zip(hosted, matchers, strict=True)
+            plan(Kind.MATCHER, f"matcher-{'-'.join(map(str, group))}", core, group)
+            for group, core in zip(hosted, matchers, strict=True)
         ),
-        replace(gateway, kind=Kind.GATEWAY, name="gateway"),
+        plan(Kind.GATEWAY, "gateway", gateway),
         ProcessPlan(Kind.ADMIN, "admin", "park"),
     )
 
@@ -147,16 +153,15 @@ def _order_path_pins(config: Config, cores: Sequence[int], configured: Sequence[
     return pins
 
 
-def _order_path_plan(config: Config, core: int, pins: Sequence[int]) -> ProcessPlan:
-    """Return how a process on that core waits; kind and name are still to come."""
+def _order_path_wait(config: Config, core: int, *, shares: bool) -> str:
+    """Return how a process of the order path on that core waits."""
     wait = config.placement.wait_order_path
-    if core != NOT_PINNED and pins.count(core) > 1:
-        wait = "yield" if wait == "yield" else "park"
-        return ProcessPlan(Kind.GATEWAY, "", wait, core, in_turn=True, priority=config.placement.priority_order_path)
+    if shares:
+        return "yield" if wait == "yield" else "park"
     if wait in ("auto", "spin"):
         # A spinning process without a core of its own would take it from one that works.
-        wait = "spin" if core != NOT_PINNED else "yield"
-    return ProcessPlan(Kind.GATEWAY, "", wait, core)
+        return "spin" if core != NOT_PINNED else "yield"
+    return wait
 
 
 def _feed(config: Config, cores: Sequence[int], plans: tuple[ProcessPlan, ...]) -> tuple[ProcessPlan, ...]:

@@ -1,11 +1,14 @@
-"""Stepping back for those whom somebody waits for."""
+"""Who goes first on a core: real-time priorities for those whom orders wait for, stepping back for all others."""
 
 from __future__ import annotations
 
 import errno
 import os
+import sys
 import time
 from pathlib import Path
+
+from scripts.placement import ProcessPlan
 
 NICE_MAX = 19
 AUTOGROUP = Path("/proc/self/autogroup")
@@ -31,3 +34,30 @@ def step_back(nice: int) -> None:
             time.sleep(PAUSE_S)  # the kernel takes one change at a time from who is not root
         else:
             return
+
+
+def raise_priority(wanted: int, policy: int = os.SCHED_FIFO) -> int:
+    """Run the calling thread at a real-time priority; return the one it has now, 0 if not allowed or not wanted."""
+    if wanted == 0:
+        return 0
+    try:
+        os.sched_setscheduler(0, policy | os.SCHED_RESET_ON_FORK, os.sched_param(wanted))
+    except PermissionError:
+        return 0
+    return wanted
+
+
+def take_turns(plan: ProcessPlan, *, can_sleep: bool) -> tuple[str, int]:
+    """Take the priority of those that share a core in turn; return how to wait, and that priority, 0 if not allowed."""
+    # Round robin: who yields passes the turn to exactly the next one, and who never does is made to.
+    priority = raise_priority(plan.priority, os.SCHED_RR)
+    if priority == plan.priority:
+        return plan.wait, priority
+    print(
+        f"{plan.name}: may not run at real-time priority {plan.priority} (placement.priority_order_path; it takes "
+        "root, CAP_SYS_NICE or LimitRTPRIO): it parks when idle, and its turn may come milliseconds late",
+        file=sys.stderr,
+        flush=True,
+    )
+    # A yield at normal priority puts its process behind everybody, also behind those who are not concerned.
+    return "park" if can_sleep else plan.wait, priority

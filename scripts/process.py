@@ -11,7 +11,6 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -24,6 +23,7 @@ from ringbuf import Counter, CounterFile, Doorbell, Ring, Runner, Stage, StageSt
 from scripts.exit_codes import CommandError, ExitCode
 from scripts.node import SLOT_SIZE, Node, NodeRings, counter_path
 from scripts.placement import NOT_PINNED, Kind, ProcessPlan
+from scripts.priority import take_turns
 from scripts.snapshots.loading import load_owners, load_reports
 from scripts.snapshots.replaying import quarantined
 
@@ -232,33 +232,6 @@ class Process:
 
     def _stop(self, *_: object) -> None:
         self.stopping = True
-
-
-def raise_priority(wanted: int, policy: int = os.SCHED_FIFO) -> int:
-    """Run the calling thread at a real-time priority; return the one it has now, 0 if not allowed or not wanted."""
-    if wanted == 0:
-        return 0
-    try:
-        os.sched_setscheduler(0, policy | os.SCHED_RESET_ON_FORK, os.sched_param(wanted))
-    except PermissionError:
-        return 0
-    return wanted
-
-
-def take_turns(plan: ProcessPlan, *, can_sleep: bool) -> tuple[str, int]:
-    """Take the priority of those that share a core in turn; return how to wait, and that priority, 0 if not allowed."""
-    # Round robin: who yields passes the turn to exactly the next one, and who never does is made to.
-    priority = raise_priority(plan.priority, os.SCHED_RR)
-    if priority == plan.priority:
-        return plan.wait, priority
-    print(
-        f"{plan.name}: may not run at real-time priority {plan.priority} (placement.priority_order_path; it takes "
-        "root, CAP_SYS_NICE or LimitRTPRIO): it parks when idle, and its turn may come milliseconds late",
-        file=sys.stderr,
-        flush=True,
-    )
-    # A yield at normal priority puts its process behind everybody, also behind those who are not concerned.
-    return "park" if can_sleep else plan.wait, priority
 
 
 def _sleep(doorbell: Doorbell, idle: Callable[[], bool]) -> None:

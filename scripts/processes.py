@@ -52,7 +52,8 @@ from scripts.node import (
     seal_key,
 )
 from scripts.placement import Kind
-from scripts.process import IDLE_RUN_NS, STANDSTILL_S, Process, Ready, raise_priority
+from scripts.priority import raise_priority
+from scripts.process import IDLE_RUN_NS, STANDSTILL_S, Process, Ready
 from scripts.rejoin import REJOIN, MatcherRejoin, WorkingOn, rejoin_sequencer
 from scripts.role import FollowerRole
 from scripts.sandbox import program_paths, read_only

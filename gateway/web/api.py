@@ -17,7 +17,6 @@ from gateway.web.reference import Instrument, Key
 if TYPE_CHECKING:
     from gateway.web.gateway import Gateway
 
-TIME_NS_MAX = (1 << 63) - 1
 INTEGER = r"^-?[0-9]{1,19}$"
 CLIENT_ID = r"^[.A-Z:/a-z0-9_-]{1,36}$"
 INT64_MAX = (1 << 63) - 1
@@ -157,8 +156,8 @@ class Call:
         end_us = None if end is None else to_us(end) + (1 if to_us(end) == end else 1000)
         # Whatever lies behind the last nanosecond that 64 bits have is as good as that one.
         return (
-            None if start is None else min(to_us(start) * 1000, TIME_NS_MAX),
-            None if end_us is None else min(end_us * 1000, TIME_NS_MAX),
+            None if start is None else min(to_us(start) * 1000, INT64_MAX),
+            None if end_us is None else min(end_us * 1000, INT64_MAX),
         )
 
     def time(self, ns: int) -> int:

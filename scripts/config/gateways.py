@@ -11,8 +11,26 @@ FEED_LISTENERS = ("listen_replay", "listen_rerequest", "listen_snapshot")
 
 
 @dataclass(frozen=True, kw_only=True)
-class BinaryGatewayConfig(Section):
+class Listener(Section):
+    """A section whose server listens on one address."""
+
     listen: str = text(ADDRESS, '"HOST:PORT"')
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_port(self.listen, "listen")
+
+    @property
+    def host(self) -> str:
+        return split_address(self.listen)[0]
+
+    @property
+    def port(self) -> int:
+        return split_address(self.listen)[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BinaryGatewayConfig(Listener):
     connections_max: int = number(1, 65536)
     logon_timeout_ms: int = number(100, 60000)
     throttle_count: int = number(0, 100_000_000)
@@ -25,18 +43,9 @@ class BinaryGatewayConfig(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_port(self.listen, "listen")
         check_port(self.tls_listen, "tls_listen", low=1)
         if self.tls_listen and not (self.tls_certificate and self.tls_key):
             raise ConfigError("tls_listen needs tls_certificate and tls_key")
-
-    @property
-    def host(self) -> str:
-        return split_address(self.listen)[0]
-
-    @property
-    def port(self) -> int:
-        return split_address(self.listen)[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +54,7 @@ class AdminGatewayConfig(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WebGatewayConfig(Section):
-    listen: str = text(ADDRESS, '"HOST:PORT"')
+class WebGatewayConfig(Listener):
     workers: int = number(0, 64)
     tls_certificate: str = text(r".*", "a path or empty")
     tls_key: str = text(r".*", "a path or empty")
@@ -70,17 +78,8 @@ class WebGatewayConfig(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_port(self.listen, "listen")
         if (self.tls_certificate == "") != (self.tls_key == ""):
             raise ConfigError(f"tls_key = {self.tls_key!r}: give tls_certificate and tls_key, or none of them")
-
-    @property
-    def host(self) -> str:
-        return split_address(self.listen)[0]
-
-    @property
-    def port(self) -> int:
-        return split_address(self.listen)[1]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -537,8 +537,8 @@ static void print_line(const bench_t *bench, int rounds, uint32_t open_max, seri
            "\"ratio_to_array_with_events\": %.2f, \"array_with_records_ns_per_op_median\": %.1f, "
            "\"ratio_to_array_with_records\": %.2f, \"open_orders_max\": %u, \"capacity\": %u, \"chunk\": %lld, "
            "\"order_bytes\": %zu, \"arena_bytes_in_use\": %llu}\n",
-           array, engine / array, array_events, engine / array_events, array_records, engine / array_records, open_max, bench->plan.capacity,
-           (long long)bench->chunk, sizeof(order_t) + sizeof(account_link_t) + sizeof(order_rest_t),
+           array, engine / array, array_events, engine / array_events, array_records, engine / array_records, open_max,
+           bench->plan.capacity, (long long)bench->chunk, sizeof(order_t) + sizeof(account_link_t) + sizeof(order_rest_t),
            (unsigned long long)series->outcome.bytes_in_use);
 }
 

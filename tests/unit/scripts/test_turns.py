@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scripts.placement import Kind, ProcessPlan
-from scripts.process import take_turns
+from scripts.priority import take_turns
 
 ROOT = Path(__file__).parents[3]
 TURNS = ProcessPlan(Kind.GATEWAY, "gateway", "yield", core=0, in_turn=True, priority=1)
@@ -40,7 +40,7 @@ def test_turns_are_round_robin_and_not_inherited() -> None:
     code = """
 import os
 from tests.unit.scripts.test_turns import TURNS
-from scripts.process import take_turns
+from scripts.priority import take_turns
 wait, priority = take_turns(TURNS, can_sleep=True)
 expected = os.SCHED_RR | os.SCHED_RESET_ON_FORK if priority else os.SCHED_OTHER
 assert os.sched_getscheduler(0) == expected, os.sched_getscheduler(0)
