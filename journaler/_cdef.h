@@ -82,6 +82,7 @@ typedef struct journal_config {
     const char *directory;
     uint64_t segment_size;
     uint64_t lazy_ns;
+    uint64_t gather_ns;
     uint64_t mark_interval_ns;
     uint32_t batch_slots_max;
     uint32_t spares;
@@ -124,6 +125,7 @@ typedef struct journal_stats {
     uint64_t market_archived;
     uint64_t market_lost;
     uint64_t batch_slots_max;
+    uint64_t gathers;
     uint64_t sync_ns_sum;
     uint64_t sync_ns_max;
     uint64_t syncs_slow;

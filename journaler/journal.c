@@ -121,6 +121,8 @@ static void count_sync(journaler_t *journaler, uint64_t began_ns, uint64_t now_n
     journal_stats_t *stats = &journaler->stats;
     int bucket = 63 - __builtin_clzll(took_ns | 1);
 
+    journaler->sync_ended_ns = now_ns;
+    journaler->sync_took_ns = took_ns;
     stats->sync_ns_sum += took_ns;
     stats->sync_ns_max = took_ns > stats->sync_ns_max ? took_ns : stats->sync_ns_max;
     if (UNLIKELY(took_ns >= journaler->config.sync_slow_ns)) {
@@ -248,6 +250,7 @@ static int64_t log_step(journaler_t *journaler)
     raise_commit(journaler);
     if (pending <= 0 || !batch_due(journaler, pending))
         return STAGE_IDLE;
+    pending = gather(journaler, pending);
     if (journaler->segment_fd < 0 || segment_room(journaler) < GROUP_SLOTS_MAX) {
         int begun = segment_begin(journaler);
         if (begun <= 0)

@@ -33,6 +33,7 @@ typedef struct journal_config {
     const char *directory;
     uint64_t segment_size;
     uint64_t lazy_ns;          /* how long the first lazy record may wait for company */
+    uint64_t gather_ns;        /* how long a sync in a stream may wait for more records; 0: not at all */
     uint64_t mark_interval_ns; /* how far durable.mark may stay behind */
     uint32_t batch_slots_max;
     uint32_t spares;           /* segments prepared ahead */
@@ -76,6 +77,7 @@ typedef struct journal_stats {
     uint64_t market_archived; /* market slots written to their archive */
     uint64_t market_lost;     /* overwritten before they were: to be made again from the log */
     uint64_t batch_slots_max;
+    uint64_t gathers;       /* batches that waited for company */
     uint64_t sync_ns_sum;
     uint64_t sync_ns_max;
     uint64_t syncs_slow; /* slower than sync_slow_ns: a failing disk shows itself so (J8) */

@@ -51,6 +51,10 @@ struct journaler {
     journal_position_t position;
     int64_t commit;
     uint64_t lazy_since_ns;
+    uint64_t sync_ended_ns; /* the last one */
+    uint64_t sync_took_ns;
+    uint32_t gather_skip;    /* so many batches in a stream do not wait */
+    uint32_t gather_backoff; /* and so many did not after the last wait that brought nobody */
     uint64_t segment_size; /* of the current segment: the configured size may have changed since it was made */
     int segment_fd;
     int directory_fd;
@@ -122,6 +126,9 @@ void *watch_main(void *journaler);
 void watch_step(struct journaler *journaler);
 /* From the stage: a write with its sync took so long, and has just ended. */
 void watch_slow_sync(struct journaler *journaler, uint64_t now_ns, uint64_t took_ns);
+
+/* Wait for more records than `pending` where it pays; returns how many there are then. */
+int64_t gather(struct journaler *journaler, int64_t pending);
 
 enum archive_when {
     ARCHIVE_PRESSED,  /* orders wait for the disk: only rings that fill up */

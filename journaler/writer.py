@@ -37,6 +37,7 @@ class JournalerConfig:
     segments_ahead: int = 2
     batch_slots_max: int = 8192  # 1 MiB
     lazy_us: int = 1000
+    gather_us: int = 0  # how long a sync in a stream of records may wait for more of them; 0: not at all
     mark_interval_ms: int = 10
     cluster: int = 0
     node: int = 0
@@ -69,6 +70,7 @@ class JournalerConfig:
             "segments_ahead": (1, 8),
             "batch_slots_max": (8, 65536),
             "lazy_us": (0, 1_000_000),
+            "gather_us": (0, 10_000),
             "mark_interval_ms": (1, 10),  # J5
             "cluster": (0, 2**64 - 1),
             "node": (0, 2**32 - 1),
@@ -223,6 +225,7 @@ class Journaler:
         raw.directory = directory
         raw.segment_size = config.segment_size_bytes
         raw.lazy_ns = config.lazy_us * 1000
+        raw.gather_ns = config.gather_us * 1000
         raw.mark_interval_ns = config.mark_interval_ms * NS_PER_MS
         raw.batch_slots_max = config.batch_slots_max
         raw.spares = config.segments_ahead

@@ -16,6 +16,7 @@ class JournalConfig(Section):
     prepare_pause: int = number(0, 100)
     batch_slots_max: int = number(8, 65536)
     lazy_us: int = number(0, 1_000_000)
+    gather_us: int = number(0, 10_000)
     mark_interval_ms: int = number(1, 10)
     archive: bool = field()
     audit: bool = field()

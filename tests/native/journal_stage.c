@@ -22,6 +22,8 @@
 #define RECORDS 20000
 #define EPOCH_AT 5000
 
+#define PAID_WAITS 10 /* that many given up one after the other would leave out a thousand batches */
+
 /* Longer than any pause this machine may make us take: only the test's own clock gets there. */
 #define LAZY_NS UINT64_C(1000000000000)
 
@@ -35,6 +37,21 @@ int clock_gettime(clockid_t clock, struct timespec *now)
     uint64_t ahead = atomic_load(&clock_ahead_ns);
     now->tv_sec += (time_t)(ahead / 1000000000);
     return status;
+}
+
+/* What is published while the stage (not one of its helpers) sleeps; how often it did, and how long it asked for last. */
+static _Thread_local ring_t *company_log;
+static _Thread_local int64_t company;
+static _Thread_local int sleeps;
+static _Thread_local uint64_t slept_ns;
+static int64_t publish_some(ring_t *log, int64_t count);
+int nanosleep(const struct timespec *wanted, struct timespec *left)
+{
+    sleeps++;
+    slept_ns = (uint64_t)wanted->tv_nsec;
+    if (company_log != NULL)
+        publish_some(company_log, company);
+    return (int)syscall(SYS_nanosleep, wanted, left);
 }
 
 static uint64_t random_state = 88172645463325252u;
@@ -265,7 +282,7 @@ static void test_lazy_records_wait_and_wanted_ones_do_not(journal_position_t *po
     publish_some(log, 1);
     INVARIANT(journaler_poll(journaler, 64) == 0);
     INVARIANT(journaler_patience(journaler) > 0 && journaler_patience(journaler) <= (int64_t)LAZY_NS);
-    atomic_store(&clock_ahead_ns, LAZY_NS);
+    atomic_fetch_add(&clock_ahead_ns, LAZY_NS);
     INVARIANT(journaler_patience(journaler) == 0);
     INVARIANT(journaler_poll(journaler, 64) > 0);
     INVARIANT(ring_commit(log) == ring_published(log));
@@ -278,6 +295,84 @@ static void test_lazy_records_wait_and_wanted_ones_do_not(journal_position_t *po
     atomic_store(&log->header->replicated, ring_published(log));
     journaler_poll(journaler, 64);
     INVARIANT(ring_commit(log) == ring_published(log));
+    journaler_stop(journaler);
+    journaler_free(journaler);
+    free_ring(log);
+}
+
+/* Publish something that is wanted and have it written; returns how many records the last batch of it had. */
+static int64_t write_wanted(journaler_t *journaler, ring_t *log, int64_t count)
+{
+    int64_t written = 0;
+
+    publish_some(log, count);
+    atomic_store(&log->header->wanted, log->claimed);
+    while (ring_commit(log) < ring_published(log)) { /* a segment may have to be prepared */
+        int64_t before = ring_commit(log);
+        INVARIANT(journaler_poll(journaler, 64) >= 0);
+        written = ring_commit(log) - before;
+    }
+    return written;
+}
+
+/* Batches of 20 and more until one has waited (this machine may pause between two polls); returns how many records that one had. */
+static int64_t stream_until_a_wait(journaler_t *journaler, ring_t *log)
+{
+    int64_t written = 0;
+
+    for (int i = 0, before = sleeps; i < 100 && sleeps == before; i++)
+        written = write_wanted(journaler, log, 20);
+    return written;
+}
+
+static void test_a_stream_waits_for_company_and_a_lone_order_does_not(journal_position_t *position)
+{
+    ring_t *log = make_ring(RING_SLOTS, RING_MODE_DURABLE);
+    journal_config_t config = make_config(1);
+    journal_stats_t stats;
+    config.batch_slots_max = RING_SLOTS;
+    config.gather_ns = 300000;
+    config.segment_size = 4u << 20;
+    ring_format(log->header, 128, RING_SLOTS, (int64_t)position->sequence, RING_MODE_DURABLE, 0);
+    ring_attach(log, log->header, NULL);
+    journaler_t *journaler = journaler_new(&config, position, log);
+    INVARIANT(journaler != NULL && journaler_start(journaler) == 0);
+    write_wanted(journaler, log, SEGMENT_SIZE / 128); /* into a segment that has room for all of the rest */
+    atomic_fetch_add(&clock_ahead_ns, UINT64_C(1000000000));
+
+    journaler_stats(journaler, &stats);
+    const uint64_t begun = stats.gathers;
+    sleeps = 0;
+    for (int i = 0; i < 20; i++)
+        write_wanted(journaler, log, 1);
+    INVARIANT(sleeps == 0); /* each alone, and a whole group is no stream either */
+    write_wanted(journaler, log, 20);
+    INVARIANT(sleeps == 0); /* the first batch of a stream */
+
+    company_log = log;
+    company = 200;
+    for (int waits = 1; waits <= PAID_WAITS; waits++) {
+        INVARIANT(stream_until_a_wait(journaler, log) >= 20 + 2 * 200); /* in one batch */
+        INVARIANT(sleeps == 2 * waits && slept_ns <= config.gather_ns);
+    }
+    company_log = NULL;
+    stream_until_a_wait(journaler, log); /* nobody came: the next batch does not wait */
+    INVARIANT(sleeps == 2 * PAID_WAITS + 2);
+    write_wanted(journaler, log, 20);
+    INVARIANT(sleeps == 2 * PAID_WAITS + 2);
+    stream_until_a_wait(journaler, log);
+    INVARIANT(sleeps == 2 * PAID_WAITS + 4);
+
+    write_wanted(journaler, log, RING_SLOTS / 4);
+    INVARIANT(sleeps == 2 * PAID_WAITS + 4); /* company enough */
+    atomic_fetch_add(&clock_ahead_ns, UINT64_C(1000000000));
+    for (int i = 0; i < 5; i++) {
+        write_wanted(journaler, log, 20);
+        atomic_fetch_add(&clock_ahead_ns, UINT64_C(1000000000));
+    }
+    INVARIANT(sleeps == 2 * PAID_WAITS + 4); /* no stream: a second between two */
+    journaler_stats(journaler, &stats);
+    INVARIANT(stats.gathers == begun + PAID_WAITS + 2);
     journaler_stop(journaler);
     journaler_free(journaler);
     free_ring(log);
@@ -347,6 +442,8 @@ int main(void)
     INVARIANT(read_back(&position, &segments) >= after_first + 3000);
     run(0, &position, 3000);
     INVARIANT(read_back(&position, &segments) >= after_first + 6000);
+    test_a_stream_waits_for_company_and_a_lone_order_does_not(&position);
+    INVARIANT(read_back(&position, &segments) >= after_first + 7000);
     test_lazy_records_wait_and_wanted_ones_do_not(&position);
     read_back(&position, &segments);
     test_failed_write_panics(&position);

@@ -26,6 +26,7 @@ from tests.kit import journals, waiting
         ("batch_slots_max", 7),
         ("mark_interval_ms", 11),
         ("lazy_us", -1),
+        ("gather_us", 10_001),
         ("mode", "D3"),
         ("space_enough_bytes", -1),
         ("space_low_percent", 101),
