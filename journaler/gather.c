@@ -6,6 +6,7 @@
 #define STREAM_SLOTS 16        /* twice the largest group: more than any single request writes */
 #define ENOUGH_SLOTS 1024      /* so many share a sync already: more of them gain nothing */
 #define SYNCS 3                /* the longest wait, in times of the last sync: in proportion to the disk */
+#define EARLY_SHARE 3          /* this part of the wait is its early one */
 #define PAUSE_NS 1000000u      /* what comes later than this after a sync is no stream */
 #define LATE_SHARE 4           /* a wait paid if a quarter of the batch came in its later part; of an even stream it is half */
 #define SKIPS_MAX 255          /* batches that do not wait after waits that did not pay */
@@ -44,9 +45,9 @@ int64_t gather(journaler_t *journaler, int64_t pending)
         return pending;
     }
     journaler->stats.gathers++;
-    sleep_ns(wait_ns / SYNCS);
+    sleep_ns(wait_ns / EARLY_SHARE);
     int64_t early = pending_slots(journaler);
-    sleep_ns(wait_ns - wait_ns / SYNCS);
+    sleep_ns(wait_ns - wait_ns / EARLY_SHARE);
     pending = pending_slots(journaler);
     int paid = (pending - early) * LATE_SHARE >= pending;
     journaler->gather_backoff = paid ? 0 : journaler->gather_backoff * 2 + 1;

@@ -250,12 +250,12 @@ static int64_t log_step(journaler_t *journaler)
     raise_commit(journaler);
     if (pending <= 0 || !batch_due(journaler, pending))
         return STAGE_IDLE;
-    pending = gather(journaler, pending);
     if (journaler->segment_fd < 0 || segment_room(journaler) < GROUP_SLOTS_MAX) {
         int begun = segment_begin(journaler);
         if (begun <= 0)
             return begun;
     }
+    pending = gather(journaler, pending);
     int64_t count_max = (int64_t)segment_room(journaler);
     if (count_max > (int64_t)journaler->config.batch_slots_max)
         count_max = (int64_t)journaler->config.batch_slots_max;

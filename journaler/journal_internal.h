@@ -51,7 +51,7 @@ struct journaler {
     journal_position_t position;
     int64_t commit;
     uint64_t lazy_since_ns;
-    uint64_t sync_ended_ns; /* the last one */
+    uint64_t sync_ended_ns;  /* when the last sync did, and how long it took: what gather.c goes by */
     uint64_t sync_took_ns;
     uint32_t gather_skip;    /* so many batches in a stream do not wait */
     uint32_t gather_backoff; /* and so many did not after the last wait that brought nobody */
